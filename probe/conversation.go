@@ -1,0 +1,311 @@
+package probe
+
+import "time"
+
+// Params say how a conversation is held. They don't change during it.
+type Params struct {
+	Kind Kind
+
+	// Timeout is how long the peer has to answer, from the SYN's transmit
+	// stamp to the answer's receive stamp.
+	Timeout time.Duration
+
+	// Linger is how long after its verdict a conversation still claims its
+	// four-tuple, so that late and duplicate segments are told from forged
+	// ones. It is also how long an unsent SYN may wait for its neighbour.
+	Linger time.Duration
+
+	// ResetGrace is how long our own kernel has to reset a SYN-ACK before we
+	// do it ourselves. 0 means that it never will: the source port is guarded.
+	ResetGrace time.Duration
+}
+
+// A phase says what the conversation waits for, and so which timer runs.
+type phase uint8
+
+const (
+	idle      phase = iota // nothing sent yet
+	opening                // the peer's answer; USER TIMEOUT
+	resetting              // our RST to be seen leaving; RETRANSMISSION TIMEOUT
+	lingering              // old segments to drain, as in TIME-WAIT; TIME-WAIT TIMEOUT
+	done                   // nothing: the four-tuple is free
+)
+
+// maxResets bounds the RSTs of our own in one phase of waiting for one to
+// leave.
+const maxResets = 3
+
+// A Conversation is one probe of one four-tuple: RFC 9293's transmission
+// control block as far as measuring needs one, and what can be inferred of the
+// peer's. The zero value with Params is CLOSED.
+type Conversation struct {
+	Params
+
+	phase    phase
+	local    State
+	peer     State
+	hint     Reason // what was rejected, to explain a silence that follows
+	seen     bool   // our SYN was seen leaving
+	overdue  bool   // our SYN had not left when the timeout came
+	answered bool   // an acceptable SYN-ACK came, in time or not
+	settled  bool   // the verdict or the discard is made
+	reacted  bool   // our reaction to the SYN-ACK is observed
+	resets   uint8  // RSTs of our own since the last SYN-ACK
+
+	iss    Seq // ISS
+	sndNxt Seq // SND.NXT
+	irs    Seq // IRS
+	rcvNxt Seq // RCV.NXT
+
+	opened    Instant // OPEN
+	deadline  Instant
+	synSent   Stamp // the SYN's last transmit stamp
+	synAckGot Stamp // the accepted SYN-ACK's first receive stamp
+}
+
+// New returns a conversation in CLOSED.
+func New(p Params) Conversation {
+	return Conversation{Params: p, local: Closed, peer: Unknown}
+}
+
+// Local returns our state.
+func (c *Conversation) Local() State { return c.local }
+
+// Peer returns the state that the peer must be in, given what it has sent and
+// what was seen leaving here: inferred, and right only if nothing was lost
+// since.
+func (c *Conversation) Peer() State { return c.peer }
+
+// Settled reports whether the verdict or the discard is made.
+func (c *Conversation) Settled() bool { return c.settled }
+
+// Done reports whether the conversation is over and its four-tuple free.
+func (c *Conversation) Done() bool { return c.phase == done }
+
+// Closed reports whether the peer is left with nothing open on our account, as
+// far as can be told here: it never answered, or a RST was seen leaving.
+func (c *Conversation) Closed() bool { return c.phase != opening && c.phase != resetting }
+
+// Timer returns the event to deliver when nothing else happens, and when. The
+// event is 0 for a conversation that waits for nothing.
+func (c *Conversation) Timer() (EventKind, Instant) {
+	switch c.phase {
+	case opening:
+		return UserTimeout, c.deadline
+	case resetting:
+		return RetransmissionTimeout, c.deadline
+	case lingering:
+		return TimeWaitTimeout, c.deadline
+	}
+	return 0, 0
+}
+
+// Output is what one step asks for and what it learned. It holds no pointers.
+type Output struct {
+	Note Note // what was concluded, for the transcript
+
+	segments     [2]Segment
+	observations [5]Observation
+	nSegments    uint8
+	nObserved    uint8
+}
+
+// Segments returns the segments to send, in order. They have no payload.
+func (o *Output) Segments() []Segment { return o.segments[:o.nSegments] }
+
+// Observations returns what was learned, in order.
+func (o *Output) Observations() []Observation { return o.observations[:o.nObserved] }
+
+func (o *Output) send(s Segment) {
+	o.segments[o.nSegments] = s
+	o.nSegments++
+}
+
+func (o *Output) observe(ob Observation) {
+	o.observations[o.nObserved] = ob
+	o.nObserved++
+}
+
+func (o *Output) reject(r RejectReason, n Note) {
+	o.Note = n
+	o.observe(Observation{Kind: Rejected, Reject: r})
+}
+
+// Step advances the conversation by one event: a value in, a value out. It is
+// total: an event that the conversation's state has no use for changes
+// nothing. now is the moment at which the event is handled; it never runs
+// backwards, and for an event with a stamp it lies after the stamp.
+func Step(c Conversation, now Instant, ev Event) (Conversation, Output) {
+	var out Output
+	if ev.Kind == Open {
+		if c.phase == idle {
+			c.open(now, ev.Segment, &out)
+		}
+		return c, out
+	}
+	if c.phase == idle || c.phase == done {
+		return c, out
+	}
+	switch ev.Kind {
+	case SegmentSent:
+		c.segmentSent(now, &ev, &out)
+	case SegmentArrives:
+		c.segmentArrives(now, &ev, &out)
+	case ICMPArrives:
+		c.icmpArrives(now, &ev, &out)
+	case SendFailed:
+		c.sendFailed(now, &out)
+	case UserTimeout, RetransmissionTimeout, TimeWaitTimeout:
+		if kind, at := c.Timer(); kind == ev.Kind && now >= at {
+			c.timeout(now, &out)
+		}
+	case Spoiled:
+		c.discard(now, ev.Discard, &out)
+	case Abort:
+		c.abort(now, ev.Discard, &out)
+	}
+	return c, out
+}
+
+// open is the active OPEN of RFC 9293 §3.10.1: "send a SYN segment of the form
+// <SEQ=ISS><CTL=SYN>. Set SND.UNA to ISS, SND.NXT to ISS+1, enter SYN-SENT
+// state, and return."
+func (c *Conversation) open(now Instant, syn Segment, out *Output) {
+	c.iss, c.sndNxt = syn.Seq, syn.Seq.Add(1)
+	c.local, c.opened = SynSent, now
+	c.wait(opening, now.Add(c.Timeout))
+	out.Note = NoteOpen
+	out.send(syn)
+}
+
+// wait enters a phase whose timer goes off at t.
+func (c *Conversation) wait(p phase, t Instant) { c.phase, c.deadline = p, t }
+
+// settle makes the verdict.
+func (c *Conversation) settle(r Reason, out *Output) {
+	c.settled = true
+	out.observe(Observation{Kind: Verdict, Reason: r})
+}
+
+// fail makes the verdict of a probe that nothing answered and lingers for what
+// may still come.
+func (c *Conversation) fail(now Instant, r Reason, n Note, out *Output) {
+	c.settle(r, out)
+	c.local = Closed
+	c.wait(lingering, now.Add(c.Linger))
+	out.Note = n
+}
+
+// discard settles the probe without a verdict: the fault was ours.
+func (c *Conversation) discard(now Instant, r DiscardReason, out *Output) {
+	if c.settled {
+		return
+	}
+	c.settled = true
+	out.Note = NoteDiscarded
+	out.observe(Observation{Kind: Discarded, Discard: r})
+	if c.phase == opening {
+		c.local = Closed
+		c.wait(lingering, now.Add(c.Linger))
+	}
+}
+
+// abort ends the conversation now. RFC 9293 §3.10.5 sends a RST from the
+// synchronized states and just deletes the TCB in SYN-SENT: a SYN-ACK that
+// still comes is answered by our host's RST, since nobody holds the port then.
+func (c *Conversation) abort(now Instant, r DiscardReason, out *Output) {
+	c.discard(now, r, out)
+	if c.phase == resetting {
+		out.send(c.reset())
+	}
+	c.local, c.phase = Closed, done
+	out.Note = NoteAborted
+}
+
+// reset is the RST that the peer must accept whether it is in SYN-RECEIVED or
+// beyond: SEG.SEQ is its RCV.NXT (RFC 5961 §3.2).
+func (c *Conversation) reset() Segment { return Segment{Seq: c.sndNxt, Flags: RST} }
+
+// segmentSent takes the kernel's word that a segment of our four-tuple left.
+func (c *Conversation) segmentSent(now Instant, ev *Event, out *Output) {
+	s := &ev.Segment
+	switch {
+	case s.Flags.Has(RST):
+		if c.phase == resetting && s.Seq == c.sndNxt {
+			c.resetSeen(now, ev.Stamp, out)
+		}
+	case s.Flags.Has(SYN) && s.Seq == c.iss && !c.answered:
+		// Stacked devices show a segment more than once; the last stamp is
+		// nearest to the wire.
+		c.synSent, c.seen = ev.Stamp, true
+		if c.phase == opening {
+			c.deadline = now.Add(c.Timeout)
+		}
+		out.Note = NoteSYNSent
+	}
+}
+
+// resetSeen closes the conversation: the peer in SYN-RECEIVED returns to LISTEN
+// (RFC 9293 §3.10.7.4, second check).
+func (c *Conversation) resetSeen(now Instant, stamp Stamp, out *Output) {
+	if d, ok := c.interval(now, c.synAckGot, stamp); ok && !c.reacted {
+		c.reacted = true
+		out.observe(Observation{Kind: Reaction, Duration: d})
+	}
+	c.local, c.peer = Closed, Listen
+	c.wait(lingering, now.Add(c.Linger))
+	out.Note = NoteResetSent
+}
+
+// sendFailed books an unsent SYN as ours. A RST that failed to leave is tried
+// again when its timer goes off.
+func (c *Conversation) sendFailed(now Instant, out *Output) {
+	if c.phase == opening && !c.seen {
+		c.discard(now, DiscardSendError, out)
+	}
+}
+
+// timeout is the running phase's timer going off.
+func (c *Conversation) timeout(now Instant, out *Output) {
+	switch {
+	case c.phase == lingering:
+		c.phase = done
+		out.Note = NoteDone
+	case c.phase == resetting && c.resets < maxResets:
+		// No RST of our kernel's was seen leaving: something between it and
+		// the tap swallowed the SYN-ACK or the RST. Send our own.
+		c.resets++
+		out.send(c.reset())
+		c.deadline = now.Add(max(c.ResetGrace, resetRetry))
+		out.Note = NoteResetOwn
+	case c.phase == resetting:
+		c.local = Closed
+		c.wait(lingering, now.Add(c.Linger))
+		out.Note = NoteResetUnseen
+	case c.seen && c.hint != OK:
+		c.fail(now, c.hint, NoteTimeout, out)
+	case c.seen:
+		c.fail(now, Timeout, NoteTimeout, out)
+	case !c.overdue:
+		// The SYN has not left, so the network has lost nothing. It may be
+		// waiting for its neighbour's address: our kernel tells by an ICMP
+		// error if that fails.
+		c.overdue = true
+		c.deadline = now.Add(c.Linger)
+		out.Note = NoteSYNUnsent
+	default:
+		c.discard(now, DiscardSendError, out)
+	}
+}
+
+// resetRetry is how long after a RST of our own the next one goes if the first
+// was not seen leaving.
+const resetRetry = 10 * time.Millisecond
+
+// interval is the time between two stamps, from a to b, if it can be trusted:
+// both lie on one stretch of the packet clock, and the monotonic clock has
+// room for it since OPEN.
+func (c *Conversation) interval(now Instant, a, b Stamp) (time.Duration, bool) {
+	d, ok := b.Sub(a)
+	return d, ok && d >= 0 && d <= now.Sub(c.opened)
+}

@@ -1,0 +1,157 @@
+package probe
+
+import "time"
+
+// Kind is a way of probing.
+type Kind uint8
+
+// The four kinds. Only HalfOpen has a conversation so far.
+const (
+	HalfOpen Kind = iota + 1
+	ActiveClose
+	PassiveClose
+	TimeWaitProbe
+)
+
+var kindNames = [...]string{"-", "half_open", "active_close", "passive_close", "time_wait"}
+
+// String names the kind as the configuration does.
+func (k Kind) String() string { return name(kindNames[:], int(k)) }
+
+// Reason says why a probe failed. It is the network's or the peer's ledger.
+type Reason uint8
+
+// The failure reasons of the metrics contract. OK is success.
+const (
+	OK Reason = iota
+	Timeout
+	Refused
+	Reset
+	Unreachable
+	Prohibited
+	ChallengeACK
+	BadSYNACK
+	AcceptQueueFull
+	FINUnacked
+	FINMissing
+	PeerNeverClosed
+	NotResolved
+	NumReasons = int(NotResolved) + 1
+)
+
+var reasonNames = [...]string{"ok", "timeout", "refused", "reset", "unreachable", "prohibited", "challenge_ack",
+	"bad_synack", "accept_queue_full", "fin_unacked", "fin_missing", "peer_never_closed", "not_resolved"}
+
+// String is the reason's label value.
+func (r Reason) String() string { return name(reasonNames[:], int(r)) }
+
+// DiscardReason says why a probe has no verdict. It is our own ledger.
+type DiscardReason uint8
+
+// The discard reasons of the metrics contract.
+const (
+	NotDiscarded DiscardReason = iota
+	DiscardTapDrop
+	DiscardClockStep
+	DiscardSendError
+	DiscardShutdown
+	DiscardReload
+	NumDiscardReasons = int(DiscardReload) + 1
+)
+
+var discardNames = [...]string{"-", "tap_drop", "clock_step", "send_error", "shutdown", "reload"}
+
+// String is the reason's label value.
+func (r DiscardReason) String() string { return name(discardNames[:], int(r)) }
+
+// RejectReason says why a segment was not believed. It is the attacker's
+// ledger.
+type RejectReason uint8
+
+// The reject reasons.
+const (
+	NotRejected       RejectReason = iota
+	RejectBadACK                   // acknowledges something else than exactly what we sent
+	RejectBadSequence              // SEG.SEQ is not where the peer must be
+	RejectNoACK                    // acknowledges nothing: a bare SYN, RST or data before the handshake
+	RejectBadQuote                 // an ICMP error whose quote is not our segment
+	RejectBadChecksum              // the TCP or ICMP checksum is wrong
+	RejectUnexpected               // no conversation on that four-tuple expects it
+	NumRejectReasons  = int(RejectUnexpected) + 1
+)
+
+var rejectNames = [...]string{"-", "bad_ack", "bad_sequence", "no_ack", "bad_quote", "bad_checksum", "unexpected"}
+
+// String is the reason's label value.
+func (r RejectReason) String() string { return name(rejectNames[:], int(r)) }
+
+// ObservationKind names what was observed.
+type ObservationKind uint8
+
+// What a conversation can observe. Each is made at most once a conversation,
+// but for the three that count segments: SYNACKDuplicate, SYNACKLate, Rejected.
+const (
+	Verdict         ObservationKind = iota + 1 // Reason: OK or why the probe failed
+	Discarded                                  // Discard: why there is no verdict
+	HandshakeRTT                               // Duration: SYN's transmit stamp to SYN-ACK's receive stamp
+	PeerSeen                                   // Peer: the fingerprint of an accepted SYN-ACK
+	SYNACKDuplicate                            // a further SYN-ACK on an answered SYN
+	SYNACKLate                                 // a SYN-ACK after the timeout
+	Rejected                                   // Reject: a segment not believed
+	Reaction                                   // Duration: their segment's stamp to our answer's stamp
+)
+
+var observationNames = [...]string{"-", "verdict", "discarded", "handshake_rtt", "peer", "synack_duplicate",
+	"synack_late", "rejected", "reaction"}
+
+// String names the observation as scripts do.
+func (k ObservationKind) String() string { return name(observationNames[:], int(k)) }
+
+// An Observation is one thing learned. Only the fields that its kind names are
+// set.
+type Observation struct {
+	Kind     ObservationKind
+	Reason   Reason
+	Discard  DiscardReason
+	Reject   RejectReason
+	Peer     Fingerprint
+	Duration time.Duration
+}
+
+// A Fingerprint is what a SYN-ACK tells about the peer's TCP and the path.
+type Fingerprint struct {
+	TTL         uint8    // as received
+	WindowScale int8     // shift count; -1 without the option
+	SACK        bool     // SACK permitted
+	Timestamps  bool     // RFC 7323 timestamps
+	ECN         bool     // RFC 3168 §6.1.1: ECE without CWR in answer to our ECN-setup SYN
+	SYNCookies  Tristate // whether the SYN-ACK was made from a cookie
+	MSS         uint16   // octets; 0 without the option
+	Window      uint16   // SEG.WND
+}
+
+// Tristate is a yes, a no, or not known.
+type Tristate uint8
+
+// The three.
+const (
+	NotKnown Tristate = iota
+	No
+	Yes
+)
+
+var tristateNames = [...]string{"unknown", "no", "yes"}
+
+// String is the label value.
+func (t Tristate) String() string { return name(tristateNames[:], int(t)) }
+
+// Hops estimates how many routers a segment crossed from the TTL that it
+// arrived with: the next of 32, 64, 128, 255 above it, minus it.
+func Hops(ttl uint8) int {
+	for _, initial := range [...]int{32, 64, 128, 255} {
+		if int(ttl) <= initial {
+			return initial - int(ttl)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,159 @@
+package probe
+
+// segmentArrives is SEGMENT ARRIVES of RFC 9293 §3.10.7 for a conversation
+// that asks nothing beyond the SYN-ACK.
+func (c *Conversation) segmentArrives(now Instant, ev *Event, out *Output) {
+	s := &ev.Segment
+	// "If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit
+	// is set, if so drop the segment and return)" (§3.10.7.3, first check). Our
+	// SYN carries no data, so exactly SND.NXT remains. The reset is our
+	// kernel's: the port is reserved, not guarded.
+	if !s.Flags.Has(ACK) {
+		c.noAck(s, out)
+		return
+	}
+	if s.Ack != c.sndNxt {
+		switch {
+		case s.Flags.Has(RST):
+			out.reject(RejectBadACK, NoteBadRST)
+		case s.Flags.Has(SYN):
+			out.reject(RejectBadACK, NoteBadSYNACK)
+			c.suspect(BadSYNACK)
+		default:
+			// A peer that still holds an old connection on this four-tuple
+			// answers so (RFC 5961 §4.2).
+			out.reject(RejectBadACK, NoteChallengeACK)
+			c.suspect(ChallengeACK)
+		}
+		return
+	}
+	switch {
+	case s.Flags.Has(RST):
+		c.resetArrives(now, s, out)
+	case s.Flags.Has(SYN):
+		c.synAckArrives(now, ev, out)
+	default:
+		// "if neither of the SYN or RST bits is set, then drop the segment and
+		// return" (§3.10.7.3, fifth check).
+		out.reject(RejectUnexpected, NoteUnexpected)
+		c.suspect(ChallengeACK)
+	}
+}
+
+// noAck handles a segment that acknowledges nothing, so that anybody could
+// have sent it. A bare SYN is a simultaneous open (RFC 9293 §3.5, figure 7):
+// a real peer goes on to acknowledge our SYN, and that SYN-ACK counts.
+func (c *Conversation) noAck(s *Segment, out *Output) {
+	switch {
+	case s.Flags.Has(RST):
+		out.reject(RejectNoACK, NoteBadRST)
+	case s.Flags.Has(SYN):
+		out.reject(RejectNoACK, NoteSimultaneousOpen)
+		c.suspect(BadSYNACK)
+	default:
+		out.reject(RejectNoACK, NoteUnexpected)
+	}
+}
+
+// suspect remembers the first thing that was rejected before an answer: it
+// says more of a silence than "timeout" does, and decides nothing else.
+func (c *Conversation) suspect(r Reason) {
+	if c.hint == OK && !c.settled {
+		c.hint = r
+	}
+}
+
+// resetArrives handles a RST that acknowledges our SYN: "If the ACK was
+// acceptable, then signal to the user "error: connection reset"" (§3.10.7.3,
+// second check). Once the peer has named its ISN, only a RST at exactly
+// RCV.NXT is its own (RFC 5961 §3.2).
+func (c *Conversation) resetArrives(now Instant, s *Segment, out *Output) {
+	switch {
+	case c.answered && s.Seq != c.rcvNxt:
+		out.reject(RejectBadSequence, NoteBadRST)
+	case c.answered || c.settled:
+		c.peer = Closed
+		out.Note = NoteResetLate
+	default:
+		c.peer = Closed
+		c.fail(now, Refused, NoteRefused, out)
+	}
+}
+
+// synAckArrives handles a SYN-ACK that acknowledges exactly our SYN.
+func (c *Conversation) synAckArrives(now Instant, ev *Event, out *Output) {
+	s := &ev.Segment
+	if c.answered {
+		c.furtherSYNACK(now, s, out)
+		return
+	}
+	c.answered, c.synAckGot = true, ev.Stamp
+	c.irs, c.rcvNxt = s.Seq, s.Seq.Add(1)
+	c.peer = SynReceived
+	rtt, trusted := c.interval(now, c.synSent, ev.Stamp)
+	switch {
+	case c.settled:
+		out.Note = NoteSYNACKLate
+		out.observe(Observation{Kind: SYNACKLate})
+	case c.seen && !trusted:
+		c.discard(now, DiscardClockStep, out)
+	case c.seen && rtt > c.Timeout:
+		c.settle(Timeout, out)
+		out.Note = NoteSYNACKLate
+		out.observe(Observation{Kind: SYNACKLate})
+	default:
+		out.Note = NoteSYNACK
+		if c.seen {
+			out.observe(Observation{Kind: HandshakeRTT, Duration: rtt})
+		}
+		out.observe(Observation{Kind: PeerSeen, Peer: fingerprint(s)})
+		c.settle(OK, out)
+	}
+	c.awaitReset(now, out)
+}
+
+// furtherSYNACK handles a SYN-ACK after the first. Our kernel resets each, and
+// so do we where it does not.
+func (c *Conversation) furtherSYNACK(now Instant, s *Segment, out *Output) {
+	if s.Seq != c.irs {
+		out.reject(RejectBadSequence, NoteBadSYNACK)
+		return
+	}
+	out.Note = NoteSYNACKDuplicate
+	out.observe(Observation{Kind: SYNACKDuplicate})
+	if c.phase == lingering {
+		c.awaitReset(now, out)
+	}
+}
+
+// awaitReset waits for our kernel's RST to be seen leaving; from a guarded
+// port there is none, so ours goes at once.
+func (c *Conversation) awaitReset(now Instant, out *Output) {
+	c.resets = 0
+	if c.ResetGrace == 0 {
+		out.send(c.reset())
+		c.wait(resetting, now.Add(resetRetry))
+		return
+	}
+	c.wait(resetting, now.Add(c.ResetGrace))
+}
+
+// fingerprint reads what a SYN-ACK tells about its sender.
+func fingerprint(s *Segment) Fingerprint {
+	o := &s.Options
+	f := Fingerprint{
+		TTL:         s.TTL,
+		WindowScale: -1,
+		SACK:        o.Has(OptSACKPermitted),
+		Timestamps:  o.Has(OptTimestamps),
+		ECN:         s.Flags.Has(ECE) && !s.Flags.Has(CWR),
+		Window:      s.Window,
+	}
+	if o.Has(OptMSS) {
+		f.MSS = o.MSS
+	}
+	if o.Has(OptWindowScale) {
+		f.WindowScale = int8(min(o.WindowScale, 127))
+	}
+	return f
+}

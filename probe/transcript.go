@@ -1,0 +1,80 @@
+package probe
+
+// Note is what was concluded from an event.
+type Note uint8
+
+// The notes.
+const (
+	NoteNone Note = iota
+	NoteOpen
+	NoteSYNSent
+	NoteSYNUnsent
+	NoteSYNACK
+	NoteSYNACKDuplicate
+	NoteSYNACKLate
+	NoteSimultaneousOpen
+	NoteBadSYNACK
+	NoteChallengeACK
+	NoteUnexpected
+	NoteRefused
+	NoteBadRST
+	NoteResetLate
+	NoteResetSent
+	NoteResetOwn
+	NoteResetUnseen
+	NoteICMP
+	NoteBadICMP
+	NoteTimeout
+	NoteDiscarded
+	NoteAborted
+	NoteDone
+)
+
+var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN-ACK accepted", "duplicate SYN-ACK",
+	"late SYN-ACK", "bare SYN: simultaneous open", "SYN-ACK not believed", "challenge ACK", "not expected", "refused",
+	"RST not believed", "RST after the verdict", "RST left", "no RST seen leaving: sending our own", "no RST seen leaving",
+	"ICMP error", "ICMP error not believed", "timeout", "discarded", "aborted", "four-tuple free"}
+
+// String is the note in words.
+func (n Note) String() string { return name(noteNames[:], int(n)) }
+
+// A Record is one step of a conversation: the event, the moment at which it was
+// handled, both states after it, and what was concluded.
+type Record struct {
+	At          Instant // when it was handled, monotonic
+	Event       Event   // with the kernel's stamp where it has one
+	Local, Peer State   // after the event; the peer's is inferred
+	Note        Note
+}
+
+// MaxRecords is how many records a Transcript keeps. A half_open conversation
+// makes three to five; a flood of forged segments must not make more of it.
+const MaxRecords = 12
+
+// A Transcript is what happened in one conversation, in order. Its size is
+// fixed: records beyond MaxRecords are counted, not kept.
+type Transcript struct {
+	Tuple   FourTuple
+	Kind    Kind
+	Lost    uint32 // records made after the transcript was full
+	n       uint8
+	records [MaxRecords]Record
+}
+
+// Reset empties the transcript for a new conversation.
+func (t *Transcript) Reset(tuple FourTuple, k Kind) {
+	t.Tuple, t.Kind, t.Lost, t.n = tuple, k, 0, 0
+}
+
+// Add records a step that Step returned c and out for.
+func (t *Transcript) Add(now Instant, ev *Event, c *Conversation, out *Output) {
+	if int(t.n) == MaxRecords {
+		t.Lost++
+		return
+	}
+	t.records[t.n] = Record{At: now, Event: *ev, Local: c.local, Peer: c.peer, Note: out.Note}
+	t.n++
+}
+
+// Records returns the records in order. They are the transcript's own.
+func (t *Transcript) Records() []Record { return t.records[:t.n] }
