@@ -1,0 +1,95 @@
+package engine
+
+// A command is what others want of the loop. It is carried out between two
+// turns.
+type command struct {
+	add, remove []*Target
+	limits      *Limits
+}
+
+// Update adds and removes targets. A target that is added under the ID and
+// interval of one that is removed takes over its place in the schedule.
+// Conversations of removed targets run to their end. It may be called from any
+// goroutine, before Run too, and returns at once.
+func (s *Shard) Update(add, remove []*Target) { s.command(command{add: add, remove: remove}) }
+
+// SetLimits changes the rate limits; so as Update.
+func (s *Shard) SetLimits(l Limits) { s.command(command{limits: &l}) }
+
+func (s *Shard) command(c command) {
+	s.mu.Lock()
+	s.inbox = append(s.inbox, c)
+	s.mu.Unlock()
+	s.net.Wake()
+}
+
+// obey carries out the commands that have come.
+func (s *Shard) obey() {
+	s.mu.Lock()
+	inbox := s.inbox
+	s.inbox = nil
+	s.mu.Unlock()
+	for _, c := range inbox {
+		if c.limits != nil {
+			s.limits = *c.limits
+		}
+		s.update(c.add, c.remove)
+	}
+}
+
+func (s *Shard) update(add, remove []*Target) {
+	left := make(map[uint64]*entry, len(remove))
+	for _, t := range remove {
+		if e := s.targets[t]; e != nil {
+			s.forget(e)
+			left[t.ID] = e
+		}
+	}
+	for _, t := range add {
+		if s.targets[t] != nil {
+			continue
+		}
+		e := &entry{Target: t}
+		s.targets[t] = e
+		if t.Remote.IsValid() {
+			e.peer = s.peers.use(addrPortFrom(t.Remote.Addr(), t.Remote.Port()), s.secret)
+		}
+		slot := firstSlot(t.ID, t.Interval, s.now)
+		if old := left[t.ID]; old != nil && old.Interval == t.Interval {
+			slot, e.sent = old.slot, old.sent
+		}
+		s.reschedule(e, slot)
+	}
+	s.Stats.Targets.Store(int64(len(s.targets)))
+	s.tidySchedule()
+}
+
+// forget takes a target out. Its place in the schedule is found only when it
+// comes up.
+func (s *Shard) forget(e *entry) {
+	e.gone = true
+	s.goners++
+	delete(s.targets, e.Target)
+	if e.peer != nil {
+		if e.peer.target == e {
+			e.peer.target = nil
+		}
+		s.peers.unuse(e.peer)
+	}
+}
+
+// tidySchedule drops the targets that are gone once they outnumber the rest,
+// which may lie far ahead.
+func (s *Shard) tidySchedule() {
+	if s.goners <= len(s.targets) {
+		return
+	}
+	old := s.schedule
+	s.schedule = make(heap[*entry], 0, len(s.targets))
+	for _, t := range old {
+		if !t.value.gone {
+			s.schedule.push(t.at, t.value)
+		}
+	}
+	s.goners = 0
+}

@@ -1,0 +1,59 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+// Network is the engine's edge: the kernel, or a simulation of one.
+type Network interface {
+	// Clocks reads the monotonic clock and the wall clock that stamps packets
+	// (ns since the Unix epoch) as one.
+	Clocks() (now probe.Instant, wall int64)
+
+	// Source returns the address from which the host reaches dst, through
+	// device if that is not empty, and that device's index (0 without one). It
+	// refuses a dst that is not unicast.
+	Source(dst netip.Addr, device string) (src netip.Addr, ifindex int, err error)
+
+	// RouteGeneration rises when an answer of Source may have changed.
+	RouteGeneration() uint64
+
+	// Queue adds a packet to the batch that Flush sends. The segment's bytes
+	// are the caller's until Flush returns. Flush reports each packet that
+	// did not leave by its place in the batch.
+	Queue(p Packet)
+	Flush(failed func(i int, err error))
+
+	// Receive hands over at most limit frames that have arrived, oldest first,
+	// without waiting, and returns how many there were.
+	Receive(limit int, fn func(*Frame)) int
+
+	// Drops counts the frames that were lost between the kernel and Receive.
+	Drops() uint64
+
+	// Wait returns after d, or sooner if Wake is called.
+	Wait(d time.Duration)
+
+	// Wake ends a Wait from any goroutine, or the next one.
+	Wake()
+}
+
+// A Packet is a TCP segment to send and how.
+type Packet struct {
+	Segment  []byte // TCP header, options and payload, checksum included
+	Src, Dst netip.Addr
+	Ifindex  int   // 0: as the host routes
+	TTL      uint8 // 0: the host's default
+	TOS      uint8
+}
+
+// A Frame is one packet as the tap saw it.
+type Frame struct {
+	Data       []byte // from the IP header on; valid during the callback
+	Wall       int64  // the kernel's stamp, ns since the Unix epoch
+	Outgoing   bool
+	ChecksumOK bool // verified by the kernel, or not computed yet because it never left this host
+}

@@ -1,0 +1,205 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/wire"
+)
+
+// A clock tells the stretches of the packet clock apart. Wall time and
+// monotonic time are slewed alike, so their difference changes by steps only.
+type clock struct {
+	stretch uint32        // counts from 1
+	offset  int64         // wall − monotonic, ns
+	suspect probe.Instant // until then frames may carry stamps from before the last step
+}
+
+// read takes a new reading and reports whether the packet clock stepped since
+// the last one.
+func (c *clock) read(now probe.Instant, wall int64) bool {
+	offset := wall - int64(now)
+	d := time.Duration(offset - c.offset)
+	if c.stretch != 0 && d.Abs() <= stepTolerance {
+		return false
+	}
+	c.offset = offset
+	c.stretch++
+	if c.stretch == 1 {
+		return false
+	}
+	c.suspect = now.Add(suspectFor)
+	return true
+}
+
+// stamp names the stretch that a stamp of a frame just read lies on, if that
+// can be told.
+func (c *clock) stamp(wall int64, now probe.Instant) probe.Stamp {
+	if now < c.suspect {
+		return probe.Stamp{Wall: wall}
+	}
+	return probe.Stamp{Wall: wall, Clock: c.stretch}
+}
+
+// read looks at the clocks.
+func (s *Shard) read() {
+	now, wall := s.net.Clocks()
+	s.now = now
+	if s.clock.read(now, wall) {
+		s.Stats.ClockSteps.Add(1)
+	}
+}
+
+// receive handles the frames that have arrived. The clocks are read after each
+// batch is taken and before it is handled: so now lies after every stamp, and
+// a step of the clock is known before a stamp from around it is believed.
+func (s *Shard) receive() {
+	s.read()
+	began := s.now
+	for range maxBatches {
+		s.nFrames = 0
+		n := s.net.Receive(batch, s.keep)
+		s.read()
+		s.noticeDrops()
+		for i := range s.nFrames {
+			s.handle(&s.frames[i])
+		}
+		if n < batch {
+			s.caughtUp = began
+			return
+		}
+	}
+}
+
+// noticeDrops spoils every conversation without a verdict when frames were
+// lost: its answer may have been among them.
+func (s *Shard) noticeDrops() {
+	drops := s.net.Drops()
+	if drops == s.drops {
+		return
+	}
+	s.drops = drops
+	s.Stats.TapDrops.Store(drops)
+	for i := range s.table.slots {
+		if sl := &s.table.slots[i]; sl.target != nil && !sl.conv.Settled() {
+			s.step(int32(i), &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardTapDrop})
+		}
+	}
+}
+
+// keepFrame parses a frame while its bytes are valid.
+func (s *Shard) keepFrame(f *Frame) {
+	k := &s.frames[s.nFrames]
+	if wire.Parse(f.Data, &k.packet) != nil {
+		return
+	}
+	k.wall, k.outgoing = f.Wall, f.Outgoing
+	k.intact = f.Outgoing || f.ChecksumOK || k.packet.Checksum != wire.ChecksumBad
+	k.packet.Payload = nil
+	s.nFrames++
+}
+
+// handle delivers a frame to the conversation it belongs to.
+func (s *Shard) handle(f *frame) {
+	p := &f.packet
+	stamp := s.clock.stamp(f.wall, s.now)
+	switch {
+	case p.Kind == wire.KindTCP && f.outgoing:
+		if i, ok := s.find(p.Src, p.SrcPort, p.Dst, p.DstPort); ok {
+			s.Stats.SegmentsSent.Add(1)
+			s.step(i, &probe.Event{Kind: probe.SegmentSent, Stamp: stamp, Segment: p.Segment})
+		}
+	case p.Kind == wire.KindTCP && s.ours(p.DstPort):
+		s.Stats.SegmentsReceived.Add(1)
+		i, ok := s.find(p.Dst, p.DstPort, p.Src, p.SrcPort)
+		switch {
+		case !ok:
+			s.stray(p)
+		case !f.intact:
+			s.observe(s.table.slots[i].target, &probe.Observation{Kind: probe.Rejected, Reject: probe.RejectBadChecksum})
+		default:
+			s.step(i, &probe.Event{Kind: probe.SegmentArrives, Stamp: stamp, Segment: p.Segment})
+		}
+	case p.Kind == wire.KindICMPError && !f.outgoing && s.ours(p.Quote.SrcPort):
+		s.Stats.SegmentsReceived.Add(1)
+		i, ok := s.find(p.Quote.Src, p.Quote.SrcPort, p.Quote.Dst, p.Quote.DstPort)
+		switch {
+		case !ok:
+		case !f.intact:
+			s.observe(s.table.slots[i].target, &probe.Observation{Kind: probe.Rejected, Reject: probe.RejectBadChecksum})
+		default:
+			s.step(i, &probe.Event{Kind: probe.ICMPArrives, Stamp: stamp, ICMP: p.ICMP})
+		}
+	}
+}
+
+// ours reports whether a port is in the shard's range.
+func (s *Shard) ours(port uint16) bool { return s.cfg.FirstPort <= port && port <= s.cfg.LastPort }
+
+// find looks a conversation up by its whole four-tuple.
+func (s *Shard) find(local addr, localPort uint16, remote addr, remotePort uint16) (int32, bool) {
+	i, ok := s.table.byKey[keyOf(remote, remotePort, localPort)]
+	if !ok || s.table.slots[i].tuple.Local.Addr() != local.WithZone("") {
+		return 0, false
+	}
+	return i, true
+}
+
+// stray books a segment that no conversation expects with the target whose
+// address it claims to come from. Anybody else's is just not ours.
+func (s *Shard) stray(p *wire.Packet) {
+	if peer := s.peers.byRemote[addrPortFrom(p.Src, p.SrcPort)]; peer != nil && peer.target != nil {
+		s.observe(peer.target, &probe.Observation{Kind: probe.Rejected, Reject: probe.RejectUnexpected})
+	}
+}
+
+// expire delivers the timers that have gone off. They are held to the moment up
+// to which every frame was handled, so that no answer that lies in the ring is
+// taken for silence.
+func (s *Shard) expire() {
+	for {
+		i, ok := s.table.expired(s.caughtUp)
+		if !ok {
+			return
+		}
+		kind, _ := s.table.slots[i].conv.Timer()
+		s.step(i, &probe.Event{Kind: kind})
+	}
+}
+
+// step advances a conversation and does what it asks.
+func (s *Shard) step(i int32, ev *probe.Event) {
+	sl := &s.table.slots[i]
+	wasOpen := sl.open()
+	var out probe.Output
+	sl.conv, out = probe.Step(sl.conv, s.now, *ev)
+	if sl.transcript != nil {
+		sl.transcript.Add(s.now, ev, &sl.conv, &out)
+	}
+	for _, seg := range out.Segments() {
+		s.queue(i, &seg)
+	}
+	target := sl.target
+	observations := out.Observations()
+	for j := range observations {
+		s.observe(target, &observations[j])
+	}
+	if wasOpen && !sl.open() {
+		s.table.open--
+		s.Stats.Conversations.Add(-1)
+	}
+	if sl.conv.Done() {
+		s.table.release(i)
+	} else {
+		s.table.arm(i)
+	}
+}
+
+// observe hands an observation to whom it concerns.
+func (s *Shard) observe(e *entry, o *probe.Observation) {
+	if o.Kind == probe.Reaction {
+		s.cfg.Observer.Reaction(o.Duration)
+		return
+	}
+	e.Sink.Observe(o)
+}

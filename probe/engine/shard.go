@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/wire"
+)
+
+const (
+	// burst is how many SYNs go out together at most: more would measure their
+	// own queue.
+	burst = 16
+	// burstGap is the pause between two bursts when more probes are due.
+	burstGap = 50 * time.Microsecond
+	// tick is the least time between two turns of an unhurried loop: probes
+	// that fall due within one go out together.
+	tick = 500 * time.Microsecond
+	// readPause is how long frames may lie in the ring while conversations
+	// wait for them. The kernel has stamped them, so it delays no figure.
+	readPause = 20 * time.Millisecond
+	// idlePause is how long a loop with nothing to wait for sleeps.
+	idlePause = time.Second
+	// batch is how many frames are read between two looks at the clocks.
+	batch = 64
+	// maxBatches bounds the reading in one turn, so that a flood of segments
+	// does not stop the sending.
+	maxBatches = 64
+	// stepTolerance is how far two readings of the clocks' difference may lie
+	// apart by being preempted between the two clocks.
+	stepTolerance = 10 * time.Microsecond
+	// suspectFor is how long after a clock step frames may still carry stamps
+	// from before it.
+	suspectFor = 10 * time.Millisecond
+	// sweepEvery is how often addresses that nobody uses are forgotten.
+	sweepEvery = 10 * time.Second
+)
+
+// Config is what a Shard needs to run.
+type Config struct {
+	Network   Network
+	Observer  Observer
+	FirstPort uint16 // the reserved source ports, both ends included
+	LastPort  uint16
+	Limits    Limits
+	// Drain bounds the time from the end of Run's context to Run's return.
+	Drain time.Duration
+}
+
+// Stats are a shard's running totals, to be read from any goroutine.
+type Stats struct {
+	SegmentsSent     atomic.Uint64 // ours seen leaving, those that our kernel sent for us included
+	SegmentsReceived atomic.Uint64 // TCP segments and ICMP errors to our ports
+	TapDrops         atomic.Uint64 // frames lost between the kernel and the loop
+	ClockSteps       atomic.Uint64 // steps of the packet clock
+	Conversations    atomic.Int64  // open ones
+	Targets          atomic.Int64
+}
+
+// A Shard is one loop and all the state it owns.
+type Shard struct {
+	cfg    Config
+	net    Network
+	secret secret
+	limits Limits
+
+	targets   map[*Target]*entry
+	schedule  heap[*entry]
+	goners    int  // entries in the schedule whose target is gone
+	throttled bool // probes are waiting for the global limit
+	peers     peers
+	table     table
+	window    window
+
+	now      probe.Instant // as last read
+	caughtUp probe.Instant // every frame that arrived before was handled
+	clock    clock
+	drops    uint64
+	frames   [batch]frame
+	nFrames  int
+	keep     func(*Frame)
+	sending  []ref           // whose segments are in the batch
+	arena    []byte          // the batch's bytes
+	dues     []probe.Instant // when the SYNs in the batch were due
+	failed   func(int, error)
+	swept    probe.Instant
+
+	mu    sync.Mutex
+	inbox []command
+	Stats Stats
+}
+
+// A frame is a received one, parsed, with what concerns its stamp.
+type frame struct {
+	packet   wire.Packet
+	wall     int64
+	outgoing bool
+	intact   bool // the checksum holds
+}
+
+// An entry is a target in the schedule.
+type entry struct {
+	*Target
+	peer       *peer
+	slot       probe.Instant // the scheduled moment
+	due        probe.Instant // slot and jitter
+	sent       uint64        // probes sent, to take the flows in turn
+	route      route
+	generation uint64 // of the route
+	throttled  bool   // it waits for the limit per address
+	gone       bool
+}
+
+// New returns a Shard that is ready to Run.
+func New(cfg Config) *Shard {
+	s := &Shard{
+		cfg:     cfg,
+		net:     cfg.Network,
+		secret:  newSecret(),
+		limits:  cfg.Limits,
+		targets: make(map[*Target]*entry),
+	}
+	s.peers.byRemote = make(map[addrPort]*peer)
+	s.peers.byAddress = make(map[addr]*address)
+	s.table.byKey = make(map[key]int32)
+	s.keep = s.keepFrame
+	s.failed = s.sendFailed
+	return s
+}
+
+// Run is the loop. It returns after ctx has ended and every conversation is
+// closed, or cfg.Drain later.
+func (s *Shard) Run(ctx context.Context) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	stop := context.AfterFunc(ctx, s.net.Wake)
+	defer stop()
+	for ctx.Err() == nil {
+		s.net.Wait(s.turn(true))
+	}
+	now, _ := s.net.Clocks()
+	for end := now.Add(s.cfg.Drain); s.now < end; {
+		pause := s.turn(false)
+		if s.table.open == 0 {
+			break
+		}
+		s.net.Wait(min(pause, tick))
+	}
+	s.abort(probe.DiscardShutdown)
+}
+
+// turn does all that is due and returns how long there is nothing more to do.
+func (s *Shard) turn(probing bool) time.Duration {
+	s.receive()
+	s.obey()
+	s.expire()
+	pause := readPause
+	if len(s.table.byKey) == 0 {
+		pause = idlePause
+	}
+	if len(s.table.timers) > 0 {
+		pause = max(min(pause, s.table.timers[0].at.Sub(s.now)), tick)
+	}
+	if probing {
+		pause = min(pause, s.send())
+	}
+	s.flush()
+	if s.now.Sub(s.swept) > sweepEvery {
+		s.swept = s.now
+		s.peers.sweep(s.now)
+	}
+	return pause
+}
+
+// abort ends every conversation that is left.
+func (s *Shard) abort(r probe.DiscardReason) {
+	for i := range s.table.slots {
+		if s.table.slots[i].target != nil {
+			s.step(int32(i), &probe.Event{Kind: probe.Abort, Discard: r})
+		}
+	}
+	s.flush()
+}

@@ -1,0 +1,61 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+// A Target is what to probe and how. It does not change once it was added: a
+// new address or interval is a new Target with the same ID and Sink.
+type Target struct {
+	ID       uint64         // stable identity; decides the phase and the jitter
+	Remote   netip.AddrPort // invalid: its name does not resolve, and each probe fails as such
+	Params   probe.Params
+	SYN      probe.Segment // flags, window and options of the SYN; SEG.SEQ and TSval are filled in
+	Interval time.Duration
+	Jitter   time.Duration // each probe is late by less than this, at random
+	Flows    int           // more than 1: that many source ports, in turn
+	Source   netip.Addr    // invalid: as the host routes
+	Device   string        // empty: as the host routes
+	TTL      uint8         // 0: the host's default
+	TOS      uint8
+	Sink     Sink
+	Recorder Recorder // nil: no transcripts are made
+}
+
+// A Sink receives what is observed of a target, from its shard's goroutine.
+type Sink interface {
+	Observe(o *probe.Observation)
+}
+
+// A Recorder receives a target's transcripts, each when its conversation is
+// over, from its shard's goroutine. The transcript is the shard's: copy it to
+// keep it.
+type Recorder interface {
+	Record(t *probe.Transcript)
+}
+
+// An Observer receives what concerns probed itself, from its shard's goroutine.
+type Observer interface {
+	ScheduleDelay(d time.Duration) // due to sent
+	Reaction(d time.Duration)      // their segment's stamp to our answer's
+	Skipped(r SkipReason)
+}
+
+// SkipReason says why a probe was not sent at all.
+type SkipReason uint8
+
+// The skip reasons.
+const (
+	SkipLate      SkipReason = iota // the loop came round after the next probe was due
+	SkipRateLimit                   // the limits left no room before the next probe was due
+	SkipNoPort                      // every source port is in a conversation with this peer
+	NumSkipReasons
+)
+
+// String is the reason's label value.
+func (r SkipReason) String() string {
+	return [...]string{"late", "rate_limit", "no_port"}[r]
+}
