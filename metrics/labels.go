@@ -1,0 +1,93 @@
+package metrics
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Labels identify a target's series. Two targets may not have the same.
+type Labels struct {
+	Job    string // job_name
+	Target string // target: host:port as written
+	Module string // module
+	IP     string // ip; no such label if empty
+	// Extra are the target's own labels. One whose name the exposition uses
+	// itself (target, reason, le, …) is exported as exported_<name>, as
+	// Prometheus does when a scraped label collides with a target's. An empty
+	// value means no label, as in Prometheus.
+	Extra map[string]string
+}
+
+// A label is one name and value.
+type label struct{ name, value string }
+
+// reserved are the label names that the metrics of this package use, and those
+// that Prometheus gives a meaning in an exposition.
+var reserved = [...]string{
+	"job_name", "target", "module", "ip",
+	"reason", "what", "window_scale", "sack", "timestamps", "ecn", "syn_cookies",
+	"form", "side", "answer",
+	"le", "quantile",
+}
+
+// pairs returns the labels sorted by name.
+func (l *Labels) pairs() ([]label, error) {
+	p := []label{{"job_name", l.Job}, {"target", l.Target}, {"module", l.Module}}
+	if l.IP != "" {
+		p = append(p, label{"ip", l.IP})
+	}
+	for name, value := range l.Extra {
+		if !validLabelName(name) {
+			return nil, fmt.Errorf("label name %q: it must match [a-zA-Z_][a-zA-Z0-9_]* and not start with __", name)
+		}
+		if value == "" {
+			continue
+		}
+		p = append(p, label{l.exported(name), value})
+	}
+	for i := range p {
+		p[i].value = strings.ToValidUTF8(p[i].value, "\uFFFD")
+	}
+	slices.SortFunc(p, func(a, b label) int { return cmp.Compare(a.name, b.name) })
+	return p, nil
+}
+
+// exported is the name under which the target's own label name is exported.
+func (l *Labels) exported(name string) string {
+	if !slices.Contains(reserved[:], name) {
+		return name
+	}
+	for taken := true; taken; _, taken = l.Extra[name] {
+		name = "exported_" + name
+	}
+	return name
+}
+
+// validLabelName reports whether every Prometheus, not only those that know
+// UTF-8 names, accepts the name. Those that start with __ are Prometheus's own.
+func validLabelName(name string) bool {
+	for i, c := range []byte(name) {
+		letter := c == '_' || 'a' <= c|0x20 && c|0x20 <= 'z'
+		if !letter && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return name != "" && !strings.HasPrefix(name, "__")
+}
+
+// A labelSet is labels as both expositions write them, made once a target.
+type labelSet struct {
+	text string // name="value",name="value"
+	wire string // the label fields of a protobuf Metric
+}
+
+func newLabelSet(pairs []label) labelSet {
+	var text, wire []byte
+	for _, p := range pairs {
+		text = appendTextLabel(text, p)
+		wire = appendWireLabel(wire, p)
+	}
+	return labelSet{string(text), string(wire)}
+}

@@ -1,0 +1,154 @@
+package metrics
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// ErrDuplicate means that a target with the same labels is already there. Its
+// series would be the same.
+var ErrDuplicate = errors.New("a target with the same labels is already there")
+
+// Options configure Metrics.
+type Options struct {
+	Version  string // of probed, for probed_build_info
+	Revision string // the commit it was built from
+	// Stats is asked once at every scrape. Without it the figures that it
+	// gives are not exported.
+	Stats func() Stats
+	// SkipReasons are exported at 0 from the start, so that the first skipped
+	// probe is a rise.
+	SkipReasons []string
+}
+
+// Stats are the figures that others count. The counters among them never fall.
+type Stats struct {
+	Targets          int    // configured, resolved or not
+	Conversations    int    // open now
+	SegmentsSent     uint64 // handed to the kernel, and the kernel's own on our ports
+	SegmentsReceived uint64 // parsed, of our ports
+	TapDrops         uint64 // frames that the kernel dropped before we read them
+	ResolveFailures  uint64 // look-ups of a target's name
+}
+
+// Metrics holds every series that probed exports. It is safe for concurrent
+// use.
+type Metrics struct {
+	stats    func() Stats
+	families []family
+	self     self
+
+	mu       sync.Mutex
+	targets  map[string]*Target // by labels.text
+	sorted   []*Target          // a snapshot of targets, replaced and never changed; nil when stale
+	bounds   []*bounds          // those that targets have named, shared
+	defaults *bounds
+
+	text, proto sync.Pool // of *exposition
+	gzip        sync.Pool // of *gzip.Writer
+}
+
+// New returns Metrics without targets.
+func New(o Options) *Metrics {
+	m := &Metrics{stats: o.Stats, families: allFamilies(), targets: map[string]*Target{}}
+	m.self.init(o)
+	m.defaults = mustBounds(defaultBuckets[:])
+	return m
+}
+
+// mustBounds is for the buckets in this package.
+func mustBounds(upper []float64) *bounds {
+	b, err := newBounds(upper)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// AddTarget makes a target's series. It fails with ErrDuplicate if there is a
+// target with the same labels, or if a label's name or a bucket is not valid.
+func (m *Metrics) AddTarget(l Labels, o TargetOptions) (*Target, error) {
+	pairs, err := l.pairs()
+	if err != nil {
+		return nil, fmt.Errorf("target %s: %w", l.Target, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.boundsFor(o.Buckets)
+	if err != nil {
+		return nil, fmt.Errorf("target %s: %w", l.Target, err)
+	}
+	t := &Target{metrics: m, labels: newLabelSet(pairs), rtt: newHistogram(b)}
+	if _, taken := m.targets[t.labels.text]; taken {
+		return nil, fmt.Errorf("target %s: %w", l.Target, ErrDuplicate)
+	}
+	t.n.flows = int32(o.Flows)
+	m.targets[t.labels.text] = t
+	m.sorted = nil
+	return t, nil
+}
+
+// Reconfigure gives a target other options and keeps its counters. Its
+// histogram starts again if its classic buckets change, because counts can't
+// move between buckets.
+func (m *Metrics) Reconfigure(t *Target, o TargetOptions) error {
+	m.mu.Lock()
+	b, err := m.boundsFor(o.Buckets)
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n.flows = int32(o.Flows)
+	if !slices.Equal(b.upper, t.rtt.bounds.upper) {
+		t.rtt = newHistogram(b)
+	}
+	return nil
+}
+
+// RemoveTarget ends a target's series. What it still observes is not exported.
+func (m *Metrics) RemoveTarget(t *Target) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.targets[t.labels.text] == t {
+		delete(m.targets, t.labels.text)
+		m.sorted = nil
+	}
+}
+
+// boundsFor returns the shared bounds for a target's buckets. m.mu is held.
+func (m *Metrics) boundsFor(upper []float64) (*bounds, error) {
+	if upper == nil {
+		return m.defaults, nil
+	}
+	b, err := newBounds(upper)
+	if err != nil {
+		return nil, err
+	}
+	for _, known := range m.bounds {
+		if slices.Equal(known.upper, b.upper) {
+			return known, nil
+		}
+	}
+	m.bounds = append(m.bounds, b)
+	return b, nil
+}
+
+// snapshot returns the targets in the order of their labels. The slice is not
+// to be changed.
+func (m *Metrics) snapshot() []*Target {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sorted == nil {
+		m.sorted = make([]*Target, 0, len(m.targets))
+		for _, t := range m.targets {
+			m.sorted = append(m.sorted, t)
+		}
+		slices.SortFunc(m.sorted, func(a, b *Target) int { return cmp.Compare(a.labels.text, b.labels.text) })
+	}
+	return m.sorted
+}

@@ -1,0 +1,99 @@
+package metrics
+
+import (
+	"cmp"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+)
+
+// self is what probed says about itself.
+type self struct {
+	build    []label
+	schedule lockedHistogram
+	reaction lockedHistogram
+
+	mu         sync.Mutex
+	skipped    map[string]uint64 // by reason
+	reloadOK   bool
+	reloadedAt time.Time // the last reload that succeeded
+}
+
+func (s *self) init(o Options) {
+	s.build = []label{{"goversion", runtime.Version()}, {"revision", o.Revision}, {"version", o.Version}}
+	b := mustBounds(selfBuckets[:])
+	s.schedule.h, s.reaction.h = newHistogram(b), newHistogram(b)
+	s.skipped = make(map[string]uint64, len(o.SkipReasons))
+	for _, reason := range o.SkipReasons {
+		s.skipped[reason] = 0
+	}
+}
+
+// ScheduleDelay counts the time from when a probe was due to when it was sent.
+func (m *Metrics) ScheduleDelay(d time.Duration) { m.self.schedule.observe(d) }
+
+// Skipped counts a probe that was due and not sent.
+func (m *Metrics) Skipped(reason string) {
+	m.self.mu.Lock()
+	defer m.self.mu.Unlock()
+	m.self.skipped[reason]++
+}
+
+// ConfigReload says how the last attempt to load the configuration went, the
+// first at start included, and when.
+func (m *Metrics) ConfigReload(ok bool, at time.Time) {
+	m.self.mu.Lock()
+	defer m.self.mu.Unlock()
+	m.self.reloadOK = ok
+	if ok {
+		m.self.reloadedAt = at
+	}
+}
+
+// skips returns the skipped probes by reason, sorted.
+func (s *self) skips() []skip {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]skip, 0, len(s.skipped))
+	for reason, n := range maps.All(s.skipped) {
+		all = append(all, skip{reason, n})
+	}
+	slices.SortFunc(all, func(a, b skip) int { return cmp.Compare(a.reason, b.reason) })
+	return all
+}
+
+type skip struct {
+	reason string
+	n      uint64
+}
+
+// reload returns the last reload's success, and the time of the last success in
+// seconds since the Unix epoch, 0 if there was none.
+func (s *self) reload() (ok bool, at float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reloadedAt.IsZero() {
+		return s.reloadOK, 0
+	}
+	return s.reloadOK, float64(s.reloadedAt.UnixMilli()) / 1e3
+}
+
+// A lockedHistogram is one that several engine loops write.
+type lockedHistogram struct {
+	mu sync.Mutex
+	h  histogram
+}
+
+func (l *lockedHistogram) observe(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.h.observe(d)
+}
+
+func (l *lockedHistogram) copyTo(dst *histogram) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.h.copyTo(dst)
+}

@@ -1,0 +1,86 @@
+package metrics
+
+import (
+	"sync"
+
+	"github.com/probed/probed/probe"
+)
+
+// A Target holds the aggregates of one target. Observe may be called while
+// scrapes run.
+type Target struct {
+	metrics *Metrics
+	labels  labelSet
+
+	mu  sync.Mutex // uncontended but for a scrape's short copy
+	n   counts
+	rtt histogram // handshake
+}
+
+// counts is what a scrape copies in one piece, so that its figures belong
+// together.
+type counts struct {
+	probes     uint64
+	failures   [probe.NumReasons]uint64
+	discarded  [probe.NumDiscardReasons]uint64
+	rejected   [probe.NumRejectReasons]uint64
+	duplicates uint64
+	late       uint64
+	changes    [numTraits]uint64
+	peer       probe.Fingerprint
+	peerSeen   bool
+	judged     bool // there has been a verdict
+	success    bool // the last one
+	flows      int32
+}
+
+// TargetOptions are what may change while a target keeps its counters.
+type TargetOptions struct {
+	Flows int // fixed source ports; probed_flows is exported above 1
+	// Buckets are the upper bounds of the classic buckets in seconds, rising.
+	// nil means DefaultBuckets; empty but not nil, as `buckets: []` gives,
+	// turns classic buckets off.
+	Buckets []float64
+}
+
+// Observe counts one observation. It does not allocate, except when a latency
+// falls into a bucket that no earlier one reached.
+func (t *Target) Observe(o *probe.Observation) {
+	if o.Kind == probe.Reaction {
+		t.metrics.self.reaction.observe(o.Duration)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch n := &t.n; o.Kind {
+	case probe.Verdict:
+		n.probes++
+		n.judged, n.success = true, o.Reason == probe.OK
+		if !n.success && int(o.Reason) < len(n.failures) {
+			n.failures[o.Reason]++
+		}
+	case probe.Discarded:
+		if int(o.Discard) < len(n.discarded) {
+			n.discarded[o.Discard]++
+		}
+	case probe.Rejected:
+		if int(o.Reject) < len(n.rejected) {
+			n.rejected[o.Reject]++
+		}
+	case probe.HandshakeRTT:
+		t.rtt.observe(o.Duration)
+	case probe.PeerSeen:
+		n.peerSeenAs(o.Peer)
+	case probe.SYNACKDuplicate:
+		n.duplicates++
+	case probe.SYNACKLate:
+		n.late++
+	}
+}
+
+// load copies the counts of one moment.
+func (t *Target) load(n *counts) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	*n = t.n
+}
