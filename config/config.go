@@ -1,0 +1,158 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+// Config is a validated configuration. Every value is in force as it stands:
+// what a file leaves out has been filled in by inheritance, a module's from
+// global and a job's from its module.
+type Config struct {
+	Global  Global
+	Modules map[string]Module // by name; the built-in kinds are always there
+	Jobs    []Job             // as in the file
+}
+
+// Pace says when a target is probed.
+type Pace struct {
+	Interval time.Duration // from one probe of a target to the next
+	Timeout  time.Duration // from the SYN; may exceed Interval: probes then overlap
+	Jitter   time.Duration // each probe is late by a random time from 0 to this
+}
+
+// Global holds what concerns probed as a whole, and the defaults of modules.
+type Global struct {
+	Pace
+	SourcePorts     PortRange
+	Limits          Limits
+	ResolveInterval time.Duration // from one look-up of a host name to the next
+}
+
+// Limits bound what probed itself sends. They are checked when a configuration
+// is loaded and kept at run time.
+type Limits struct {
+	PacketsPerSecond           int
+	PacketsPerSecondPerAddress int
+}
+
+// PortRange is an inclusive range of TCP ports.
+type PortRange struct{ First, Last uint16 }
+
+// Len returns how many ports the range holds.
+func (r PortRange) Len() int { return int(r.Last) - int(r.First) + 1 }
+
+// Reserved returns the lower half, the larger one if Len is odd: the ports of
+// half_open, bound but not listening.
+func (r PortRange) Reserved() PortRange {
+	return PortRange{r.First, r.First + uint16((r.Len()+1)/2-1)}
+}
+
+// Guarded returns the upper half: the ports of everything that goes past the
+// SYN-ACK.
+func (r PortRange) Guarded() PortRange { return PortRange{r.Reserved().Last + 1, r.Last} }
+
+// Module is a named way of probing.
+type Module struct {
+	Name string // its key in Config.Modules
+	Pace
+	Probe            probe.Kind
+	IPProtocol       IPProtocol
+	Resolve          Resolve
+	Flows            int // source ports per target, used in turn
+	TOS              uint8
+	TTL              uint8  // 0: the host's default
+	MSS              uint16 // octets; 0: the SYN carries no MSS option
+	Window           uint16 // SEG.WND of the SYN
+	TCPOptions       TCPOptions
+	SourceAddress    netip.Addr // the zero Addr: routing decides
+	Interface        string     // empty: routing decides
+	Buckets          []float64  // seconds, ascending; nil: no classic buckets
+	DetectSYNCookies bool
+}
+
+// TCPOptions says what else, beside the MSS, a SYN offers.
+type TCPOptions struct {
+	SACK        bool
+	Timestamps  bool
+	WindowScale int8 // shift count; -1: the option is left out
+	ECN         bool // the flags ECE and CWR, RFC 3168 §6.1.1
+}
+
+// Options returns the TCP options of the module's SYN. The timestamp's value is
+// the sender's to fill in.
+func (m *Module) Options() probe.Options {
+	var o probe.Options
+	if m.MSS > 0 {
+		o.Set |= probe.OptMSS
+		o.MSS = m.MSS
+	}
+	if m.TCPOptions.SACK {
+		o.Set |= probe.OptSACKPermitted
+	}
+	if m.TCPOptions.Timestamps {
+		o.Set |= probe.OptTimestamps
+	}
+	if m.TCPOptions.WindowScale >= 0 {
+		o.Set |= probe.OptWindowScale
+		o.WindowScale = uint8(m.TCPOptions.WindowScale)
+	}
+	return o
+}
+
+// PacketsPerProbe returns the most packets that one probe makes this host
+// send: a SYN and the RST that ends the handshake, and both once more where SYN
+// cookies are looked for.
+func (m *Module) PacketsPerProbe() int {
+	if m.DetectSYNCookies {
+		return 4
+	}
+	return 2
+}
+
+// Job is a set of targets probed in one way.
+type Job struct {
+	Name string
+	Pace
+	Module        string // a key of Config.Modules
+	Labels        Labels
+	Targets       []Endpoint
+	StaticConfigs []StaticConfig
+}
+
+// StaticConfig is a group of targets with labels of their own.
+type StaticConfig struct {
+	Targets []Endpoint
+	Labels  Labels
+}
+
+// IPProtocol says which addresses of a host name are used.
+type IPProtocol uint8
+
+// The choices of ip_protocol.
+const (
+	AnyIP IPProtocol = iota
+	IP4
+	IP6
+)
+
+var ipProtocolNames = []string{"any", "ip4", "ip6"}
+
+// String is the value as written in YAML.
+func (p IPProtocol) String() string { return ipProtocolNames[p] }
+
+// Resolve says how many addresses of a host name are probed.
+type Resolve uint8
+
+// The choices of resolve.
+const (
+	ResolveFirst Resolve = iota
+	ResolveAll
+)
+
+var resolveNames = []string{"first", "all"}
+
+// String is the value as written in YAML.
+func (r Resolve) String() string { return resolveNames[r] }

@@ -1,0 +1,143 @@
+package config
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Endpoint is the address of a target.
+type Endpoint struct {
+	Address string     // host:port as written
+	Host    string     // lower case; an IP address in its canonical form, without brackets
+	IP      netip.Addr // the zero Addr for a host name; has a zone only if link-local
+	Port    uint16
+}
+
+// parseEndpoint reads host:port, or says what is wrong.
+func parseEndpoint(s string) (e Endpoint, wrong string) {
+	host, port, wrong := splitHostPort(s)
+	if wrong != "" {
+		return e, wrong
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 || port[0] == '0' || port[0] == '+' {
+		return e, strconv.Quote(port) + " is not a port; allowed: 1 to 65535"
+	}
+	e = Endpoint{Address: s, Port: uint16(n), Host: strings.ToLower(host)}
+	if !looksLikeIP(host) {
+		return e, checkHostName(host)
+	}
+	if e.IP, wrong = parseUnicast(host); wrong != "" {
+		return e, wrong
+	}
+	e.Host = e.IP.String()
+	if bracketed := s[0] == '['; bracketed != e.IP.Is6() {
+		return e, "only an IPv6 address goes in brackets; write " + netip.AddrPortFrom(e.IP, e.Port).String()
+	}
+	if e.IP.Zone() != "" && !e.IP.IsLinkLocalUnicast() {
+		return e, "only a link-local address (fe80::/10) has a zone; write " +
+			netip.AddrPortFrom(e.IP.WithZone(""), e.Port).String()
+	}
+	return e, ""
+}
+
+// splitHostPort cuts host:port and explains each way of getting it wrong.
+func splitHostPort(s string) (host, port, wrong string) {
+	switch {
+	case s == "":
+		return "", "", "empty; write host:port"
+	case strings.Contains(s, "://"):
+		return "", "", quote(s) + " is a URL; write host:port"
+	case s[0] == '[':
+		end := strings.IndexByte(s, ']')
+		if end < 0 {
+			return "", "", quote(s) + " has no closing bracket; write [address]:port"
+		}
+		host, port = s[1:end], s[end+1:]
+		if port == "" || port == ":" {
+			return "", "", quote(s) + " has no port; write " + clip(s[:end+1]) + ":443, say"
+		}
+		if port[0] != ':' {
+			return "", "", quote(s) + ": a :port must follow the bracket"
+		}
+		return host, port[1:], ""
+	}
+	if ip, err := netip.ParseAddr(s); err == nil && ip.Is6() {
+		return "", "", quote(s) + " has no port; write [" + s + "]:443, say"
+	}
+	switch strings.Count(s, ":") {
+	case 0:
+		return "", "", quote(s) + " has no port; write " + clip(s) + ":443, say"
+	case 1:
+		host, port, _ = strings.Cut(s, ":")
+	default:
+		return "", "", quote(s) + " has too many colons; write host:port, and an IPv6 address in brackets: [2001:db8::1]:443"
+	}
+	switch {
+	case host == "":
+		return "", "", quote(s) + " has no host; write host:port"
+	case port == "":
+		return "", "", quote(s) + " has no port; write " + clip(s) + "443, say"
+	}
+	return host, port, ""
+}
+
+// looksLikeIP reports whether s can only be meant as an IP address: it has a
+// colon, or its last label is a number, which no top-level domain is (RFC 3696
+// §2).
+func looksLikeIP(s string) bool {
+	if strings.Contains(s, ":") {
+		return true
+	}
+	last := s[strings.LastIndexByte(s, '.')+1:]
+	_, err := strconv.ParseUint(last, 10, 64)
+	return err == nil
+}
+
+// parseUnicast reads an IP address that a TCP connection can have at an end.
+func parseUnicast(s string) (netip.Addr, string) {
+	ip, err := netip.ParseAddr(s)
+	switch {
+	case err != nil:
+		return netip.Addr{}, quote(s) + " is not an IP address"
+	case ip.Is4In6():
+		return netip.Addr{}, s + " is an IPv4 address in IPv6's clothes; write " + ip.Unmap().String()
+	case ip.IsUnspecified():
+		return netip.Addr{}, s + " is the unspecified address; only unicast addresses can be probed"
+	case ip.IsMulticast():
+		return netip.Addr{}, s + " is a multicast address; only unicast addresses can be probed"
+	case ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return netip.Addr{}, s + " is the broadcast address; only unicast addresses can be probed"
+	}
+	return ip, ""
+}
+
+// checkHostName says what is wrong with a DNS name (RFC 1123 §2.1, and the
+// underscore that service names use), or nothing.
+func checkHostName(s string) string {
+	name := strings.TrimSuffix(s, ".")
+	if len(name) > 253 {
+		return "a host name has at most 253 characters, this one has " + strconv.Itoa(len(name))
+	}
+	for _, label := range strings.Split(name, ".") {
+		switch {
+		case label == "":
+			return quote(s) + " is not a host name: two dots in a row, or one at the start"
+		case len(label) > 63:
+			return quote(s) + " is not a host name: a part between dots has at most 63 characters"
+		case label[0] == '-' || label[len(label)-1] == '-':
+			return quote(s) + " is not a host name: a part between dots may not start or end with -"
+		}
+		for _, r := range label {
+			if !isHostRune(r) {
+				return quote(s) + " is not a host name: " + strconv.QuoteRune(r) + " is not allowed; allowed: letters, digits, - and _"
+			}
+		}
+	}
+	return ""
+}
+
+func isHostRune(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_'
+}

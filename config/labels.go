@@ -1,0 +1,49 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/prometheus/common/model"
+)
+
+// Label is one name with its value.
+type Label struct{ Name, Value string }
+
+// Labels are sorted by name, each name once.
+type Labels []Label
+
+// merge returns the labels of both with those of over in force where both have
+// one. An empty value is no label, as in Prometheus.
+func (ls Labels) merge(over Labels) Labels {
+	all := slices.Concat(over, ls)
+	slices.SortStableFunc(all, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
+	all = slices.CompactFunc(all, func(a, b Label) bool { return a.Name == b.Name })
+	return slices.DeleteFunc(all, func(l Label) bool { return l.Value == "" })
+}
+
+// reservedLabels are those that probed's own metrics carry.
+var reservedLabels = []string{"answer", "ecn", "form", "ip", "job_name", "le", "module", "reason", "sack", "side",
+	"syn_cookies", "target", "timestamps", "what", "window_scale"}
+
+// checkLabelName says what is wrong with a label's name, or nothing.
+func checkLabelName(name string) string {
+	switch {
+	case strings.HasPrefix(name, "__"):
+		return "label names that start with __ are Prometheus's own"
+	case slices.Contains(reservedLabels, name):
+		return "probed's own metrics use this label; choose another name (taken: " + strings.Join(reservedLabels, ", ") + ")"
+	case !model.LegacyValidation.IsValidLabelName(name):
+		return "not a label name; allowed: letters, digits and _, not starting with a digit"
+	}
+	return ""
+}
+
+// checkLabelValue says what is wrong with a label's value, or nothing.
+func checkLabelValue(value string) string {
+	if !utf8.ValidString(value) {
+		return "a label's value must be UTF-8"
+	}
+	return ""
+}

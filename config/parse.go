@@ -1,0 +1,127 @@
+package config
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+)
+
+// maxFile is the most octets that a configuration may have: half a million
+// targets.
+const maxFile = 16 << 20
+
+// Load reads the configuration in a file. What is wrong with its contents is
+// an Errors.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse reads a configuration; name stands for its file in errors. An error is
+// an Errors.
+func Parse(name string, data []byte) (*Config, error) {
+	doc, err := document(name, data)
+	if err != nil {
+		return nil, err
+	}
+	d := &decoder{file: name, config: initial(), budget: len(data) + maxAliased}
+	top := &node{Node: doc}
+	root.read(d, top, d.config)
+	if len(d.errs) == 0 {
+		d.checkLimits(d.config, top)
+	}
+	if err := d.err(); err != nil {
+		return nil, err
+	}
+	return d.config, nil
+}
+
+//go:embed default.yml
+var defaultYAML []byte
+
+// defaultPort is the port in default.yml.
+const defaultPort = "10965"
+
+// Default returns the configuration that runs without a file: it probes
+// probed's own web listener on webPort over loopback.
+func Default(webPort uint16) (*Config, error) {
+	return Parse("default.yml", DefaultYAML(webPort))
+}
+
+// DefaultYAML returns the text of the default configuration, for a user to
+// start from.
+func DefaultYAML(webPort uint16) []byte {
+	return bytes.ReplaceAll(defaultYAML, []byte(defaultPort), strconv.AppendUint(nil, uint64(webPort), 10))
+}
+
+// document returns the top mapping of the only document in data.
+func document(name string, data []byte) (*yaml.Node, error) {
+	fail := func(line, column int, message string) error {
+		return Errors{{File: name, Line: line, Column: column, Message: message}}
+	}
+	if len(data) > maxFile {
+		return nil, fail(1, 1, fmt.Sprintf("the file is too large; allowed: %d MiB", maxFile>>20))
+	}
+	if i := invalidUTF8(data); i >= 0 {
+		line, column := position(data, i)
+		return nil, fail(line, column, fmt.Sprintf("not UTF-8: the octet 0x%02x; save the file as UTF-8", data[i]))
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, second yaml.Node
+	err := dec.Decode(&doc)
+	if err == nil {
+		if err = dec.Decode(&second); err == nil {
+			return nil, fail(second.Line, second.Column, "a second document starts here; allowed: one, without ---")
+		}
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+	} else if errors.Is(err, io.EOF) {
+		return nil, fail(1, 1, "the file is empty; it needs at least jobs")
+	}
+	if err != nil {
+		line, column, message := syntax(data, err)
+		return nil, fail(line, column, message)
+	}
+	top := doc.Content[0]
+	if n := (&node{Node: top}); n.isNull() {
+		return nil, fail(1, 1, "the file is empty; it needs at least jobs")
+	} else if n.Kind != yaml.MappingNode {
+		return nil, fail(top.Line, top.Column, n.found()+"; allowed: a mapping of global, modules, jobs")
+	}
+	return top, nil
+}
+
+// invalidUTF8 returns the index of the first octet that is not UTF-8, or -1.
+func invalidUTF8(data []byte) int {
+	for i := 0; i < len(data); {
+		r, size := utf8.DecodeRune(data[i:])
+		if r == utf8.RuneError && size == 1 {
+			return i
+		}
+		i += size
+	}
+	return -1
+}
+
+// position returns the line and the column, in characters, of an index.
+func position(data []byte, i int) (line, column int) {
+	before := data[:i]
+	start := bytes.LastIndexByte(before, '\n') + 1
+	return bytes.Count(before, []byte{'\n'}) + 1, utf8.RuneCount(before[start:]) + 1
+}

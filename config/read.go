@@ -1,0 +1,165 @@
+package config
+
+import (
+	"strings"
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+// builtin is the module that is there without a file saying so, under the name
+// of its kind.
+const builtin = "half_open"
+
+// defaultBuckets span a LAN's round trip to that of a SYN that met a full queue
+// and a slow path, in seconds.
+var defaultBuckets = []float64{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5}
+
+// initial returns the configuration of a file that says nothing.
+func initial() *Config {
+	c := &Config{Global: Global{
+		Pace:            Pace{Interval: time.Second, Timeout: 900 * time.Millisecond},
+		SourcePorts:     PortRange{61000, 61255},
+		Limits:          Limits{PacketsPerSecond: 20000, PacketsPerSecondPerAddress: 200},
+		ResolveInterval: 30 * time.Second,
+	}}
+	c.addBuiltins()
+	return c
+}
+
+func (c *Config) addBuiltins() {
+	m := newModule(builtin, c.Global)
+	m.Probe = probe.HalfOpen
+	c.Modules = map[string]Module{builtin: m}
+}
+
+// newModule returns a module that inherits everything. Its SYN is Linux's.
+func newModule(name string, g Global) Module {
+	return Module{
+		Name:       name,
+		Pace:       g.Pace,
+		Flows:      1,
+		MSS:        1460,
+		Window:     64240,
+		TCPOptions: TCPOptions{SACK: true, Timestamps: true, WindowScale: 7},
+		Buckets:    append([]float64(nil), defaultBuckets...),
+	}
+}
+
+func readGlobal(d *decoder, n *node, c *Config) {
+	f := global.read(d, n, &c.Global)
+	d.checkPace(f, c.Global.Pace)
+	d.limits = f["limits"]
+	c.addBuiltins()
+}
+
+// checkPace checks an object's jitter against its interval. Where it says
+// neither, it inherits both, and they have been checked.
+func (d *decoder) checkPace(f fields, p Pace) {
+	if n := f.first("jitter", "interval"); n != nil && p.Jitter > p.Interval {
+		d.fail(n, "the jitter of %s exceeds the interval of %s; allowed: at most the interval", brief(p.Jitter), brief(p.Interval))
+	}
+}
+
+func readModules(d *decoder, n *node, c *Config) {
+	entries, _ := d.mapping(n, "a mapping of module names to modules")
+	for _, e := range entries {
+		if wrong := checkName(e.name); wrong != "" {
+			d.failAt(e.key, e.value.path(), wrong)
+		}
+		switch e.name {
+		case probe.ActiveClose.String(), probe.PassiveClose.String(), probe.TimeWaitProbe.String():
+			d.failAt(e.key, e.value.path(), "this is the name of a built-in module that this version does not have yet; choose another name")
+			continue
+		}
+		m, builtIn := c.Modules[e.name]
+		if !builtIn {
+			m = newModule(e.name, c.Global)
+		}
+		f := module.read(d, e.value, &m)
+		d.checkModule(f, &m, c.Global.SourcePorts)
+		c.Modules[e.name] = m
+	}
+}
+
+// checkModule checks what one key alone cannot tell.
+func (d *decoder) checkModule(f fields, m *Module, ports PortRange) {
+	d.checkPace(f, m.Pace)
+	if f["tos"] != nil && f["dscp"] != nil {
+		d.fail(f["tos"], "tos and dscp set the same octet; remove one")
+	}
+	if n, most := f["flows"], ports.Reserved().Len(); n != nil && m.Flows > most {
+		d.fail(n, "%d flows need as many source ports, and half of global.source_ports (%d-%d) is %d; widen it, or allow fewer flows",
+			m.Flows, ports.First, ports.Last, most)
+	}
+	if src := m.SourceAddress; src.IsValid() && !m.IPProtocol.admits(src) {
+		d.fail(f.first("source_address", "ip_protocol"), "source_address %s contradicts ip_protocol %s; change one of them", src, m.IPProtocol)
+	}
+}
+
+func readJobs(d *decoder, n *node, c *Config) {
+	items, _ := d.list(n, "a list of jobs, each with a name and targets")
+	names := make(map[string]*node)
+	for _, item := range items {
+		j := Job{Module: builtin, Pace: c.Modules[builtin].Pace}
+		first := len(d.targets)
+		f := job.read(d, item, &j)
+		d.checkJob(item, f, &j, names)
+		d.checkTargets(j.appendTargets(nil, c.Modules), d.targets[first:])
+		c.Jobs = append(c.Jobs, j)
+	}
+}
+
+// checkJob checks what one key alone cannot tell. names holds where each name
+// was first.
+func (d *decoder) checkJob(n *node, f fields, j *Job, names map[string]*node) {
+	d.checkPace(f, j.Pace)
+	if at := f["name"]; at != nil {
+		if was := names[j.Name]; was != nil {
+			d.fail(at, "%s is taken; %s at line %d has the same name", quote(j.Name), was.up.path(), was.Line)
+		} else if j.Name != "" {
+			names[j.Name] = at
+		}
+	}
+	if f == nil || f.first("targets", "static_configs") != nil {
+		return
+	}
+	for key := range laterJobKeys {
+		if f[key] != nil { // has its own error
+			return
+		}
+	}
+	d.fail(n, "this job has nothing to probe; give it targets or static_configs")
+}
+
+// readJobModule reads a job's module, and the pace that it gives the job.
+func readJobModule(d *decoder, n *node, j *Job) {
+	s, ok := d.text(n, "the name of a module")
+	if !ok {
+		return
+	}
+	m, ok := d.config.Modules[s]
+	if !ok {
+		d.fail(n, "%s", d.config.noModule(s))
+		return
+	}
+	j.Module, j.Pace = m.Name, m.Pace
+}
+
+// noModule explains that there is no module of that name.
+func (c *Config) noModule(s string) string {
+	names := c.moduleNames()
+	if near := nearest(s, names); near != "" {
+		return "there is no module " + quote(s) + "; did you mean " + near + "?"
+	}
+	return "there is no module " + quote(s) + "; allowed: " + strings.Join(names, ", ")
+}
+
+func readStaticConfigs(d *decoder, n *node, j *Job) {
+	items, _ := d.list(n, "a list of mappings with targets and labels")
+	for _, item := range items {
+		var g StaticConfig
+		staticConfig.read(d, item, &g)
+		j.StaticConfigs = append(j.StaticConfigs, g)
+	}
+}

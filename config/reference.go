@@ -1,0 +1,51 @@
+package config
+
+import (
+	"bytes"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Reference lists every key with its default, in the order in which they are
+// printed.
+func Reference() []Key {
+	c := initial()
+	m := newModule("", c.Global)
+	keys := global.describe("global.", &c.Global)
+	keys = append(keys, limits.describe("global.limits.", &c.Global.Limits)...)
+	keys = append(keys, module.describe("modules.<name>.", &m)...)
+	keys = append(keys, tcpOptions.describe("modules.<name>.tcp_options.", &m.TCPOptions)...)
+	keys = append(keys, job.describe("jobs[].", &Job{Module: builtin})...)
+	return append(keys, staticConfig.describe("jobs[].static_configs[].", &StaticConfig{})...)
+}
+
+// YAML prints the configuration. It parses to an equal one.
+func (c *Config) YAML() []byte { return print(root.print(c)) }
+
+// print writes a tree as a document. Writing what this package built cannot
+// fail: memory takes everything, and every node has a form.
+func print(y *yaml.Node) []byte {
+	var b bytes.Buffer
+	e := yaml.NewEncoder(&b)
+	e.SetIndent(2)
+	if err := e.Encode(y); err != nil {
+		panic("config: " + err.Error())
+	}
+	return b.Bytes()
+}
+
+// word makes a scalar, in quotes unless it is plain text without them.
+func word(s string) *yaml.Node {
+	y := &yaml.Node{Kind: yaml.ScalarNode, Value: s}
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) || s == "" {
+		y.Style = yaml.DoubleQuotedStyle
+	}
+	return y
+}
+
+// flow writes a tree on one line.
+func flow(y *yaml.Node) string {
+	y.Style |= yaml.FlowStyle
+	return strings.TrimSpace(string(print(y)))
+}

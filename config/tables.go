@@ -1,0 +1,286 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/probed/probed/probe"
+	"gopkg.in/yaml.v3"
+)
+
+// The tables: one per mapping, in the order in which they are read and printed.
+
+var root = object[Config]{keys: []key[Config]{
+	{
+		Key:   Key{Path: "global", Allowed: "a mapping"},
+		read:  readGlobal,
+		write: func(c *Config) *yaml.Node { return global.print(&c.Global) },
+	},
+	{
+		Key:   Key{Path: "modules", Allowed: "a mapping of module names to modules"},
+		read:  readModules,
+		write: printModules,
+	},
+	{
+		Key:   Key{Path: "jobs", Allowed: "a list of jobs, each with a name and targets", Required: true},
+		also:  []string{"scrape_configs", "targets"},
+		read:  readJobs,
+		write: func(c *Config) *yaml.Node { return printList(c.Jobs, job) },
+	},
+}}
+
+// pace are the keys that say when, which global, modules and jobs share;
+// inherited says where the latter have their defaults from.
+func pace[T any](inherited string, of func(*T) *Pace) []key[T] {
+	keys := []key[T]{
+		at(Key{Path: "interval", Example: "10s", Doc: "Time from one probe of a target to the next."},
+			duration(10*time.Millisecond, 24*time.Hour), func(v *T) *time.Duration { return &of(v).Interval },
+			"scrape_interval", "period"),
+		at(Key{Path: "timeout", Example: "900ms", Doc: "Time from the SYN until a probe without an answer has failed. It may exceed the interval: probes then overlap."},
+			duration(time.Millisecond, 5*time.Minute), func(v *T) *time.Duration { return &of(v).Timeout },
+			"scrape_timeout"),
+		at(Key{Path: "jitter", Example: "100ms", Doc: "Each probe is late by a random time between 0 and this, at most the interval."},
+			duration(0, 24*time.Hour), func(v *T) *time.Duration { return &of(v).Jitter }),
+	}
+	for i := range keys {
+		keys[i].Default = inherited
+	}
+	return keys
+}
+
+var global = object[Global]{keys: append(pace("", func(g *Global) *Pace { return &g.Pace }),
+	at(Key{Path: "source_ports", Example: "61000-61255", Doc: "TCP ports that probes leave from. They must be free, and outside net.ipv4.ip_local_port_range. The lower half is for half_open, the upper half for the other kinds."},
+		portRange, func(g *Global) *PortRange { return &g.SourcePorts }, "source_port", "ports"),
+	nested(Key{Path: "limits", Doc: "What probed itself may send. A configuration that would need more is refused."},
+		limits, func(g *Global) *Limits { return &g.Limits }),
+	at(Key{Path: "resolve_interval", Example: "5m", Doc: "Time from one look-up of a host name to the next."},
+		duration(time.Second, 24*time.Hour), func(g *Global) *time.Duration { return &g.ResolveInterval },
+		"refresh_interval"),
+)}
+
+var limits = object[Limits]{keys: []key[Limits]{
+	at(Key{Path: "packets_per_second", Unit: "packets per second", Example: "50000", Doc: "To all targets together. A half_open probe is 2 packets: a SYN and a RST."},
+		number[int](1, 100_000_000), func(l *Limits) *int { return &l.PacketsPerSecond }),
+	at(Key{Path: "packets_per_second_per_address", Unit: "packets per second", Example: "50", Doc: "To one IP address or host name, all its ports together."},
+		number[int](1, 100_000_000), func(l *Limits) *int { return &l.PacketsPerSecondPerAddress }),
+}}
+
+var module = object[Module]{
+	later: laterModuleKeys,
+	keys: append(append([]key[Module]{
+		at(Key{Path: "probe", Example: "half_open", Required: true, Doc: "What a probe does. half_open: SYN, SYN-ACK, RST. A module that is named like a kind may leave it out."},
+			kind, func(m *Module) *probe.Kind { return &m.Probe }, "prober", "type", "kind"),
+	}, pace("as in global", func(m *Module) *Pace { return &m.Pace })...),
+		at(Key{Path: "ip_protocol", Example: "ip6", Doc: "Which addresses of a host name are used."},
+			oneOf[IPProtocol](ipProtocolNames), func(m *Module) *IPProtocol { return &m.IPProtocol },
+			"preferred_ip_protocol", "family"),
+		at(Key{Path: "resolve", Example: "all", Doc: "Whether the first address of a host name is probed, or all, with a series for each."},
+			oneOf[Resolve](resolveNames), func(m *Module) *Resolve { return &m.Resolve }),
+		at(Key{Path: "flows", Unit: "source ports", Example: "8", Doc: "How many source ports a target's probes use in turn, so that each follows one path among several of equal cost. More than 1 keeps loss and latency per flow."},
+			number[int](1, 32768), func(m *Module) *int { return &m.Flows }),
+		at(Key{Path: "dscp", Example: "ef", Doc: "DSCP of what probed sends."},
+			dscp, func(m *Module) *uint8 { return &m.TOS }),
+		at(Key{Path: "tos", Example: "184", Doc: "The whole octet, DSCP and ECN, in place of dscp."},
+			tos, func(m *Module) *uint8 { return &m.TOS }),
+		at(Key{Path: "ttl", Unit: "hops", Example: "64", Doc: "TTL or hop limit of what probed sends; without it the host's default."},
+			unlessZero(number[uint8](1, 255)), func(m *Module) *uint8 { return &m.TTL }, "hop_limit"),
+		at(Key{Path: "mss", Unit: "octets", Example: "1220", Doc: "MSS option of the SYN. Linux raises a peer's smaller than 88 to 88."},
+			numberOrOff[uint16](88, 65535, 0), func(m *Module) *uint16 { return &m.MSS }),
+		at(Key{Path: "window", Unit: "octets", Example: "65535", Doc: "Receive window of the SYN, which is never scaled."},
+			number[uint16](1, 65535), func(m *Module) *uint16 { return &m.Window }),
+		nested(Key{Path: "tcp_options", Doc: "What else the SYN offers. The defaults are what Linux offers."},
+			tcpOptions, func(m *Module) *TCPOptions { return &m.TCPOptions }),
+		at(Key{Path: "source_address", Example: "192.0.2.10", Doc: "Address to send from, one of this host's; without it routing decides. Only targets of its family can be probed."},
+			address, func(m *Module) *netip.Addr { return &m.SourceAddress }, "source_ip", "source_ip_address"),
+		at(Key{Path: "interface", Example: "eth1", Doc: "Network interface to send through; without it routing decides."},
+			device, func(m *Module) *string { return &m.Interface }, "device"),
+		at(Key{Path: "buckets", Unit: "seconds", Example: "[0.001, 0.01, 0.1, 1]", Doc: "Bounds of the classic histograms' buckets. [] turns classic histograms off; native ones are always there."},
+			buckets, func(m *Module) *[]float64 { return &m.Buckets }),
+		at(Key{Path: "detect_syn_cookies", Example: "true", Doc: "Send each SYN a second time after the RST: the same answer means SYN cookies. A probe is then 4 packets."},
+			boolean, func(m *Module) *bool { return &m.DetectSYNCookies }),
+	),
+}
+
+var tcpOptions = object[TCPOptions]{
+	later: map[string]string{"mss": "mss is a key of the module itself; move it out of tcp_options"},
+	keys: []key[TCPOptions]{
+		at(Key{Path: "sack", Example: "false", Doc: "Offer selective acknowledgement (RFC 2018)."},
+			boolean, func(o *TCPOptions) *bool { return &o.SACK }, "sack_permitted"),
+		at(Key{Path: "timestamps", Example: "false", Doc: "Offer timestamps (RFC 7323)."},
+			boolean, func(o *TCPOptions) *bool { return &o.Timestamps }),
+		at(Key{Path: "window_scale", Unit: "shift count", Example: "off", Doc: "Offer window scaling with this shift count (RFC 7323)."},
+			numberOrOff[int8](0, 14, -1), func(o *TCPOptions) *int8 { return &o.WindowScale }, "wscale"),
+		at(Key{Path: "ecn", Example: "true", Doc: "Offer ECN: the flags ECE and CWR (RFC 3168)."},
+			boolean, func(o *TCPOptions) *bool { return &o.ECN }),
+	},
+}
+
+var job = object[Job]{
+	later: laterJobKeys,
+	keys: append(append([]key[Job]{
+		at(Key{Path: "name", Example: "edge", Required: true, Doc: "The label job_name. Each job has its own."},
+			name, func(j *Job) *string { return &j.Name }, "job_name", "job"),
+		{
+			Key:   Key{Path: "module", Allowed: "the name of a module", Example: "half_open", Doc: "How to probe: a module of this file, or a built-in one."},
+			read:  readJobModule,
+			write: func(j *Job) *yaml.Node { return word(j.Module) },
+		},
+	}, pace("as in the module", func(j *Job) *Pace { return &j.Pace })...),
+		at(Key{Path: "labels", Example: "{team: core}", Doc: "Labels of the job's targets."},
+			labels, func(j *Job) *Labels { return &j.Labels }),
+		at(Key{Path: "targets", Example: `["198.18.0.10:443", "[2001:db8::1]:443", "db.example.net:5432"]`, Doc: "What to probe."},
+			endpoints, func(j *Job) *[]Endpoint { return &j.Targets }, "target"),
+		key[Job]{
+			Key:   Key{Path: "static_configs", Allowed: "a list of mappings with targets and labels", Example: `[{targets: ["198.18.0.10:443"], labels: {rack: a1}}]`, Doc: "More targets, in groups with labels of their own, which win over the job's. An empty value removes a label of the job."},
+			also:  []string{"static_config"},
+			read:  readStaticConfigs,
+			write: printStaticConfigs,
+		},
+	),
+}
+
+var staticConfig = object[StaticConfig]{keys: []key[StaticConfig]{
+	func() key[StaticConfig] {
+		k := at(Key{Path: "targets", Example: `["198.18.0.10:443"]`, Required: true, Doc: "What to probe."},
+			endpoints, func(g *StaticConfig) *[]Endpoint { return &g.Targets }, "target")
+		k.write = func(g *StaticConfig) *yaml.Node { return listOf(g.Targets) }
+		return k
+	}(),
+	at(Key{Path: "labels", Example: "{rack: a1}", Doc: "Labels of the group's targets."},
+		labels, func(g *StaticConfig) *Labels { return &g.Labels }),
+}}
+
+// laterModuleKeys belong to kinds of probes that are not there yet.
+var laterModuleKeys = map[string]string{
+	"send":          later("active_close, passive_close, time_wait"),
+	"hold":          later("active_close"),
+	"fin_with_data": later("active_close"),
+	"close":         later("passive_close, time_wait"),
+	"measure":       later("time_wait"),
+	"after":         later("time_wait"),
+}
+
+func later(kinds string) string {
+	return "belongs to " + kinds + ", which this version does not have yet; remove it"
+}
+
+// laterJobKeys are service discovery's.
+var laterJobKeys = func() map[string]string {
+	keys := make(map[string]string)
+	for _, k := range []string{"file_sd_configs", "http_sd_configs", "dns_sd_configs", "relabel_configs"} {
+		keys[k] = "this version does not have service discovery yet; use targets or static_configs"
+	}
+	return keys
+}()
+
+// nested makes a key that holds a mapping with a table of its own.
+func nested[T, V any](k Key, o object[V], field func(*T) *V) key[T] {
+	k.Allowed = "a mapping of " + strings.Join(o.names(), ", ")
+	return key[T]{
+		Key:   k,
+		read:  func(d *decoder, n *node, v *T) { o.read(d, n, field(v)) },
+		write: func(v *T) *yaml.Node { return o.print(field(v)) },
+	}
+}
+
+func printList[V any](vs []V, o object[V]) *yaml.Node {
+	y := &yaml.Node{Kind: yaml.SequenceNode}
+	for i := range vs {
+		y.Content = append(y.Content, o.print(&vs[i]))
+	}
+	return y
+}
+
+func printStaticConfigs(j *Job) *yaml.Node {
+	if len(j.StaticConfigs) == 0 {
+		return nil
+	}
+	return printList(j.StaticConfigs, staticConfig)
+}
+
+func printModules(c *Config) *yaml.Node {
+	y := &yaml.Node{Kind: yaml.MappingNode}
+	for _, name := range c.moduleNames() {
+		m := c.Modules[name]
+		y.Content = append(y.Content, word(name), module.print(&m))
+	}
+	return y
+}
+
+func (c *Config) moduleNames() []string {
+	names := make([]string, 0, len(c.Modules))
+	for name := range c.Modules {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// endpoints is a list of targets. The decoder keeps the place of each.
+var endpoints = codec[[]Endpoint]{
+	allowed: "a list of host:port",
+	read: func(d *decoder, n *node) ([]Endpoint, bool) {
+		items, ok := d.list(n, "a list of host:port")
+		es := make([]Endpoint, 0, len(items))
+		for _, item := range items {
+			s, is := d.text(item, "host:port")
+			if !is {
+				continue
+			}
+			e, wrong := parseEndpoint(s)
+			if wrong != "" {
+				d.fail(item, "%s", wrong)
+				continue
+			}
+			es = append(es, e)
+			d.targets = append(d.targets, item)
+		}
+		return es, ok
+	},
+	write: func(es []Endpoint) *yaml.Node {
+		if len(es) == 0 {
+			return nil
+		}
+		return listOf(es)
+	},
+}
+
+func listOf(es []Endpoint) *yaml.Node {
+	y := &yaml.Node{Kind: yaml.SequenceNode}
+	for _, e := range es {
+		y.Content = append(y.Content, word(e.Address))
+	}
+	return y
+}
+
+// kind is a way of probing. All four are known, one is there.
+var kind = scalar(probe.HalfOpen.String(), func(s string) (probe.Kind, string) {
+	switch s {
+	case probe.HalfOpen.String():
+		return probe.HalfOpen, ""
+	case probe.ActiveClose.String(), probe.PassiveClose.String(), probe.TimeWaitProbe.String():
+		return 0, s + " is not in this version yet; allowed: half_open"
+	}
+	return 0, quote(s) + " is not a kind of probe; allowed: half_open"
+}, probe.Kind.String)
+
+// name is the name of a job or a module, which becomes a label's value.
+var name = scalar("a name", func(s string) (string, string) { return s, checkName(s) },
+	func(s string) string { return s })
+
+func checkName(s string) string {
+	switch {
+	case strings.TrimSpace(s) == "":
+		return "a name must not be blank"
+	case s != strings.TrimSpace(s):
+		return fmt.Sprintf("%s has blanks at an end; write %s", quote(s), quote(strings.TrimSpace(s)))
+	case len(s) > 200:
+		return fmt.Sprintf("a name has at most 200 characters, this one has %d", len(s))
+	case strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return quote(s) + " has a control character in it"
+	}
+	return ""
+}

@@ -1,0 +1,75 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// clip shortens what is too long to stand in an error.
+func clip(s string) string {
+	const most = 60
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most]) + "…"
+}
+
+func quote(s string) string { return strconv.Quote(clip(s)) }
+
+// commas writes a number with a comma between thousands.
+func commas(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// count writes a number and its noun: 1 target, 12,000 targets.
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return commas(n) + " " + noun
+}
+
+// nearest returns the candidate that was most likely meant by word, or nothing.
+func nearest(word string, candidates []string) string {
+	best, least := "", 3 // further apart than two edits is another word
+	for _, c := range candidates {
+		if n := distance(strings.ToLower(word), c); n < least && n*2 < len(c) {
+			best, least = c, n
+		}
+	}
+	return best
+}
+
+// distance counts the edits between two words: an insertion, a deletion, a
+// substitution or a swap of neighbours (optimal string alignment).
+func distance(a, b string) int {
+	if len(a) > len(b)+3 || len(b) > len(a)+3 {
+		return 3
+	}
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
+	}
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(a)][len(b)]
+}
