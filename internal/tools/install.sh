@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# install.sh TOOL...: makes each tool available, through apt-get where it isn't.
+# Asks apt for nothing, and needs no rights, when all are there.
+set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin # where Debian keeps nft, ip and setcap, but not in a user's PATH
+
+package_of() {
+  case $1 in
+    tcpdump | gcc) echo "$1" ;;
+    nft) echo nftables ;;
+    ip | ss) echo iproute2 ;;
+    setcap) echo libcap2-bin ;;
+    libc-headers) echo libc6-dev ;; # what cgo, and so the race detector, compiles against
+    *) echo "install.sh: no package known for $1" >&2; return 1 ;;
+  esac
+}
+
+present() {
+  case $1 in
+    libc-headers) [ -e /usr/include/stdlib.h ] ;;
+    *) command -v "$1" >/dev/null ;;
+  esac
+}
+
+missing=()
+for tool in "$@"; do
+  present "$tool" || missing+=("$(package_of "$tool")")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null; then
+    echo "install.sh: ${missing[*]} missing, and neither root nor sudo to install with" >&2
+    exit 1
+  fi
+  as_root=(sudo)
+fi
+apt() {
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get -q -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120 "$@"
+}
+
+echo "installing ${missing[*]}"
+apt update
+apt install -y --no-install-recommends "${missing[@]}"
+
+for tool in "$@"; do
+  present "$tool" || { echo "install.sh: $tool is still not there" >&2; exit 1; }
+done
