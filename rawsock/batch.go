@@ -1,0 +1,121 @@
+package rawsock
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// batchLen is how many packets one sendmmsg(2) takes. From 32 up the cost per
+// packet hardly falls any more.
+const batchLen = 128
+
+// controlLen holds IPv6's three control messages, the longer set: pktinfo,
+// hop limit, traffic class. Every part is aligned to a word.
+const controlLen = 40 + 24 + 24
+
+// message is struct mmsghdr of sendmmsg(2).
+type message struct {
+	header unix.Msghdr
+	sent   uint32
+}
+
+// A batch gathers packets of one family in the form that the kernel reads.
+type batch struct {
+	fd       int // -1: the host doesn't have the family
+	n        int
+	index    [batchLen]int // of the packet in the caller's slice
+	messages [batchLen]message
+	segments [batchLen]unix.Iovec
+	names    [batchLen]unix.RawSockaddrInet6 // or, shorter, RawSockaddrInet4
+	controls [batchLen][controlLen / 8]uint64
+}
+
+// add appends a checked packet, the caller's i-th.
+func (b *batch) add(i int, p *Packet) {
+	k := b.n
+	b.n++
+	b.index[k] = i
+
+	b.segments[k].Base = unsafe.SliceData(p.Segment)
+	b.segments[k].SetLen(len(p.Segment))
+	h := &b.messages[k].header
+	h.Iov = &b.segments[k]
+	h.SetIovlen(1)
+
+	name := &b.names[k]
+	h.Name = (*byte)(unsafe.Pointer(name))
+	c := control{buf: unsafe.Slice((*byte)(unsafe.Pointer(&b.controls[k])), controlLen)}
+	if p.Dst.Is4() {
+		name4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		*name4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: p.Dst.As4()}
+		h.Namelen = unix.SizeofSockaddrInet4
+		info := (*unix.Inet4Pktinfo)(c.add(unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo))
+		*info = unix.Inet4Pktinfo{Ifindex: int32(p.Ifindex), Spec_dst: p.Src.As4()}
+		c.addInt(unix.IPPROTO_IP, unix.IP_TTL, p.TTL)
+		c.addInt(unix.IPPROTO_IP, unix.IP_TOS, p.TOS)
+	} else {
+		*name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: p.Dst.As16()}
+		if p.Dst.IsLinkLocalUnicast() {
+			name.Scope_id = uint32(p.Ifindex)
+		}
+		h.Namelen = unix.SizeofSockaddrInet6
+		info := (*unix.Inet6Pktinfo)(c.add(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo))
+		*info = unix.Inet6Pktinfo{Addr: p.Src.As16(), Ifindex: uint32(p.Ifindex)}
+		c.addInt(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, p.TTL)
+		c.addInt(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, p.TOS)
+	}
+	h.Control = unsafe.SliceData(c.buf)
+	h.SetControllen(c.n)
+}
+
+// control writes control messages (cmsg(3)) one after the other.
+type control struct {
+	buf []byte
+	n   int
+}
+
+// add begins a message and returns where its n octets go.
+func (c *control) add(level, typ int32, n int) unsafe.Pointer {
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&c.buf[c.n]))
+	h.Level, h.Type = level, typ
+	h.SetLen(unix.CmsgLen(n))
+	data := unsafe.Pointer(&c.buf[c.n+unix.CmsgLen(0)])
+	c.n += unix.CmsgSpace(n)
+	return data
+}
+
+// addInt adds a message that holds an int, unless it is 0: the default.
+func (c *control) addInt(level, typ int32, v uint8) {
+	if v != 0 {
+		*(*int32)(c.add(level, typ, 4)) = int32(v)
+	}
+}
+
+// flush sends the batch. sendmmsg(2) stops at the packet that fails and tells
+// why only when that is the first of a call.
+func (b *batch) flush(failed func(i int, err error)) {
+	for k := 0; k < b.n; {
+		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.messages[k])),
+			uintptr(b.n-k), 0, 0, 0)
+		switch errno {
+		case 0:
+			k += int(n)
+		case unix.EINTR:
+		default:
+			failed(b.index[k], os.NewSyscallError("sendmmsg", errno))
+			k++
+		}
+	}
+	b.n = 0
+}
+
+func (b *batch) close() error {
+	if b.fd < 0 {
+		return nil
+	}
+	err := unix.Close(b.fd)
+	b.fd = -1
+	return os.NewSyscallError("close", err)
+}

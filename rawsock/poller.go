@@ -1,0 +1,112 @@
+package rawsock
+
+import (
+	"encoding/binary"
+	"os"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Poller puts one goroutine to sleep until a file descriptor is readable, a
+// time has passed, or another goroutine calls Wake.
+type Poller struct {
+	fds     []unix.PollFd // [0] is the eventfd
+	timeout unix.Timespec // here so that it isn't allocated at each call
+
+	mu     sync.Mutex // orders Wake's write against Close
+	woken  bool       // the eventfd is readable
+	closed bool
+}
+
+// NewPoller returns a Poller that watches fds (a tap's, usually). They remain
+// the caller's to close.
+func NewPoller(fds ...int) (*Poller, error) {
+	efd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	p := &Poller{fds: make([]unix.PollFd, 0, 1+len(fds))}
+	for _, fd := range append([]int{efd}, fds...) {
+		p.fds = append(p.fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
+	return p, nil
+}
+
+// Wait sleeps for d, to the nanosecond of ppoll(2) and the thread's timer
+// slack (see PreciseTimers); a negative d has no end, and 0 only looks. Wake
+// ends it early. So does a readable descriptor if traffic is set; without it
+// a loop sleeps its tick through, however much arrives. ready reports whether
+// a watched descriptor is readable (never without traffic). One goroutine at
+// a time may wait.
+func (p *Poller) Wait(d time.Duration, traffic bool) (ready bool, err error) {
+	fds := p.fds
+	if !traffic {
+		fds = fds[:1]
+	}
+	var timeout *unix.Timespec
+	if d >= 0 {
+		p.timeout = unix.NsecToTimespec(int64(d))
+		timeout = &p.timeout
+	}
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)),
+			uintptr(unsafe.Pointer(timeout)), 0, 0, 0)
+		switch {
+		case errno == unix.EINTR:
+			// The Go runtime's preemption signal. The kernel has put the time
+			// that remains into timeout (fs/select.c, poll_select_finish).
+			continue
+		case errno != 0:
+			return false, os.NewSyscallError("ppoll", errno)
+		case n == 0:
+			return false, nil
+		}
+		if fds[0].Revents != 0 {
+			p.consume()
+		}
+		for i := range fds[1:] {
+			ready = ready || fds[1+i].Revents != 0
+		}
+		return ready, nil
+	}
+}
+
+// consume makes the eventfd unreadable again.
+func (p *Poller) consume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var count [8]byte
+	// EAGAIN cannot happen: only this reads, and poll said that it may.
+	_, _ = unix.Read(int(p.fds[0].Fd), count[:])
+	p.woken = false
+}
+
+// Wake ends the current Wait, or the next one if nobody waits. Any goroutine
+// may call it, also after Close. Calls that come before the waiter has run
+// again are one.
+func (p *Poller) Wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.woken || p.closed {
+		return
+	}
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	// An eventfd refuses only when its counter is full; woken keeps it at 1.
+	_, _ = unix.Write(int(p.fds[0].Fd), one[:])
+	p.woken = true
+}
+
+// Close releases the Poller. Nobody may be in Wait.
+func (p *Poller) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	return os.NewSyscallError("close", unix.Close(int(p.fds[0].Fd)))
+}

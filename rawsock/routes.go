@@ -1,0 +1,244 @@
+package rawsock
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Routes asks the kernel's routing which source address it would send from,
+// and tells when an answer may have changed. Any goroutine may use it.
+type Routes struct {
+	generation atomic.Uint64
+	events     *os.File // rtnetlink, in the Go poller
+	done       chan struct{}
+
+	mu     sync.Mutex // guards the two sockets' use
+	v4, v6 int        // UDP sockets for questions without a device; -1: no such family
+}
+
+// discardPort is RFC 863's. Nothing is ever sent to it.
+const discardPort = 9
+
+// NewRoutes begins to listen for changes of routes, rules, next hops,
+// addresses and links.
+func NewRoutes() (*Routes, error) {
+	events, err := openRouteEvents()
+	if err != nil {
+		return nil, err
+	}
+	r := &Routes{events: events, done: make(chan struct{}), v4: -1, v6: -1}
+	if r.v4, err = openUDP(unix.AF_INET); err == nil {
+		r.v6, err = openUDP(unix.AF_INET6)
+		if errors.Is(err, unix.EAFNOSUPPORT) {
+			err = nil
+		}
+	}
+	go r.listen()
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// openRouteEvents subscribes to rtnetlink(7).
+func openRouteEvents() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	file := os.NewFile(uintptr(fd), "rtnetlink")
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, errors.Join(os.NewSyscallError("bind", err), file.Close())
+	}
+	for _, group := range []int{
+		unix.RTNLGRP_LINK, // IPv4 routes go with their link, unannounced
+		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
+		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE,
+		unix.RTNLGRP_NEXTHOP,
+	} {
+		err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
+		if err != nil {
+			return nil, errors.Join(optionError("NETLINK_ADD_MEMBERSHIP", err), file.Close())
+		}
+	}
+	return file, nil
+}
+
+// listen counts events until Close.
+func (r *Routes) listen() {
+	defer close(r.done)
+	buf := make([]byte, 64<<10)
+	for {
+		_, err := r.events.Read(buf)
+		// ENOBUFS: more events came than the socket holds. They are events.
+		if err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return
+		}
+		r.generation.Add(1)
+	}
+}
+
+// Generation rises when the kernel says that a route, rule, next hop, address
+// or link changed: an address that Source gave before may be wrong since.
+// Reading it is one atomic load.
+func (r *Routes) Generation() uint64 { return r.generation.Load() }
+
+// Source returns the address that the kernel would send from to dst, by the
+// named device or, if that is "", by the one that routing chooses. It asks by
+// connect(2) on a UDP socket, which sends nothing. A dst that is no single
+// host's gives ErrNotUnicast, also where only the kernel knows (broadcast
+// addresses of the host's networks). A link-local dst needs its zone or the
+// device.
+func (r *Routes) Source(dst netip.Addr, device string) (netip.Addr, error) {
+	if err := checkDestination(dst); err != nil {
+		return netip.Addr{}, err
+	}
+	src, err := r.ask(dst, device)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("route to %s: %w", dst, err)
+	}
+	return src, nil
+}
+
+func (r *Routes) ask(dst netip.Addr, device string) (netip.Addr, error) {
+	if device == "" {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		fd := r.v4
+		if dst.Is6() {
+			fd = r.v6
+		}
+		if fd < 0 {
+			return netip.Addr{}, os.NewSyscallError("socket", unix.EAFNOSUPPORT)
+		}
+		return sourceOf(fd, dst, 0)
+	}
+	family := unix.AF_INET
+	if dst.Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := openUDP(family)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer unix.Close(fd)
+	if err := unix.BindToDevice(fd, device); err != nil {
+		return netip.Addr{}, fmt.Errorf("device %q: %w", device, os.NewSyscallError("setsockopt SO_BINDTODEVICE", err))
+	}
+	scope := 0
+	if dst.IsLinkLocalUnicast() {
+		link, err := net.InterfaceByName(device)
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("device %q: %w", device, err)
+		}
+		scope = link.Index
+	}
+	return sourceOf(fd, dst, scope)
+}
+
+// openUDP returns a UDP socket, or -1.
+func openUDP(family int) (int, error) {
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	return fd, nil
+}
+
+// sourceOf connects the socket, reads its address and disconnects it. scope is
+// the interface index of a link-local dst without a zone.
+func sourceOf(fd int, dst netip.Addr, scope int) (netip.Addr, error) {
+	var to unix.Sockaddr = &unix.SockaddrInet4{Port: discardPort}
+	if dst.Is4() {
+		to.(*unix.SockaddrInet4).Addr = dst.As4()
+	} else {
+		if zone := dst.Zone(); zone != "" {
+			var err error
+			if scope, err = zoneIndex(zone); err != nil {
+				return netip.Addr{}, err
+			}
+		}
+		to = &unix.SockaddrInet6{Port: discardPort, Addr: dst.As16(), ZoneId: uint32(scope)}
+	}
+	if err := unix.Connect(fd, to); err != nil {
+		if errors.Is(err, unix.EACCES) && isBroadcast(fd, to) {
+			return netip.Addr{}, ErrNotUnicast
+		}
+		return netip.Addr{}, os.NewSyscallError("connect", err)
+	}
+	name, err := unix.Getsockname(fd)
+	// A connected socket keeps its source address for the next connect.
+	if undo := disconnect(fd); err == nil {
+		err = undo
+	}
+	if err != nil {
+		return netip.Addr{}, os.NewSyscallError("getsockname", err)
+	}
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(name.Addr), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(name.Addr), nil
+	}
+	return netip.Addr{}, unix.EAFNOSUPPORT
+}
+
+// isBroadcast tells the kernel's EACCES for a broadcast address from the one
+// for a prohibit route: SO_BROADCAST helps against the first alone.
+func isBroadcast(fd int, to unix.Sockaddr) bool {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1) != nil {
+		return false
+	}
+	err := unix.Connect(fd, to)
+	if err == nil {
+		err = disconnect(fd)
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 0) == nil && err == nil
+}
+
+// disconnect dissolves a UDP socket's association (connect(2), AF_UNSPEC).
+func disconnect(fd int) error {
+	nobody := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// zoneIndex is the interface index of an IPv6 zone, a name or a number
+// (RFC 4007 §11).
+func zoneIndex(zone string) (int, error) {
+	if n, err := strconv.Atoi(zone); err == nil {
+		return n, nil
+	}
+	link, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0, fmt.Errorf("zone %q: %w", zone, err)
+	}
+	return link.Index, nil
+}
+
+// Close ends listening; Generation stands still from then on.
+func (r *Routes) Close() error {
+	errs := []error{r.events.Close()}
+	<-r.done
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, fd := range []*int{&r.v4, &r.v6} {
+		if *fd >= 0 {
+			errs = append(errs, os.NewSyscallError("close", unix.Close(*fd)))
+			*fd = -1
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,148 @@
+package rawsock
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Packet is one TCP segment to send. The kernel writes its IP header.
+type Packet struct {
+	Segment  []byte     // TCP header with its full checksum, options and payload
+	Src, Dst netip.Addr // of one family, never 4-in-6; Src is an address of this host
+	Ifindex  int        // the interface to leave by; 0: routing decides. A link-local Dst needs it
+	TTL      uint8      // IPv4 time to live or IPv6 hop limit; 0: the system's default
+	TOS      uint8      // IPv4 type of service or IPv6 traffic class
+}
+
+// A Sender sends TCP segments through raw IP sockets, so that routing,
+// neighbour table, firewall and connection tracking treat them like any
+// client's. It receives nothing. It is one goroutine's.
+type Sender struct {
+	v4, v6 batch
+}
+
+// sndbuf is asked of SO_SNDBUF in octets; the kernel cuts it to
+// net.core.wmem_max, which is 208 KiB by default or some 500 small segments.
+const sndbuf = 4 << 20
+
+// NewSender opens the sockets. A host without IPv6 gives a Sender that refuses
+// IPv6 packets. Without CAP_NET_RAW the error wraps EPERM and says what to do.
+func NewSender() (*Sender, error) {
+	s := &Sender{}
+	var err error
+	if s.v4.fd, err = openRaw(unix.AF_INET); err != nil {
+		return nil, err
+	}
+	s.v6.fd, err = openRaw(unix.AF_INET6)
+	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil, errors.Join(err, unix.Close(s.v4.fd))
+	}
+	return s, nil
+}
+
+// openRaw returns a raw TCP socket that receives nothing, or -1.
+//
+// IP_RECVERR stays off: with it an ICMP error about one packet fails the next,
+// unrelated one (net/ipv4/raw.c raw_err).
+func openRaw(family int) (int, error) {
+	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, socketError(err)
+	}
+	if err := deafen(fd, family); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sndbuf); err != nil {
+		return -1, errors.Join(optionError("SO_SNDBUF", err), unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// deafen keeps the host's TCP traffic out of a raw socket. The filter drops
+// what the kernel has cloned for us already. Connecting to a loopback address
+// spares the clone: the kernel's lookup then passes us by (raw_v4_match,
+// raw_v6_match), while each packet we send names its own destination and
+// source. That is only the cheaper way, so that it may fail, with loopback
+// down for one.
+func deafen(fd, family int) error {
+	if err := attachFilter(fd, dropAll()); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0); err != nil {
+		return optionError("SO_RCVBUF", err)
+	}
+	var nobody unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte{127, 255, 255, 254}}
+	if family == unix.AF_INET6 {
+		nobody = &unix.SockaddrInet6{Addr: netip.IPv6Loopback().As16()}
+	}
+	_ = unix.Connect(fd, nobody)
+	return nil
+}
+
+// Send sends the packets with as few system calls as it can, those of one
+// family in order. A packet that the kernel refuses is reported with its index
+// and the kernel's error, and the rest still go: EPERM a firewall rule, EINVAL
+// a source that isn't this host's or a TTL out of range, ENETUNREACH no route,
+// EAGAIN a full socket buffer, EAFNOSUPPORT no IPv6. ErrNotUnicast and
+// ErrSource are refusals of our own, before any system call. Nothing is
+// allocated for a packet that goes.
+//
+// A packet that a queueing discipline drops counts as sent (net/ipv4/raw.c,
+// raw_send_hdrinc and ip_push_pending_frames hide ENOBUFS without IP_RECVERR):
+// that it left is known only when the tap has seen it.
+func (s *Sender) Send(packets []Packet, failed func(i int, err error)) {
+	for i := range packets {
+		p := &packets[i]
+		if err := p.check(); err != nil {
+			failed(i, err)
+			continue
+		}
+		b := &s.v4
+		if p.Dst.Is6() {
+			b = &s.v6
+		}
+		if b.fd < 0 {
+			failed(i, os.NewSyscallError("socket", unix.EAFNOSUPPORT))
+			continue
+		}
+		b.add(i, p)
+		if b.n == batchLen {
+			b.flush(failed)
+		}
+	}
+	s.v4.flush(failed)
+	s.v6.flush(failed)
+}
+
+// check refuses what must never be sent. Whether Src is this host's and Dst a
+// broadcast address of its networks, the kernel knows and checks.
+func (p *Packet) check() error {
+	if err := checkDestination(p.Dst); err != nil {
+		return err
+	}
+	s := p.Src
+	if s.Is4() != p.Dst.Is4() || s.Is4In6() || s.IsUnspecified() || s.IsMulticast() || s == limitedBroadcast() {
+		return fmt.Errorf("%w %s for %s", ErrSource, s, p.Dst)
+	}
+	return nil
+}
+
+// checkDestination refuses addresses that are unicast nowhere.
+func checkDestination(dst netip.Addr) error {
+	if !dst.IsValid() || dst.Is4In6() || dst.IsUnspecified() || dst.IsMulticast() || dst == limitedBroadcast() {
+		return fmt.Errorf("%s is %w", dst, ErrNotUnicast)
+	}
+	return nil
+}
+
+// limitedBroadcast is RFC 919's 255.255.255.255.
+func limitedBroadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 255, 255}) }
+
+// Close closes the sockets.
+func (s *Sender) Close() error {
+	return errors.Join(s.v4.close(), s.v6.close())
+}
