@@ -1,0 +1,48 @@
+package wire
+
+import "net/netip"
+
+// network is what the upper layers need of an IP header and its extension
+// headers.
+type network struct {
+	src, dst netip.Addr
+	protocol uint8
+	ttl, tos uint8
+	later    bool   // a fragment other than the first
+	partial  bool   // the upper layer's message or its final destination is not all here: no checksum can be verified
+	guessed  bool   // the header gives no length: length is what was captured
+	payload  []byte // the upper layer's octets that are here
+	length   int    // the upper layer's octets that should be
+}
+
+// parse reads the IP headers of a packet as captured.
+func (n *network) parse(b []byte) error { return n.read(b, false) }
+
+// parseQuoted reads the IP headers of a quoted packet: it may be cut anywhere,
+// and its length is not believed (some stacks quote it changed or in host order).
+func (n *network) parseQuoted(b []byte) error { return n.read(b, true) }
+
+func (n *network) read(b []byte, quoted bool) error {
+	if len(b) == 0 {
+		return ErrShort
+	}
+	switch b[0] >> 4 {
+	case 4:
+		return n.parseIPv4(b, quoted)
+	case 6:
+		return n.parseIPv6(b, quoted)
+	}
+	return ErrVersion
+}
+
+// cut returns the packet's octets that are here out of the total that its
+// header announces, and notes what that means for the upper layer.
+func (n *network) cut(b []byte, total int) []byte {
+	if len(b) > total {
+		return b[:total]
+	}
+	if len(b) < total {
+		n.partial = true
+	}
+	return b
+}
