@@ -116,7 +116,7 @@ func (s *Shard) handle(f *frame) {
 		case !ok:
 			s.stray(p)
 		case !f.intact:
-			s.observe(s.table.slots[i].target, &probe.Observation{Kind: probe.Rejected, Reject: probe.RejectBadChecksum})
+			s.table.slots[i].target.Sink.Observe(&probe.Observation{Kind: probe.Rejected, Reject: probe.RejectBadChecksum})
 		default:
 			s.step(i, &probe.Event{Kind: probe.SegmentArrives, Stamp: stamp, Segment: p.Segment})
 		}
@@ -126,7 +126,7 @@ func (s *Shard) handle(f *frame) {
 		switch {
 		case !ok:
 		case !f.intact:
-			s.observe(s.table.slots[i].target, &probe.Observation{Kind: probe.Rejected, Reject: probe.RejectBadChecksum})
+			s.table.slots[i].target.Sink.Observe(&probe.Observation{Kind: probe.Rejected, Reject: probe.RejectBadChecksum})
 		default:
 			s.step(i, &probe.Event{Kind: probe.ICMPArrives, Stamp: stamp, ICMP: p.ICMP})
 		}
@@ -149,7 +149,7 @@ func (s *Shard) find(local addr, localPort uint16, remote addr, remotePort uint1
 // address it claims to come from. Anybody else's is just not ours.
 func (s *Shard) stray(p *wire.Packet) {
 	if peer := s.peers.byRemote[addrPortFrom(p.Src, p.SrcPort)]; peer != nil && peer.target != nil {
-		s.observe(peer.target, &probe.Observation{Kind: probe.Rejected, Reject: probe.RejectUnexpected})
+		peer.target.Sink.Observe(&probe.Observation{Kind: probe.Rejected, Reject: probe.RejectUnexpected})
 	}
 }
 
@@ -182,7 +182,7 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	target := sl.target
 	observations := out.Observations()
 	for j := range observations {
-		s.observe(target, &observations[j])
+		target.Sink.Observe(&observations[j])
 	}
 	if wasOpen && !sl.open() {
 		s.table.open--
@@ -193,13 +193,4 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	} else {
 		s.table.arm(i)
 	}
-}
-
-// observe hands an observation to whom it concerns.
-func (s *Shard) observe(e *entry, o *probe.Observation) {
-	if o.Kind == probe.Reaction {
-		s.cfg.Observer.Reaction(o.Duration)
-		return
-	}
-	e.Sink.Observe(o)
 }

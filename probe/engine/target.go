@@ -40,7 +40,6 @@ type Recorder interface {
 // An Observer receives what concerns probed itself, from its shard's goroutine.
 type Observer interface {
 	ScheduleDelay(d time.Duration) // due to sent
-	Reaction(d time.Duration)      // their segment's stamp to our answer's
 	Skipped(r SkipReason)
 }
 
