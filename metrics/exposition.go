@@ -10,7 +10,7 @@ type writer interface {
 	value(*labelSet, []label, float64) error
 	histogram(*labelSet, *histogram) error
 	end() error
-	flush(min int) error
+	flush(atLeast int) error
 }
 
 // An exposition is one walk over all families. It holds the memory that the

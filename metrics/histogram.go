@@ -6,9 +6,10 @@ import (
 )
 
 // A histogram counts durations in classic and native buckets at once. It is
-// not safe for concurrent use: its owner locks. It exists because a target
-// needs two kilobytes where client_golang's, made for many writers, needs
-// twelve and allocates all of it again at every scrape.
+// not safe for concurrent use: its owner locks. It exists because it takes half
+// a kilobyte with thirty native buckets, where client_golang's, made for many
+// writers, takes nine (BenchmarkClientGolangMemory) and builds a tree of
+// messages at every scrape.
 type histogram struct {
 	bounds  *bounds
 	classic []uint64 // by bound, not cumulative; nil before the first observation

@@ -85,7 +85,10 @@ type labelSet struct {
 
 func newLabelSet(pairs []label) labelSet {
 	var text, wire []byte
-	for _, p := range pairs {
+	for i, p := range pairs {
+		if i > 0 {
+			text = append(text, ',')
+		}
 		text = appendTextLabel(text, p)
 		wire = appendWireLabel(wire, p)
 	}

@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"cmp"
-	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -57,7 +56,7 @@ func (s *self) skips() []skip {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make([]skip, 0, len(s.skipped))
-	for reason, n := range maps.All(s.skipped) {
+	for reason, n := range s.skipped {
 		all = append(all, skip{reason, n})
 	}
 	slices.SortFunc(all, func(a, b skip) int { return cmp.Compare(a.reason, b.reason) })

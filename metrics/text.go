@@ -94,9 +94,9 @@ func (t *textWriter) line() error {
 	return t.flush(flushAt)
 }
 
-// flush writes what is gathered if it is at least min octets.
-func (t *textWriter) flush(min int) error {
-	if t.err == nil && len(t.buf) >= min {
+// flush writes what is gathered if it is that many octets.
+func (t *textWriter) flush(atLeast int) error {
+	if t.err == nil && len(t.buf) >= atLeast {
 		_, t.err = t.w.Write(t.buf)
 		t.buf = t.buf[:0]
 	}

@@ -1,0 +1,146 @@
+package metrics
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+func TestObserveDoesNotAllocate(t *testing.T) {
+	m := New(Options{SkipReasons: []string{"overload"}})
+	target := mustAdd(t, m, Labels{Job: "edge", Target: "198.18.0.10:443", Module: "half_open"}, TargetOptions{})
+	o := answered(time.Millisecond)
+	for i := range o {
+		target.Observe(&o[i])
+	}
+	m.ScheduleDelay(time.Microsecond)
+	if n := testing.AllocsPerRun(1000, func() {
+		for i := range o {
+			target.Observe(&o[i])
+		}
+		m.ScheduleDelay(time.Microsecond)
+		m.Skipped("overload")
+	}); n != 0 {
+		t.Errorf("one probe's observations allocate %v times", n)
+	}
+}
+
+// TestHistogramAllocationsEnd feeds latencies over all octaves that a
+// handshake can take: allocations stop once every bucket was reached.
+func TestHistogramAllocationsEnd(t *testing.T) {
+	h := newHistogram(mustBounds(defaultBuckets[:]))
+	rng := rand.New(rand.NewPCG(1, 2))
+	latency := func() time.Duration { return time.Duration(1000 << rng.IntN(23)) }
+	for range 1000 {
+		h.observe(latency())
+	}
+	if n := testing.AllocsPerRun(1000, func() { h.observe(latency()) }); n != 0 {
+		t.Errorf("a warm histogram allocates %v times an observation", n)
+	}
+}
+
+func TestObserveIgnoresWhatItDoesNotKnow(t *testing.T) {
+	m := New(Options{})
+	target := mustAdd(t, m, Labels{Target: "a:1"}, TargetOptions{})
+	for kind := range 256 {
+		target.Observe(&probe.Observation{
+			Kind: probe.ObservationKind(kind), Reason: 255, Discard: 255, Reject: 255, Duration: -1,
+		})
+	}
+	target.Observe(&probe.Observation{Kind: probe.PeerSeen, Peer: probe.Fingerprint{WindowScale: 99, SYNCookies: 255}})
+	if _, err := m.Gather(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPeerChanges(t *testing.T) {
+	base := probe.Fingerprint{TTL: 60, MSS: 1460, WindowScale: 7, SACK: true, Timestamps: true, Window: 65160}
+	with := func(change func(*probe.Fingerprint)) probe.Fingerprint {
+		p := base
+		change(&p)
+		return p
+	}
+	for _, c := range []struct {
+		name string
+		seen []probe.Fingerprint
+		want [numTraits]uint64
+	}{
+		{"the first is no change", []probe.Fingerprint{base}, [numTraits]uint64{}},
+		{"the window is noise", []probe.Fingerprint{base, with(func(p *probe.Fingerprint) { p.Window = 1 })}, [numTraits]uint64{}},
+		{
+			"another initial TTL over as many hops",
+			[]probe.Fingerprint{base, with(func(p *probe.Fingerprint) { p.TTL = 124 })},
+			[numTraits]uint64{},
+		},
+		{
+			"hops, there and back",
+			[]probe.Fingerprint{base, with(func(p *probe.Fingerprint) { p.TTL = 59 }), base},
+			[numTraits]uint64{traitHops: 2},
+		},
+		{
+			"each trait",
+			[]probe.Fingerprint{base, {TTL: 50, MSS: 1400, WindowScale: -1, ECN: true}},
+			[numTraits]uint64{traitHops: 1, traitMSS: 1, traitWindowScale: 1, traitSACK: 1, traitTimestamps: 1, traitECN: 1},
+		},
+		{
+			"syn cookies: unknown is no change, and what was known last stays",
+			[]probe.Fingerprint{
+				base,
+				with(func(p *probe.Fingerprint) { p.SYNCookies = probe.No }),
+				base,
+				with(func(p *probe.Fingerprint) { p.SYNCookies = probe.Yes }),
+				base,
+			},
+			[numTraits]uint64{traitSYNCookies: 1},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var n counts
+			for _, p := range c.seen {
+				n.peerSeenAs(p)
+			}
+			if n.changes != c.want {
+				t.Errorf("changes %v, want %v (%v)", n.changes, c.want, traitNames)
+			}
+		})
+	}
+}
+
+func TestDuplicateTarget(t *testing.T) {
+	m := New(Options{})
+	l := Labels{Job: "edge", Target: "a:1", Module: "half_open", Extra: map[string]string{"team": "core"}}
+	first := mustAdd(t, m, l, TargetOptions{})
+	if _, err := m.AddTarget(l, TargetOptions{}); !errors.Is(err, ErrDuplicate) {
+		t.Errorf("the second: %v, want ErrDuplicate", err)
+	}
+	m.RemoveTarget(first)
+	second := mustAdd(t, m, l, TargetOptions{})
+	m.RemoveTarget(first) // gone already: must not take the second with it
+	if got := m.snapshot(); len(got) != 1 || got[0] != second {
+		t.Errorf("targets %v, want the second alone", got)
+	}
+}
+
+// answered is what one answered half_open probe gives.
+func answered(rtt time.Duration) []probe.Observation {
+	return []probe.Observation{
+		{Kind: probe.HandshakeRTT, Duration: rtt},
+		{Kind: probe.PeerSeen, Peer: probe.Fingerprint{
+			TTL: 60, MSS: 1460, WindowScale: 7, SACK: true, Timestamps: true, SYNCookies: probe.No, Window: 65160,
+		}},
+		{Kind: probe.Reaction, Duration: 10 * time.Microsecond},
+		{Kind: probe.Verdict, Reason: probe.OK},
+	}
+}
+
+func mustAdd(t testing.TB, m *Metrics, l Labels, o TargetOptions) *Target {
+	t.Helper()
+	target, err := m.AddTarget(l, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target
+}
