@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/probed/probed/config"
+)
+
+// checkConfig reports every error of every file, and of a file without one what
+// it would probe and how fast.
+func checkConfig(files []string, stdout, stderr io.Writer) int {
+	code := 0
+	for _, file := range files {
+		c, err := config.Load(file)
+		if err != nil {
+			fmt.Fprintln(stderr, err)
+			code = 1
+			continue
+		}
+		fmt.Fprintf(stdout, "%s: good\n", file)
+		describe(stdout, c)
+	}
+	return code
+}
+
+// describe says what a configuration would probe and how fast.
+func describe(w io.Writer, c *config.Config) {
+	type job struct {
+		targets, names  int
+		probes, packets float64
+	}
+	jobs := make(map[string]*job)
+	byAddress := make(map[netip.Addr]float64)
+	var busiest netip.Addr
+	var all job
+	for _, t := range c.Targets() {
+		j := jobs[t.Job]
+		if j == nil {
+			j = new(job)
+			jobs[t.Job] = j
+		}
+		packets := t.PacketsPerSecond()
+		for _, sum := range []*job{j, &all} {
+			sum.targets++
+			sum.probes += 1 / t.Interval.Seconds()
+			sum.packets += packets
+			if !t.IP.IsValid() {
+				sum.names++
+			}
+		}
+		if t.IP.IsValid() {
+			if byAddress[t.IP] += packets; byAddress[t.IP] > byAddress[busiest] {
+				busiest = t.IP
+			}
+		}
+	}
+	for _, conf := range c.Jobs {
+		if j := jobs[conf.Name]; j != nil {
+			fmt.Fprintf(w, "  job %s: %d targets (%d by name), module %s, every %v, timeout %v: %.4g probes/s\n",
+				conf.Name, j.targets, j.names, conf.Module, conf.Interval, conf.Timeout, j.probes)
+		}
+	}
+	l := c.Global.Limits
+	fmt.Fprintf(w, "  together: %d targets, %.4g probes/s, %.4g of at most %d packets/s", all.targets, all.probes, all.packets, l.PacketsPerSecond)
+	if busiest.IsValid() {
+		fmt.Fprintf(w, "; busiest address %s: %.4g of at most %d", busiest, byAddress[busiest], l.PacketsPerSecondPerAddress)
+	}
+	fmt.Fprintf(w, "\n  source ports: %d-%d for half_open, %d-%d guarded\n",
+		c.Global.SourcePorts.Reserved().First, c.Global.SourcePorts.Reserved().Last,
+		c.Global.SourcePorts.Guarded().First, c.Global.SourcePorts.Guarded().Last)
+}

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/probed/probed/config"
+	"github.com/probed/probed/internal/host"
+	"github.com/probed/probed/internal/targets"
+	"github.com/probed/probed/metrics"
+	"github.com/probed/probed/probe/engine"
+)
+
+// drainTime bounds how long open conversations are waited for at the end.
+const drainTime = time.Second
+
+// A daemon is `probed run`.
+type daemon struct {
+	configFile  string
+	configNamed bool // on the command line
+	metricsPath string
+	web         *web.FlagConfig
+	log         *slog.Logger
+
+	webPort uint16 // of the first TCP listener, for the embedded default
+	metrics *metrics.Metrics
+	shard   *engine.Shard
+	roster  *targets.Roster
+	ready   atomic.Bool
+
+	mu     sync.Mutex // one reload at a time
+	config *config.Config
+}
+
+// run starts everything, waits for the end and ends everything. Its error says
+// in one line what to do.
+func (d *daemon) run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if file := *d.web.WebConfigFile; file != "" {
+		if err := web.Validate(file); err != nil {
+			return fmt.Errorf("--web.config.file=%s: %w", file, err)
+		}
+	}
+	listeners, err := d.listen()
+	if err != nil {
+		return err
+	}
+	defer closeAll(listeners)
+	c, err := d.load()
+	if err != nil {
+		return err
+	}
+	network, err := openNetwork(c)
+	if err != nil {
+		return err
+	}
+	defer network.Close()
+	d.assemble(c, network)
+	if err := d.apply(c); err != nil {
+		return err
+	}
+	return d.serve(ctx, listeners)
+}
+
+// openNetwork opens the sockets that probing needs.
+func openNetwork(c *config.Config) (*host.Network, error) {
+	if err := checkHost(c); err != nil {
+		return nil, err
+	}
+	reserved, guarded := c.Global.SourcePorts.Reserved(), c.Global.SourcePorts.Guarded()
+	return host.Open(host.Ports{
+		Reserved: host.Range{First: reserved.First, Last: reserved.Last},
+		Guarded:  host.Range{First: guarded.First, Last: guarded.Last},
+	})
+}
+
+// checkHost reports what a configuration asks of this host that it does not
+// have.
+func checkHost(c *config.Config) error {
+	var errs []error
+	for name, m := range c.Modules {
+		if err := host.Check(m.Interface, m.SourceAddress); err != nil {
+			errs = append(errs, fmt.Errorf("modules.%s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// assemble wires the parts.
+func (d *daemon) assemble(c *config.Config, network *host.Network) {
+	skips := make([]string, engine.NumSkipReasons)
+	for i := range skips {
+		skips[i] = engine.SkipReason(i).String()
+	}
+	d.metrics = metrics.New(metrics.Options{
+		Version:     version.Version,
+		Revision:    version.GetRevision(),
+		Stats:       d.stats,
+		SkipReasons: skips,
+	})
+	reserved := c.Global.SourcePorts.Reserved()
+	d.shard = engine.New(engine.Config{
+		Network:   network,
+		Observer:  observer{d.metrics},
+		FirstPort: reserved.First,
+		LastPort:  reserved.Last,
+		Limits:    limits(c),
+		Drain:     drainTime,
+	})
+	d.roster = targets.New(d.shard, d.metrics, net.DefaultResolver, d.log)
+}
+
+// serve runs the parts until ctx ends or one of them fails. Probing ends first,
+// so that the last figures can still be scraped.
+func (d *daemon) serve(ctx context.Context, listeners []net.Listener) error {
+	server, err := d.server()
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	probing, probed := context.WithCancel(context.Background())
+	group.Go(func() error {
+		defer probed()
+		d.shard.Run(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		d.roster.Run(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		d.reloadOnHangup(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		return d.serveWeb(server, listeners)
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		d.ready.Store(false)
+		d.log.Info("closing the open conversations")
+		<-probing.Done()
+		return shutdown(server)
+	})
+	d.ready.Store(true)
+	d.log.Info("probing", "targets", len(d.config.Targets()), "version", version.Version)
+	return group.Wait()
+}
+
+// stats is asked at every scrape.
+func (d *daemon) stats() metrics.Stats {
+	s := &d.shard.Stats
+	return metrics.Stats{
+		Targets:          int(s.Targets.Load()),
+		Conversations:    int(s.Conversations.Load()),
+		SegmentsSent:     s.SegmentsSent.Load(),
+		SegmentsReceived: s.SegmentsReceived.Load(),
+		TapDrops:         s.TapDrops.Load(),
+		ResolveFailures:  d.roster.ResolveFailures.Load(),
+	}
+}
+
+// An observer books with the metrics what concerns probed itself.
+type observer struct{ *metrics.Metrics }
+
+// Skipped implements engine.Observer.
+func (o observer) Skipped(r engine.SkipReason) { o.Metrics.Skipped(r.String()) }
+
+func limits(c *config.Config) engine.Limits {
+	l := c.Global.Limits
+	return engine.Limits{Global: l.PacketsPerSecond, PerAddress: l.PacketsPerSecondPerAddress}
+}
+
+// load reads the configuration file, or the embedded default if none was named
+// and there is none in the default place.
+func (d *daemon) load() (*config.Config, error) {
+	if _, err := os.Stat(d.configFile); !d.configNamed && errors.Is(err, fs.ErrNotExist) {
+		d.log.Info("no configuration file: probing our own web listener over loopback", "looked_for", d.configFile)
+		return config.Default(d.webPort)
+	}
+	return config.Load(d.configFile)
+}
+
+// apply puts a configuration in force and says so in the metrics.
+func (d *daemon) apply(c *config.Config) error {
+	err := d.roster.Apply(c)
+	if err == nil {
+		d.shard.SetLimits(limits(c))
+		d.config = c
+	}
+	d.metrics.ConfigReload(err == nil, time.Now())
+	return err
+}
+
+// reload loads the configuration again. One that fails changes nothing.
+func (d *daemon) reload() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c, err := d.load()
+	if err == nil {
+		err = checkHost(c)
+	}
+	if old := d.config.Global.SourcePorts; err == nil && c.Global.SourcePorts != old {
+		err = fmt.Errorf("global.source_ports: %d-%d are held until probed ends: restart it to change them", old.First, old.Last)
+	}
+	if err != nil {
+		d.metrics.ConfigReload(false, time.Now())
+		d.log.Error("configuration not reloaded: the old one stays in force", "err", err)
+		return err
+	}
+	if err := d.apply(c); err != nil {
+		d.log.Error("configuration not reloaded: the old one stays in force", "err", err)
+		return err
+	}
+	d.log.Info("configuration reloaded", "targets", len(c.Targets()))
+	return nil
+}
+
+// reloadOnHangup reloads at every SIGHUP until ctx ends.
+func (d *daemon) reloadOnHangup(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			d.reload() // which says what went wrong
+		}
+	}
+}
+
+// running returns the configuration in force.
+func (d *daemon) running() *config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.config
+}

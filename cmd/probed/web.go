@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
+)
+
+const (
+	// webGrace bounds how long running HTTP requests are waited for at the end.
+	webGrace = time.Second
+
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+)
+
+// listen opens the web listeners, those of systemd if it has been asked for.
+func (d *daemon) listen() ([]net.Listener, error) {
+	if *d.web.WebSystemdSocket {
+		listeners, err := activation.Listeners()
+		if err == nil && len(listeners) == 0 {
+			err = errors.New("systemd passed no socket: start probed by its .socket unit")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--web.systemd-socket: %w", err)
+		}
+		d.notePort(listeners)
+		return listeners, nil
+	}
+	var listeners []net.Listener
+	for _, address := range *d.web.WebListenAddresses {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			closeAll(listeners)
+			return nil, fmt.Errorf("--web.listen-address=%s: cannot listen: %w: choose a free address of this host, such as :10965", address, cause(err))
+		}
+		listeners = append(listeners, l)
+	}
+	d.notePort(listeners)
+	return listeners, nil
+}
+
+// cause strips net.OpError's own words from its error.
+func cause(err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// notePort keeps the first TCP port.
+func (d *daemon) notePort(listeners []net.Listener) {
+	for _, l := range listeners {
+		if a, ok := l.Addr().(*net.TCPAddr); ok {
+			d.webPort = uint16(a.Port)
+			return
+		}
+	}
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
+}
+
+// server returns the HTTP server.
+func (d *daemon) server() (*http.Server, error) {
+	routes, err := d.routes()
+	if err != nil {
+		return nil, err
+	}
+	return &http.Server{
+		Handler:           routes,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+	}, nil
+}
+
+// serveWeb serves until the server is shut down.
+func (d *daemon) serveWeb(s *http.Server, listeners []net.Listener) error {
+	err := web.ServeMultiple(listeners, s, d.web, d.log)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// shutdown ends the server once its running requests are done, or at once after
+// webGrace.
+func shutdown(s *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), webGrace)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		return s.Close()
+	}
+	return nil
+}
+
+// routes returns the handler of every path.
+func (d *daemon) routes() (http.Handler, error) {
+	landing, err := landingPage(d.metricsPath)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET "+d.metricsPath, d.metrics.Handler(processMetrics()))
+	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "probed is healthy.")
+	})
+	mux.HandleFunc("GET /-/ready", d.serveReady)
+	mux.HandleFunc("POST /-/reload", d.serveReload)
+	mux.HandleFunc("GET /config", d.serveConfig)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	if d.metricsPath != "/" {
+		mux.Handle("GET /{$}", landing)
+	}
+	return mux, nil
+}
+
+// processMetrics are the Go runtime's and the process's.
+func processMetrics() prometheus.Gatherer {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// landingPage links to what there is.
+func landingPage(metricsPath string) (http.Handler, error) {
+	return web.NewLandingPage(web.LandingConfig{
+		Name:        "probed",
+		Description: "Measures how TCP peers open and close connections, from the wire.",
+		Version:     version.Info(),
+		Links: []web.LandingLinks{
+			{Address: metricsPath, Text: "Metrics", Description: "for Prometheus"},
+			{Address: "/config", Text: "Configuration", Description: "in force now"},
+			{Address: "/-/healthy", Text: "Healthy"},
+			{Address: "/-/ready", Text: "Ready"},
+		},
+	})
+}
+
+func (d *daemon) serveReady(w http.ResponseWriter, _ *http.Request) {
+	if !d.ready.Load() {
+		http.Error(w, "probed is not ready.", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "probed is ready.")
+}
+
+func (d *daemon) serveReload(w http.ResponseWriter, _ *http.Request) {
+	if err := d.reload(); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	fmt.Fprintln(w, "configuration reloaded")
+}
+
+func (d *daemon) serveConfig(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Write(d.running().YAML())
+}

@@ -1,0 +1,161 @@
+// Package host is the engine's network on a real Linux host: the sockets of
+// package rawsock behind engine.Network, opened, tested and closed together.
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/engine"
+	"github.com/probed/probed/rawsock"
+)
+
+// A Range is an inclusive range of source ports.
+type Range struct{ First, Last uint16 }
+
+// Ports are the source ports to hold: reserved ones for half_open, which our
+// kernel resets, and guarded ones for what goes further, where it keeps quiet.
+type Ports struct{ Reserved, Guarded Range }
+
+// A Network is this host's, to be used by one engine.Shard.
+type Network struct {
+	sender *rawsock.Sender
+	tap    *rawsock.Tap
+	poller *rawsock.Poller
+	routes *rawsock.Routes
+
+	closers []func() error // in the order of opening
+
+	packets []rawsock.Packet
+	deliver func(*engine.Frame) // Receive's, for show
+	show    func(*rawsock.Frame)
+	frame   engine.Frame
+	drops   uint64
+}
+
+var _ engine.Network = (*Network)(nil)
+
+// Open opens everything that probing needs, and proves on loopback that our
+// kernel resets what comes to a reserved port and keeps quiet on a guarded one.
+// It needs CAP_NET_RAW; the error says in one line what to do.
+func Open(p Ports) (*Network, error) {
+	n := new(Network)
+	if err := n.open(p); err != nil {
+		n.Close()
+		return nil, err
+	}
+	n.show = n.showFrame
+	return n, nil
+}
+
+func (n *Network) open(p Ports) (err error) {
+	if n.tap, err = rawsock.OpenTap(rawsock.TapConfig{FirstPort: p.Reserved.First, LastPort: p.Guarded.Last}); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.tap.Close)
+	if n.sender, err = rawsock.NewSender(); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.sender.Close)
+	if n.routes, err = rawsock.NewRoutes(); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.routes.Close)
+	if n.poller, err = rawsock.NewPoller(n.tap.FD()); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.poller.Close)
+	reserved, err := rawsock.ReservePorts(p.Reserved.First, p.Reserved.Last)
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, reserved.Close)
+	guarded, err := rawsock.GuardPorts(p.Guarded.First, p.Guarded.Last)
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, guarded.Close)
+	return rawsock.SelfTest(p.Reserved.First, p.Guarded.First)
+}
+
+// Close closes everything, the ports last, so that nothing is sent from a port
+// that is not held.
+func (n *Network) Close() error {
+	var errs []error
+	for _, c := range n.closers {
+		errs = append(errs, c())
+	}
+	return errors.Join(errs...)
+}
+
+// Clocks implements engine.Network.
+func (n *Network) Clocks() (probe.Instant, int64) {
+	now, wall := rawsock.Clocks()
+	return probe.Instant(now), wall
+}
+
+// Source implements engine.Network.
+func (n *Network) Source(dst netip.Addr, device string) (netip.Addr, int, error) {
+	if device == "" {
+		device = dst.Zone()
+	}
+	src, err := n.routes.Source(dst, device)
+	if err != nil || device == "" {
+		return src, 0, err
+	}
+	i, err := net.InterfaceByName(device)
+	if err != nil {
+		return src, 0, fmt.Errorf("interface %s: %w", device, err)
+	}
+	return src, i.Index, nil
+}
+
+// RouteGeneration implements engine.Network.
+func (n *Network) RouteGeneration() uint64 { return n.routes.Generation() }
+
+// Queue implements engine.Network.
+func (n *Network) Queue(p engine.Packet) {
+	n.packets = append(n.packets, rawsock.Packet(p))
+}
+
+// Flush implements engine.Network.
+func (n *Network) Flush(failed func(int, error)) {
+	n.sender.Send(n.packets, failed)
+	n.packets = n.packets[:0]
+}
+
+// Receive implements engine.Network.
+func (n *Network) Receive(limit int, fn func(*engine.Frame)) int {
+	n.deliver = fn
+	return n.tap.Drain(limit, n.show)
+}
+
+func (n *Network) showFrame(f *rawsock.Frame) {
+	n.frame = engine.Frame{
+		Data:       f.Data,
+		Wall:       f.Wall,
+		Outgoing:   f.Outgoing,
+		ChecksumOK: f.ChecksumValid || f.ChecksumPartial,
+	}
+	n.deliver(&n.frame)
+}
+
+// Drops implements engine.Network.
+func (n *Network) Drops() uint64 {
+	if d, err := n.tap.Drops(); err == nil {
+		n.drops = d
+	}
+	return n.drops
+}
+
+// Wait implements engine.Network.
+func (n *Network) Wait(d time.Duration) {
+	n.poller.Wait(max(d, 0), false) // an error is a signal's, and the loop looks again anyway
+}
+
+// Wake implements engine.Network.
+func (n *Network) Wake() { n.poller.Wake() }

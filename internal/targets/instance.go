@@ -1,0 +1,167 @@
+package targets
+
+import (
+	"hash/fnv"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/probed/probed/config"
+	"github.com/probed/probed/metrics"
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/engine"
+)
+
+const (
+	// linger is how long a conversation claims its four-tuple after the
+	// verdict: long enough for the SYN-ACKs that Linux retransmits after 1 s
+	// and 3 s to be known for what they are.
+	linger = 4 * time.Second
+	// resetGrace is how long our kernel has to reset a SYN-ACK. It takes
+	// microseconds, or it never will.
+	resetGrace = 50 * time.Millisecond
+)
+
+// An instance is what the engine and the metrics know of a target: one, or one
+// an address with resolve: all.
+type instance struct {
+	engine  *engine.Target
+	metrics *metrics.Target
+}
+
+// instances are a target's, by their ip label.
+type instances map[string]*instance
+
+// A change collects what is to happen to the engine and the metrics, so that it
+// happens at once or not at all.
+type change struct {
+	add, remove []*engine.Target
+	newborn     []*metrics.Target
+	dead        []*metrics.Target
+	options     []func() error
+	errs        []error
+}
+
+// plan returns the instances that a target is to have, given those it had.
+func (r *Roster) plan(ch *change, t *target, before instances) instances {
+	after := make(instances)
+	for ip, addr := range t.wanted(before) {
+		in := before[ip]
+		if in == nil {
+			m, err := r.metrics.AddTarget(labels(&t.conf, ip), options(&t.conf.Module))
+			if err != nil {
+				ch.errs = append(ch.errs, err)
+				continue
+			}
+			ch.newborn = append(ch.newborn, m)
+			in = &instance{metrics: m}
+		} else {
+			m := in.metrics
+			ch.options = append(ch.options, func() error { return r.metrics.Reconfigure(m, options(&t.conf.Module)) })
+		}
+		after[ip] = ch.place(in, probing(&t.conf, ip, addr, in.metrics))
+	}
+	ch.drop(before, after)
+	return after
+}
+
+// place has the engine probe an instance as want says.
+func (ch *change) place(in *instance, want engine.Target) *instance {
+	if in.engine != nil {
+		if *in.engine == want {
+			return in
+		}
+		ch.remove = append(ch.remove, in.engine)
+	}
+	ch.add = append(ch.add, &want)
+	return &instance{engine: &want, metrics: in.metrics}
+}
+
+// drop ends the instances that are not in after.
+func (ch *change) drop(before, after instances) {
+	for ip, in := range before {
+		if after[ip] == nil {
+			ch.remove = append(ch.remove, in.engine)
+			ch.dead = append(ch.dead, in.metrics)
+		}
+	}
+}
+
+// commit carries a change out.
+func (r *Roster) commit(ch *change) {
+	r.engine.Update(ch.add, ch.remove)
+	for _, m := range ch.dead {
+		r.metrics.RemoveTarget(m)
+	}
+	for _, set := range ch.options {
+		if err := set(); err != nil {
+			r.log.Error("cannot change a target's buckets", "err", err)
+		}
+	}
+}
+
+// identity is what makes a target the same one across a reload: what its series
+// are labelled with.
+func identity(t *config.Target) string {
+	var b strings.Builder
+	for _, s := range []string{t.Job, t.Address, t.Module.Name} {
+		b.WriteString(s)
+		b.WriteByte(0)
+	}
+	for _, l := range t.Labels {
+		b.WriteString(l.Name)
+		b.WriteByte(0)
+		b.WriteString(l.Value)
+		b.WriteByte(0)
+	}
+	return b.String()
+}
+
+// labels are those of an instance's series.
+func labels(t *config.Target, ip string) metrics.Labels {
+	l := metrics.Labels{Job: t.Job, Target: t.Address, Module: t.Module.Name, IP: ip, Extra: make(map[string]string)}
+	for _, own := range t.Labels {
+		l.Extra[own.Name] = own.Value
+	}
+	return l
+}
+
+// options are those of a module's series.
+func options(m *config.Module) metrics.TargetOptions {
+	o := metrics.TargetOptions{Flows: m.Flows, Buckets: m.Buckets}
+	if o.Buckets == nil {
+		o.Buckets = []float64{} // to the configuration nil means none, to the metrics the default
+	}
+	return o
+}
+
+// probing is how the engine is to probe a target at an address; the zero Addr
+// for a name that does not resolve.
+func probing(t *config.Target, ip string, addr netip.Addr, sink engine.Sink) engine.Target {
+	m := &t.Module
+	h := fnv.New64a()
+	io.WriteString(h, identity(t))
+	io.WriteString(h, ip)
+	e := engine.Target{
+		ID:       h.Sum64(),
+		Params:   probe.Params{Kind: m.Probe, Timeout: t.Timeout, Linger: linger, ResetGrace: resetGrace},
+		SYN:      probe.Segment{Flags: probe.SYN, Window: m.Window, Options: m.Options()},
+		Interval: t.Interval,
+		Jitter:   t.Jitter,
+		Flows:    m.Flows,
+		Source:   m.SourceAddress,
+		Device:   m.Interface,
+		TTL:      m.TTL,
+		TOS:      m.TOS,
+		Sink:     sink,
+	}
+	if addr.IsValid() {
+		e.Remote = netip.AddrPortFrom(addr, t.Port)
+	}
+	if m.TCPOptions.ECN {
+		// "an ECN-setup SYN packet": RFC 3168 §6.1.1.
+		e.SYN.Flags |= probe.ECE | probe.CWR
+	}
+	return e
+}

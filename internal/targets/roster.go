@@ -1,0 +1,117 @@
+package targets
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/probed/probed/config"
+	"github.com/probed/probed/metrics"
+	"github.com/probed/probed/probe/engine"
+)
+
+// An Engine is who probes.
+type Engine interface {
+	Update(add, remove []*engine.Target)
+}
+
+// A Roster is the list of targets in force. Its methods may be called from any
+// goroutine.
+type Roster struct {
+	// ResolveFailures counts look-ups that gave no address to probe.
+	ResolveFailures atomic.Uint64
+
+	engine   Engine
+	metrics  *metrics.Metrics
+	resolver Resolver
+	log      *slog.Logger
+	renamed  chan struct{} // the names have changed
+
+	mu      sync.Mutex
+	targets map[string]*target // by identity
+	names   map[question]*name
+	every   time.Duration // from one look-up of a name to the next
+}
+
+// A target is one line of the configuration.
+type target struct {
+	conf      config.Target
+	name      *name // nil for an IP address
+	instances instances
+}
+
+// New returns an empty roster.
+func New(e Engine, m *metrics.Metrics, r Resolver, log *slog.Logger) *Roster {
+	return &Roster{
+		engine: e, metrics: m, resolver: r, log: log,
+		renamed: make(chan struct{}, 1),
+		targets: make(map[string]*target),
+		names:   make(map[question]*name),
+	}
+}
+
+// Apply puts a configuration in force. An error changes nothing. Targets that
+// stay keep their counters, their place in the schedule and their
+// conversations.
+func (r *Roster) Apply(c *config.Config) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ch change
+	targets := make(map[string]*target)
+	names := make(map[question]*name)
+	for _, conf := range c.Targets() {
+		id := identity(&conf)
+		t := &target{conf: conf}
+		targets[id] = t
+		var before instances
+		if old := r.targets[id]; old != nil {
+			before = old.instances
+		}
+		if !conf.IP.IsValid() {
+			t.name = r.use(names, &conf)
+			t.name.targets = append(t.name.targets, t)
+		}
+		t.instances = r.plan(&ch, t, before)
+	}
+	for id, old := range r.targets {
+		if targets[id] == nil {
+			ch.drop(old.instances, nil)
+		}
+	}
+	if err := errors.Join(ch.errs...); err != nil {
+		for _, m := range ch.newborn {
+			r.metrics.RemoveTarget(m)
+		}
+		return err
+	}
+	r.targets, r.names, r.every = targets, names, c.Global.ResolveInterval
+	r.commit(&ch)
+	select {
+	case r.renamed <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// wanted returns the addresses to probe by the label that tells them apart:
+// none before the first answer about a name.
+func (t *target) wanted(before instances) map[string]netip.Addr {
+	switch {
+	case t.name == nil:
+		return map[string]netip.Addr{"": t.conf.IP}
+	case !t.name.asked:
+		return nil
+	case len(t.name.addrs) == 0:
+		return map[string]netip.Addr{"": {}}
+	case t.conf.Module.Resolve == config.ResolveAll:
+		all := make(map[string]netip.Addr, len(t.name.addrs))
+		for _, a := range t.name.addrs {
+			all[a.String()] = a
+		}
+		return all
+	}
+	return map[string]netip.Addr{"": t.name.first(before)}
+}
