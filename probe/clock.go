@@ -18,8 +18,9 @@ func (t Instant) Sub(u Instant) time.Duration { return time.Duration(t - u) }
 // that there is no stamp. A duration is only ever taken between two stamps of
 // the same stretch.
 type Stamp struct {
-	Wall  int64 // ns since the Unix epoch, UTC
-	Clock uint32
+	Wall   int64 // ns since the Unix epoch, UTC
+	Clock  uint32
+	Kernel bool // taken as the packet arrived or left, the same for every capture; else as it was queued for reading
 }
 
 // Valid reports whether there is a stamp on a known stretch of its clock.

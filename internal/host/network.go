@@ -138,6 +138,7 @@ func (n *Network) showFrame(f *rawsock.Frame) {
 	n.frame = engine.Frame{
 		Data:       f.Data,
 		Wall:       f.Wall,
+		Stamped:    f.Stamped,
 		Outgoing:   f.Outgoing,
 		ChecksumOK: f.ChecksumValid || f.ChecksumPartial,
 	}

@@ -54,6 +54,7 @@ type Packet struct {
 type Frame struct {
 	Data       []byte // from the IP header on; valid during the callback
 	Wall       int64  // the kernel's stamp, ns since the Unix epoch
+	Stamped    bool   // Wall was taken as the packet arrived or left; else as the frame was queued for reading
 	Outgoing   bool
 	ChecksumOK bool // verified by the kernel, or not computed yet because it never left this host
 }

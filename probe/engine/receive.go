@@ -34,11 +34,11 @@ func (c *clock) read(now probe.Instant, wall int64) bool {
 
 // stamp names the stretch that a stamp of a frame just read lies on, if that
 // can be told.
-func (c *clock) stamp(wall int64, now probe.Instant) probe.Stamp {
+func (c *clock) stamp(f *frame, now probe.Instant) probe.Stamp {
 	if now < c.suspect {
-		return probe.Stamp{Wall: wall}
+		return probe.Stamp{Wall: f.wall, Kernel: f.stamped}
 	}
-	return probe.Stamp{Wall: wall, Clock: c.stretch}
+	return probe.Stamp{Wall: f.wall, Clock: c.stretch, Kernel: f.stamped}
 }
 
 // read looks at the clocks.
@@ -93,7 +93,7 @@ func (s *Shard) keepFrame(f *Frame) {
 	if wire.Parse(f.Data, &k.packet) != nil {
 		return
 	}
-	k.wall, k.outgoing = f.Wall, f.Outgoing
+	k.wall, k.stamped, k.outgoing = f.Wall, f.Stamped, f.Outgoing
 	k.intact = f.Outgoing || f.ChecksumOK || k.packet.Checksum != wire.ChecksumBad
 	k.packet.Payload = nil
 	s.nFrames++
@@ -102,7 +102,7 @@ func (s *Shard) keepFrame(f *Frame) {
 // handle delivers a frame to the conversation it belongs to.
 func (s *Shard) handle(f *frame) {
 	p := &f.packet
-	stamp := s.clock.stamp(f.wall, s.now)
+	stamp := s.clock.stamp(f, s.now)
 	switch {
 	case p.Kind == wire.KindTCP && f.outgoing:
 		if i, ok := s.find(p.Src, p.SrcPort, p.Dst, p.DstPort); ok {

@@ -98,6 +98,7 @@ type Shard struct {
 type frame struct {
 	packet   wire.Packet
 	wall     int64
+	stamped  bool // as it arrived or left
 	outgoing bool
 	intact   bool // the checksum holds
 }

@@ -1,0 +1,197 @@
+package engine
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+// A world is a shard in a simulated network, with books of all that it says.
+type world struct {
+	*sim
+	tb    testing.TB
+	shard *Shard
+
+	delays  []time.Duration
+	skips   [NumSkipReasons]int
+	react   int
+	ledgers []*ledger
+	first   map[*Target]probe.Instant // when a target was given its first slot
+}
+
+// A ledger is what was observed of one target.
+type ledger struct {
+	verdicts [probe.NumReasons]int
+	discards [probe.NumDiscardReasons]int
+	rejects  [probe.NumRejectReasons]int
+	rtts     []time.Duration
+	late     int
+	dups     int
+	peers    int
+	records  int
+	target   *Target
+	onRecord func(*probe.Transcript)
+	onEach   func(*probe.Observation)
+}
+
+func (l *ledger) Observe(o *probe.Observation) {
+	switch o.Kind {
+	case probe.Verdict:
+		l.verdicts[o.Reason]++
+	case probe.Discarded:
+		l.discards[o.Discard]++
+	case probe.Rejected:
+		l.rejects[o.Reject]++
+	case probe.HandshakeRTT:
+		if l.rtts != nil {
+			l.rtts = append(l.rtts, o.Duration)
+		}
+	case probe.SYNACKLate:
+		l.late++
+	case probe.SYNACKDuplicate:
+		l.dups++
+	case probe.PeerSeen:
+		l.peers++
+	}
+	if l.onEach != nil {
+		l.onEach(o)
+	}
+}
+
+func (l *ledger) Record(t *probe.Transcript) {
+	l.records++
+	if l.onRecord != nil {
+		l.onRecord(t)
+	}
+}
+
+// settled is how many probes have a verdict or a discard.
+func (l *ledger) settled() int { return sum(l.verdicts[:]) + sum(l.discards[:]) }
+
+func sum(n []int) (total int) {
+	for _, v := range n {
+		total += v
+	}
+	return total
+}
+
+func (w *world) ScheduleDelay(d time.Duration) { w.delays = append(w.delays, d) }
+func (w *world) Reaction(time.Duration)        { w.react++ }
+func (w *world) Skipped(r SkipReason)          { w.skips[r]++ }
+
+// unlimited is above anything that a test sends.
+var unlimited = Limits{Global: 1 << 30, PerAddress: 1 << 30}
+
+func newWorld(tb testing.TB, change func(*Config)) *world {
+	w := &world{sim: newSim(), tb: tb, first: make(map[*Target]probe.Instant)}
+	cfg := Config{Network: w.sim, Observer: w, FirstPort: 61000, LastPort: 61127, Limits: unlimited, Drain: 3 * time.Second}
+	if change != nil {
+		change(&cfg)
+	}
+	w.shard = New(cfg)
+	w.shard.secret = secret{k0: 1, k1: 2}
+	return w
+}
+
+var halfOpen = probe.Params{Kind: probe.HalfOpen, Timeout: 900 * time.Millisecond, Linger: 2 * time.Second, ResetGrace: 50 * time.Millisecond}
+
+// target makes a target at 1 s intervals with a ledger of its own.
+func (w *world) target(id uint64, remote string, change func(*Target)) (*Target, *ledger) {
+	t := &Target{
+		ID:       id,
+		Params:   halfOpen,
+		SYN:      probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{Set: probe.OptMSS, MSS: 1460}},
+		Interval: time.Second,
+	}
+	if remote != "" {
+		t.Remote = netip.MustParseAddrPort(remote)
+	}
+	l := &ledger{target: t, rtts: []time.Duration{}}
+	t.Sink = l
+	w.ledgers = append(w.ledgers, l)
+	if change != nil {
+		change(t)
+	}
+	return t, l
+}
+
+// targets makes n targets of one address each, every tenth over IPv6.
+func (w *world) targets(n int, change func(*Target)) []*Target {
+	all := make([]*Target, n)
+	for i := range all {
+		all[i], _ = w.target(uint64(i)*7919+1, remote(i).String(), change)
+	}
+	return all
+}
+
+func remote(i int) netip.AddrPort {
+	if i%10 == 9 {
+		a := netip.MustParseAddr("2001:db8:1::").As16()
+		a[13], a[14], a[15] = byte(i>>16), byte(i>>8), byte(i)
+		return netip.AddrPortFrom(netip.AddrFrom16(a), 443)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 19, byte(i >> 8), byte(i)}), 443)
+}
+
+// run lets the world go on for d, ends it, and checks the books.
+func (w *world) run(d time.Duration) {
+	w.tb.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	w.after(d, func() {
+		cancel()
+		w.Wake()
+	})
+	w.shard.Run(ctx)
+	w.audit()
+}
+
+// add gives the shard targets now and remembers since when.
+func (w *world) add(ts ...*Target) { w.shard.Update(ts, nil) }
+
+// audit holds the books against each other: every SYN has one verdict or one
+// discard, one schedule delay, one transcript where they are wanted; nothing is
+// left open.
+func (w *world) audit() {
+	w.tb.Helper()
+	settled, unsent, records, recorded := 0, 0, 0, 0
+	for _, l := range w.ledgers {
+		settled += l.settled()
+		unsent += l.verdicts[probe.NotResolved]
+		records += l.records
+		if l.target.Recorder != nil {
+			recorded += l.settled() - l.verdicts[probe.NotResolved]
+		}
+	}
+	unsent += w.sourceErrors()
+	if settled != w.queued+unsent {
+		w.tb.Errorf("%d verdicts and discards for %d SYNs and %d probes without one", settled, w.queued, unsent)
+	}
+	if len(w.delays) != w.queued {
+		w.tb.Errorf("%d schedule delays for %d SYNs", len(w.delays), w.queued)
+	}
+	if records != recorded {
+		w.tb.Errorf("%d transcripts of %d conversations", records, recorded)
+	}
+	s := w.shard
+	if s.table.open != 0 || s.Stats.Conversations.Load() != 0 || len(s.table.byKey) != 0 {
+		w.tb.Errorf("left at the end: open %d, conversations %d, four-tuples %d", s.table.open, s.Stats.Conversations.Load(), len(s.table.byKey))
+	}
+	if len(s.table.free) != len(s.table.slots) {
+		w.tb.Errorf("%d of %d slots free", len(s.table.free), len(s.table.slots))
+	}
+	if len(s.schedule) != len(s.targets)+s.goners {
+		w.tb.Errorf("schedule has %d entries for %d targets and %d that are gone", len(s.schedule), len(s.targets), s.goners)
+	}
+	for _, sk := range w.delays {
+		if sk < 0 {
+			w.tb.Fatalf("a probe went %v early", -sk)
+		}
+	}
+}
+
+// sourceErrors are the probes that had no source address.
+func (w *world) sourceErrors() int { return 0 }
