@@ -2,8 +2,9 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
-	"time"
+	"slices"
 )
 
 // protocolOf returns the protocol that has the address.
@@ -27,12 +28,16 @@ type identity struct {
 // checkTargets checks the targets of one job; places are where they stand.
 func (d *decoder) checkTargets(ts []Target, places []*node) {
 	seen := make(map[identity]*node, len(ts))
+	labels := ""
 	for i := range ts {
 		t, at := &ts[i], places[i]
-		if wrong := t.contradiction(d.config); wrong != "" {
+		if i == 0 || !slices.Equal(t.Labels, ts[i-1].Labels) {
+			labels = fmt.Sprintf("%q", t.Labels)
+		}
+		if wrong := t.contradiction(); wrong != "" {
 			d.fail(at, "%s", wrong)
 		}
-		id := identity{t.Host, t.Port, fmt.Sprint(t.Labels)}
+		id := identity{t.Host, t.Port, labels}
 		if was := seen[id]; was != nil {
 			d.fail(at, "%s is there twice; first at line %d (%s). Remove one, or give them different labels", t.Address, was.Line, was.path())
 			continue
@@ -43,7 +48,7 @@ func (d *decoder) checkTargets(ts []Target, places []*node) {
 
 // contradiction says what speaks against probing an address by the target's
 // module, or nothing.
-func (t *Target) contradiction(c *Config) string {
+func (t *Target) contradiction() string {
 	ip, m := t.IP, &t.Module
 	switch {
 	case !ip.IsValid():
@@ -60,85 +65,61 @@ func (t *Target) contradiction(c *Config) string {
 	return ""
 }
 
-// load is what targets make probed send: for each way of probing, how many.
-type load map[way]int
-
-type way struct {
-	packets  int // per probe
-	interval time.Duration
-}
-
-func (l load) add(t *Target) { l[way{t.Module.PacketsPerProbe(), t.Interval}]++ }
-
-// perSecond returns packets per second, rounded up to a whole one after what
-// floating point may be off.
-func (l load) perSecond() int {
-	var sum float64
-	for w, n := range l {
-		sum += float64(n*w.packets) / w.interval.Seconds()
-	}
-	whole := int(sum * (1 - 1e-12))
-	if float64(whole) < sum*(1-1e-12) {
-		whole++
-	}
-	return whole
-}
-
-func (l load) targets() int {
-	sum := 0
-	for _, n := range l {
-		sum += n
-	}
-	return sum
-}
-
-// String gives the arithmetic: 12,000 targets × 2 packets every 1s.
-func (l load) String() string {
-	if len(l) > 1 {
-		return count(l.targets(), "target")
-	}
-	for w, n := range l {
-		return fmt.Sprintf("%s × %d packets every %s", count(n, "target"), w.packets, brief(w.interval))
-	}
-	return ""
-}
-
 // checkLimits refuses what would have to send more than the limits allow.
 func (d *decoder) checkLimits(c *Config, top *node) {
-	all, per, over := load{}, make(map[string]load), (*node)(nil)
-	host, hosts := "", 0
-	for i, t := range c.Targets() {
-		all.add(&t)
-		l := per[t.Host]
-		if l == nil {
-			l = load{}
-			per[t.Host] = l
-		}
-		was := l.perSecond()
-		l.add(&t)
-		most := c.Global.Limits.PacketsPerSecondPerAddress
-		if was <= most && l.perSecond() > most {
-			hosts++
-			if over == nil {
-				over, host = d.targets[i], t.Host
-			}
+	ts := c.Targets()
+	var total rate
+	each := make(map[string]rate)
+	var over []int // the first target above its address's limit, for each such address
+	for i := range ts {
+		t := &ts[i]
+		was := each[t.Host]
+		now := was + rate(t.PacketsPerSecond())
+		total += rate(t.PacketsPerSecond())
+		each[t.Host] = now
+		if most := c.Global.Limits.PacketsPerSecondPerAddress; !was.above(most) && now.above(most) {
+			over = append(over, i)
 		}
 	}
-	if most := c.Global.Limits.PacketsPerSecond; all.perSecond() > most {
+	if most := c.Global.Limits.PacketsPerSecond; total.above(most) {
 		at := top
 		if d.limits != nil {
 			at = d.limits
 		}
 		d.failAt(at.Node, "global.limits.packets_per_second", fmt.Sprintf("%s make %s packets per second, the limit is %s; raise it, or lengthen the interval",
-			all, commas(all.perSecond()), commas(most)))
+			arithmetic(ts), total, commas(most)))
 	}
-	if hosts > 0 {
-		more := ""
-		if hosts > 1 {
-			more = fmt.Sprintf(" (and so for %s)", count(hosts-1, "more address"))
+	if len(over) == 0 {
+		return
+	}
+	host, more := ts[over[0]].Host, ""
+	if n := len(over) - 1; n > 0 {
+		more = fmt.Sprintf(" (and so for %s)", counted(n, "more address", "more addresses"))
+	}
+	same := slices.DeleteFunc(ts, func(t Target) bool { return t.Host != host })
+	d.fail(d.targets[over[0]], "%s to %s make %s packets per second, global.limits.packets_per_second_per_address is %s; raise it, or lengthen the interval%s",
+		arithmetic(same), host, each[host], commas(c.Global.Limits.PacketsPerSecondPerAddress), more)
+}
+
+// rate is in packets per second.
+type rate float64
+
+// slack is what adding up many rates may be off by.
+const slack = 1e-9
+
+func (r rate) above(limit int) bool { return float64(r) > float64(limit)*(1+slack) }
+
+// String rounds up, so that a rate above a limit shows as one.
+func (r rate) String() string { return commas(int(math.Ceil(float64(r) * (1 - slack)))) }
+
+// arithmetic says what some targets are made of: 12,000 targets × 2 packets
+// every 1s.
+func arithmetic(ts []Target) string {
+	first, n := &ts[0], counted(len(ts), "target", "targets")
+	for i := range ts {
+		if ts[i].Interval != first.Interval || ts[i].Module.PacketsPerProbe() != first.Module.PacketsPerProbe() {
+			return n
 		}
-		l := per[host]
-		d.fail(over, "%s to %s make %s packets per second, global.limits.packets_per_second_per_address is %s; raise it, or lengthen the interval%s",
-			l, host, commas(l.perSecond()), commas(c.Global.Limits.PacketsPerSecondPerAddress), more)
 	}
+	return fmt.Sprintf("%s × %d packets every %s", n, first.Module.PacketsPerProbe(), brief(first.Interval))
 }

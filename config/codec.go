@@ -20,8 +20,8 @@ type codec[V any] struct {
 }
 
 // scalar makes a codec of a value that is one word. parse returns the value or
-// what is wrong; print returns an empty string for nothing to write.
-func scalar[V any](allowed string, parse func(string) (V, string), print func(V) string) codec[V] {
+// what is wrong; text returns an empty string for nothing to write.
+func scalar[V any](allowed string, parse func(string) (V, string), text func(V) string) codec[V] {
 	return codec[V]{
 		allowed: allowed,
 		read: func(d *decoder, n *node) (v V, ok bool) {
@@ -36,7 +36,7 @@ func scalar[V any](allowed string, parse func(string) (V, string), print func(V)
 			return v, wrong == ""
 		},
 		write: func(v V) *yaml.Node {
-			if s := print(v); s != "" {
+			if s := text(v); s != "" {
 				return word(s)
 			}
 			return nil
@@ -54,7 +54,7 @@ func duration(least, most time.Duration) codec[time.Duration] {
 		case isNumber(s) && s != "0":
 			return 0, fmt.Sprintf("%s has no unit; write %ss or %sms", clip(s), clip(s), clip(s))
 		case err != nil:
-			return 0, quote(s) + " is not a duration; write whole numbers with units from large to small: 500ms, 10s, 1m30s"
+			return 0, quote(s) + " is not a duration; allowed: whole numbers with the units w, d, h, m, s, ms, large to small, such as 1m30s"
 		case v < least:
 			return 0, s + " is too short; allowed: " + allowed
 		case v > most:

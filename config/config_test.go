@@ -1,6 +1,14 @@
 package config
 
 import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/probed/probed/probe"
+
 	"flag"
 	"os"
 	"path/filepath"
@@ -53,11 +61,10 @@ func TestBad(t *testing.T) {
 			if err == nil || c != nil {
 				t.Fatal("it parsed")
 			}
-			errs, ok := err.(Errors)
-			if !ok || len(errs) == 0 {
+			if errs := (Errors{}); !errors.As(err, &errs) || len(errs) == 0 {
 				t.Fatalf("not an Errors but %T: %v", err, err)
 			}
-			for _, leak := range []string{"yaml:", "into ", "[]string", "map[", "config.", "netip", "strconv", "%!"} {
+			for _, leak := range []string{"yaml:", "unmarshal", "[]string", "map[", "config.", "netip", "strconv", "%!"} {
 				if strings.Contains(err.Error(), leak) {
 					t.Errorf("%q shows in %q", leak, err)
 				}
@@ -102,5 +109,231 @@ func TestDefault(t *testing.T) {
 	}
 	if want := []string{"half_open 127.0.0.1:4321 1s", "half_open [::1]:4321 1s"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestGood(t *testing.T) {
+	for _, name := range append(files(t, "testdata/good/*.yml"), "../deploy/probed.yml") {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			c, err := Load(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var b strings.Builder
+			for _, target := range c.Targets() {
+				check(t, &target)
+				fmt.Fprintf(&b, "%s %s %s host=%s ip=%v port=%d every %s timeout %s jitter %s labels=%q\n    %+v\n", target.Job, target.Module.Name,
+					target.Address, target.Host, target.IP, target.Port, target.Interval, target.Timeout, target.Jitter, target.Labels, target.Module)
+			}
+			golden(t, filepath.Join("testdata/good", strings.TrimSuffix(filepath.Base(name), ".yml")+".targets"), b.String())
+		})
+	}
+}
+
+// check asserts what holds for every target of every configuration.
+func check(t *testing.T, x *Target) {
+	t.Helper()
+	switch {
+	case x.Job == "" || x.Module.Name == "" || x.Host == "" || x.Port == 0 || x.Address == "",
+		x.Interval < 10*time.Millisecond || x.Timeout < time.Millisecond || x.Jitter < 0 || x.Jitter > x.Interval,
+		x.Module.Pace != x.Pace,
+		x.Module.Probe != probe.HalfOpen || x.Module.Flows < 1,
+		!slices.IsSorted(x.Module.Buckets),
+		x.IP.IsValid() && (x.IP.IsMulticast() || x.IP.IsUnspecified() || x.IP.Is4In6() || !x.Module.IPProtocol.admits(x.IP)):
+		t.Fatalf("no target should be like this: %+v", x)
+	}
+	for i, l := range x.Labels {
+		if checkLabelName(l.Name) != "" || l.Value == "" || !utf8.ValidString(l.Value) || i > 0 && x.Labels[i-1].Name >= l.Name {
+			t.Fatalf("no target should have these labels: %q", x.Labels)
+		}
+	}
+}
+
+// TestExample asserts that the example in deploy has every key.
+func TestExample(t *testing.T) {
+	data, err := os.ReadFile("../deploy/probed.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range Reference() {
+		key := k.Path[strings.LastIndexByte(k.Path, '.')+1:]
+		if !strings.Contains(string(data), key+":") {
+			t.Errorf("%s is not in deploy/probed.yml", k.Path)
+		}
+	}
+}
+
+// TestReference asserts that every key is described, and that its example and
+// default are accepted by the key itself.
+func TestReference(t *testing.T) {
+	for _, k := range Reference() {
+		if k.Allowed == "" || k.Doc == "" {
+			t.Errorf("%s lacks words: %+v", k.Path, k)
+		}
+		for _, value := range []string{k.Example, k.Default} {
+			if value == "" || strings.HasPrefix(value, "as in") {
+				continue
+			}
+			if _, err := Parse(k.Path, []byte(with(k.Path, value))); err != nil {
+				t.Errorf("%s: %s: %v", k.Path, value, err)
+			}
+		}
+	}
+}
+
+// with writes a configuration that has one key with a value.
+func with(path, value string) string {
+	global, modules, job, targets := "{}", "{}", "", "targets: [], "
+	parent, key := path[:strings.LastIndexByte(path, '.')], path[strings.LastIndexByte(path, '.')+1:]
+	pair := key + ": " + value
+	switch parent {
+	case "global":
+		global = "{" + pair + "}"
+	case "global.limits":
+		global = "{limits: {" + pair + "}}"
+	case "modules.<name>":
+		modules = "{half_open: {" + pair + "}}"
+	case "modules.<name>.tcp_options":
+		modules = "{half_open: {tcp_options: {" + pair + "}}}"
+	case "jobs[]":
+		job = pair
+		if key == "targets" {
+			targets = ""
+		}
+	case "jobs[].static_configs[]":
+		job = "static_configs: [{targets: [], " + pair + "}]"
+		if key == "targets" {
+			job = "static_configs: [{" + pair + "}]"
+		}
+	}
+	if key != "name" {
+		job = "name: x, " + job
+	}
+	return "global: " + global + "\nmodules: " + modules + "\njobs: [{" + targets + job + "}]\n"
+}
+
+func TestPorts(t *testing.T) {
+	for r, want := range map[PortRange][2]PortRange{
+		{61000, 61255}: {{61000, 61127}, {61128, 61255}},
+		{1024, 1025}:   {{1024, 1024}, {1025, 1025}},
+		{65533, 65535}: {{65533, 65534}, {65535, 65535}},
+		{1024, 65535}:  {{1024, 33279}, {33280, 65535}},
+	} {
+		if got := [2]PortRange{r.Reserved(), r.Guarded()}; got != want {
+			t.Errorf("%v: %v, want %v", r, got, want)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	m := initial().Modules["half_open"]
+	o := m.Options()
+	if all := probe.OptMSS | probe.OptSACKPermitted | probe.OptTimestamps | probe.OptWindowScale; o.Set != all || o.MSS != 1460 || o.WindowScale != 7 {
+		t.Errorf("the default SYN is not Linux's: %+v", o)
+	}
+	m.MSS, m.TCPOptions = 0, TCPOptions{WindowScale: -1}
+	if o := m.Options(); o != (probe.Options{}) {
+		t.Errorf("options though all are off: %+v", o)
+	}
+}
+
+// many writes a job with n targets.
+func many(n int, format string) []byte {
+	b := []byte("jobs:\n  - name: edge\n    targets:\n")
+	for i := range n {
+		b = fmt.Appendf(b, "      - "+format+"\n", i>>8, i&0xff)
+	}
+	return b
+}
+
+func TestBounds(t *testing.T) {
+	bomb := "jobs:\n  - &j\n    name: a\n    targets: [" + strings.Repeat(`"h:1", `, 5000) + "]\n" + strings.Repeat("  - *j\n", 5000)
+	for what, c := range map[string]struct {
+		data  string
+		lines int
+		last  string
+	}{
+		"too large":       {strings.Repeat("#", maxFile+1), 1, "too large; allowed: 16 MiB"},
+		"too many errors": {string(many(5000, "198.18.%d.%d")), maxErrors + 1, "and 4000 more errors, which are not shown"},
+		"too many probes": {string(many(12000, "198.18.%d.%d:443")), 1, "12,000 targets × 2 packets every 1s make 24,000 packets per second, the limit is 20,000; raise it, or lengthen the interval"},
+		"bomb":            {bomb, 1, "the aliases (*name) of this file unfold to more than 500,000 values; write them out"},
+	} {
+		_, err := Parse("f", []byte(c.data))
+		if err == nil {
+			t.Errorf("%s: it parsed", what)
+			continue
+		}
+		lines := strings.Split(err.Error(), "\n")
+		if got := lines[len(lines)-1]; len(lines) != c.lines || !strings.HasSuffix(got, c.last) {
+			t.Errorf("%s: %d lines, the last %q", what, len(lines), got)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	for _, path := range []string{"testdata/no-such-file.yml", "testdata"} {
+		_, err := Load(path)
+		if !errors.As(err, new(*os.PathError)) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, pattern := range []string{"testdata/good/*.yml", "testdata/bad/*.yml", "../deploy/*.yml", "default.yml"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, name := range names {
+			data, err := os.ReadFile(name)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse("f", data)
+		if err != nil {
+			var errs Errors
+			if !errors.As(err, &errs) {
+				t.Fatalf("not an Errors but %T: %v", err, err)
+			}
+			for _, e := range errs {
+				if e.Line < 1 || e.Column < 1 || e.Message == "" {
+					t.Fatalf("%+v", e)
+				}
+			}
+			return
+		}
+		for _, target := range c.Targets() {
+			check(t, &target)
+		}
+		again(t, c)
+	})
+}
+
+func BenchmarkParse10000(b *testing.B) {
+	data := many(10000, "198.18.%d.%d:443")
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Parse("f", data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkTargets10000(b *testing.B) {
+	c, err := Parse("f", many(10000, "198.18.%d.%d:443"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(c.Targets()) != 10000 {
+			b.Fatal("targets went missing")
+		}
 	}
 }

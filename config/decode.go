@@ -11,9 +11,9 @@ import (
 
 // Bounds of what a file can make the decoder do.
 const (
-	maxErrors  = 1000      // errors kept; the rest are counted
-	maxAliased = 2_000_000 // nodes visited on top of those that the file holds
-	maxMerge   = 16        // merge keys inside merge keys
+	maxErrors  = 1000    // errors kept; the rest are counted
+	maxAliased = 500_000 // nodes visited on top of those that the file holds
+	maxMerge   = 16      // merge keys inside merge keys
 )
 
 // decoder walks a YAML tree and keeps every error that it meets. It walks by
@@ -21,11 +21,12 @@ const (
 type decoder struct {
 	file   string
 	errs   Errors
-	unkept int // errors beyond maxErrors
-	budget int // nodes that may still be visited: aliases can make few nodes many
+	unkept int   // errors beyond maxErrors
+	budget int   // nodes that may still be visited: aliases can make few nodes many
+	bomb   error // the only error, once the budget is spent
 
 	config  *Config // what has been read so far
-	limits  *node   // global.limits, where the file has it
+	limits  *node   // global.limits.packets_per_second, or what is nearest to it in the file
 	targets []*node // where each target stands, in the order of Config.Targets
 }
 
@@ -44,7 +45,7 @@ func (n *node) path() string {
 		return ""
 	case n.key == "":
 		return n.up.path() + "[" + strconv.Itoa(n.index) + "]"
-	case !isPlainKey(n.key):
+	case !isPlainKey(n.key) && n.key != "<<":
 		return n.up.path() + "[" + quote(n.key) + "]"
 	case n.up.up == nil:
 		return n.key
@@ -54,6 +55,16 @@ func (n *node) path() string {
 
 func isPlainKey(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return !isHostRune(r) })
+}
+
+// value returns what a key of a mapping's own has, or the mapping.
+func (n *node) value(key string) *node {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			return &node{n.Content[i+1], n, key, 0}
+		}
+	}
+	return n
 }
 
 // fail records what is wrong with n.
@@ -71,8 +82,8 @@ func (d *decoder) failAt(at *yaml.Node, path, message string) {
 
 // err returns the errors met, by place.
 func (d *decoder) err() error {
-	if len(d.errs) == 0 {
-		return nil
+	if d.bomb != nil || len(d.errs) == 0 {
+		return d.bomb
 	}
 	es := d.errs.sorted()
 	if d.unkept > 0 {
@@ -95,7 +106,7 @@ func (d *decoder) child(n *node, key string, index int, y *yaml.Node) *node {
 func (d *decoder) visit(n *node) bool {
 	d.budget--
 	if d.budget == -1 {
-		d.fail(n, "the file's aliases (*name) unfold to more than %s nodes; write the values out", commas(maxAliased))
+		d.bomb = Errors{{d.file, n.Line, n.Column, n.path(), "the aliases (*name) of this file unfold to more than " + commas(maxAliased) + " values; write them out"}}
 	}
 	return d.budget >= 0
 }
@@ -207,11 +218,16 @@ func (d *decoder) entries(n *node, allowed string, depth int) ([]entry, bool) {
 	return own, true
 }
 
+// within reports whether y is n or above it.
+func (n *node) within(y *yaml.Node) bool {
+	return n != nil && (n.Node == y || n.up.within(y))
+}
+
 // merged returns the entries that the merge key m brings into n: a mapping's,
 // or those of each mapping in a list.
 func (d *decoder) merged(n, m *node, depth int) []entry {
 	if depth > maxMerge {
-		d.fail(n, "merge keys (<<) are nested too deeply, or in a circle")
+		d.fail(n, "merge keys (<<) are nested too deeply; allowed: %d levels", maxMerge)
 		return nil
 	}
 	sources := []*node{m}
@@ -220,6 +236,10 @@ func (d *decoder) merged(n, m *node, depth int) []entry {
 	}
 	var all []entry
 	for _, s := range sources {
+		if n.within(s.Node) {
+			d.fail(n, "<< merges this mapping into itself; remove it")
+			continue
+		}
 		entries, _ := d.entries(s, "a mapping to merge, such as *name", depth)
 		for _, e := range entries {
 			d.budget--

@@ -26,6 +26,9 @@ func parseEndpoint(s string) (e Endpoint, wrong string) {
 	}
 	e = Endpoint{Address: s, Port: uint16(n), Host: strings.ToLower(host)}
 	if !looksLikeIP(host) {
+		if s[0] == '[' {
+			return e, "only an IPv6 address goes in brackets; write " + clip(host) + ":" + port
+		}
 		return e, checkHostName(host)
 	}
 	if e.IP, wrong = parseUnicast(host); wrong != "" {
@@ -64,7 +67,7 @@ func splitHostPort(s string) (host, port, wrong string) {
 		return host, port[1:], ""
 	}
 	if ip, err := netip.ParseAddr(s); err == nil && ip.Is6() {
-		return "", "", quote(s) + " has no port; write [" + s + "]:443, say"
+		return "", "", bareIPv6(s)
 	}
 	switch strings.Count(s, ":") {
 	case 0:
@@ -81,6 +84,16 @@ func splitHostPort(s string) (host, port, wrong string) {
 		return "", "", quote(s) + " has no port; write " + clip(s) + "443, say"
 	}
 	return host, port, ""
+}
+
+// bareIPv6 explains that an IPv6 address needs brackets, and guesses which of
+// its colons was meant to be the port's.
+func bareIPv6(s string) string {
+	end := strings.LastIndexByte(s, ':')
+	if ip, err := netip.ParseAddr(s[:end]); err == nil && isNumber(s[end+1:]) {
+		return quote(s) + " needs brackets around the address; write [" + ip.String() + "]:" + s[end+1:]
+	}
+	return quote(s) + " has no port; write [" + s + "]:443, say"
 }
 
 // looksLikeIP reports whether s can only be meant as an IP address: it has a
@@ -102,7 +115,7 @@ func parseUnicast(s string) (netip.Addr, string) {
 	case err != nil:
 		return netip.Addr{}, quote(s) + " is not an IP address"
 	case ip.Is4In6():
-		return netip.Addr{}, s + " is an IPv4 address in IPv6's clothes; write " + ip.Unmap().String()
+		return netip.Addr{}, s + " is an IPv4 address written as IPv6; write " + ip.Unmap().String()
 	case ip.IsUnspecified():
 		return netip.Addr{}, s + " is the unspecified address; only unicast addresses can be probed"
 	case ip.IsMulticast():

@@ -21,7 +21,8 @@ type Key struct {
 // key is a Key of an object T with its reading and writing.
 type key[T any] struct {
 	Key
-	also  []string // what people coming from elsewhere write instead
+	also  []string        // what people coming from elsewhere write instead
+	given func(v *T) bool // whether a required key may be left out of v all the same
 	read  func(d *decoder, n *node, v *T)
 	write func(v *T) *yaml.Node // nil leaves the key out
 }
@@ -29,12 +30,18 @@ type key[T any] struct {
 // object is the table of a mapping's keys. They are read in the table's order,
 // whatever the file's: later ones may lean on earlier ones.
 type object[T any] struct {
-	keys  []key[T]
-	later map[string]string // keys that are known but refused, and why
+	keys    []key[T]
+	refused map[string]string // keys that are known but not allowed, and why
 }
 
-// fields are the keys that a mapping had, by name.
+// fields are the keys that a mapping had, by name. A key that was misspelt is
+// there without a node, so that it is not called missing too.
 type fields map[string]*node
+
+// has reports whether any of the named fields is there, or was meant to be.
+func (f fields) has(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { _, ok := f[name]; return ok })
+}
 
 // first returns the first of the named fields that is there.
 func (f fields) first(names ...string) *node {
@@ -56,34 +63,40 @@ func (o object[T]) read(d *decoder, n *node, v *T) fields {
 	for _, e := range entries {
 		found[e.name] = e.value
 		if !slices.Contains(o.names(), e.name) {
-			d.failAt(e.key, e.value.path(), o.unknown(e.name))
+			wrong, meant := o.unknown(e.name)
+			d.failAt(e.key, e.value.path(), wrong)
+			if meant != "" && !found.has(meant) {
+				found[meant] = nil
+			}
 		}
 	}
 	for _, k := range o.keys {
 		switch f := found[k.Path]; {
 		case f != nil:
 			k.read(d, f, v)
-		case k.Required:
+		case k.Required && !found.has(k.Path) && (k.given == nil || !k.given(v)):
 			d.fail(n, "%s is missing; allowed: %s", k.Path, k.Allowed)
 		}
 	}
 	return found
 }
 
-// unknown explains a key that is not in the table.
-func (o object[T]) unknown(name string) string {
-	if why := o.later[name]; why != "" {
-		return why
+// unknown explains a key that is not in the table, and says which was meant
+// where it can tell.
+func (o object[T]) unknown(name string) (wrong, meant string) {
+	if why := o.refused[name]; why != "" {
+		return why, ""
 	}
+	meant = nearest(name, o.names())
 	for _, k := range o.keys {
 		if slices.Contains(k.also, name) {
-			return "unknown key; did you mean " + k.Path + "?"
+			meant = k.Path
 		}
 	}
-	if near := nearest(name, o.names()); near != "" {
-		return "unknown key; did you mean " + near + "?"
+	if meant != "" {
+		return "unknown key; did you mean " + meant + "?", meant
 	}
-	return "unknown key; allowed: " + strings.Join(o.names(), ", ")
+	return "unknown key; allowed: " + strings.Join(o.names(), ", "), ""
 }
 
 func (o object[T]) names() []string {
@@ -118,6 +131,18 @@ func (o object[T]) describe(prefix string, v *T) []Key {
 		keys = append(keys, doc)
 	}
 	return keys
+}
+
+// unless makes a required key one that may be left out where it is given.
+func unless[T any](given func(*T) bool, k key[T]) key[T] {
+	k.given = given
+	return k
+}
+
+// written makes a key that is written in its own way.
+func written[T any](write func(*T) *yaml.Node, k key[T]) key[T] {
+	k.write = write
+	return k
 }
 
 // at makes a key that keeps its value in one field.

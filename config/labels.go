@@ -33,7 +33,7 @@ func checkLabelName(name string) string {
 	case strings.HasPrefix(name, "__"):
 		return "label names that start with __ are Prometheus's own"
 	case slices.Contains(reservedLabels, name):
-		return "probed's own metrics use this label; choose another name (taken: " + strings.Join(reservedLabels, ", ") + ")"
+		return "probed's own metrics have this label; choose another name"
 	case !model.LegacyValidation.IsValidLabelName(name):
 		return "not a label name; allowed: letters, digits and _, not starting with a digit"
 	}

@@ -79,7 +79,7 @@ func document(name string, data []byte) (*yaml.Node, error) {
 	}
 	if i := invalidUTF8(data); i >= 0 {
 		line, column := position(data, i)
-		return nil, fail(line, column, fmt.Sprintf("not UTF-8: the octet 0x%02x; save the file as UTF-8", data[i]))
+		return nil, fail(line, column, fmt.Sprintf("not UTF-8 (octet 0x%02x); save the file as UTF-8", data[i]))
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node

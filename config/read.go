@@ -1,6 +1,8 @@
 package config
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +51,9 @@ func newModule(name string, g Global) Module {
 func readGlobal(d *decoder, n *node, c *Config) {
 	f := global.read(d, n, &c.Global)
 	d.checkPace(f, c.Global.Pace)
-	d.limits = f["limits"]
+	if n := f["limits"]; n != nil {
+		d.limits = n.value("packets_per_second")
+	}
 	c.addBuiltins()
 }
 
@@ -67,8 +71,7 @@ func readModules(d *decoder, n *node, c *Config) {
 		if wrong := checkName(e.name); wrong != "" {
 			d.failAt(e.key, e.value.path(), wrong)
 		}
-		switch e.name {
-		case probe.ActiveClose.String(), probe.PassiveClose.String(), probe.TimeWaitProbe.String():
+		if isLaterKind(e.name) {
 			d.failAt(e.key, e.value.path(), "this is the name of a built-in module that this version does not have yet; choose another name")
 			continue
 		}
@@ -121,13 +124,9 @@ func (d *decoder) checkJob(n *node, f fields, j *Job, names map[string]*node) {
 			names[j.Name] = at
 		}
 	}
-	if f == nil || f.first("targets", "static_configs") != nil {
+	discovery := slices.Collect(maps.Keys(laterJobKeys)) // has its own error
+	if f == nil || f.has("targets", "static_configs") || f.has(discovery...) {
 		return
-	}
-	for key := range laterJobKeys {
-		if f[key] != nil { // has its own error
-			return
-		}
 	}
 	d.fail(n, "this job has nothing to probe; give it targets or static_configs")
 }
@@ -148,6 +147,9 @@ func readJobModule(d *decoder, n *node, j *Job) {
 
 // noModule explains that there is no module of that name.
 func (c *Config) noModule(s string) string {
+	if isLaterKind(s) {
+		return "the module " + s + " is not in this version yet; allowed: " + strings.Join(c.moduleNames(), ", ")
+	}
 	names := c.moduleNames()
 	if near := nearest(s, names); near != "" {
 		return "there is no module " + quote(s) + "; did you mean " + near + "?"

@@ -21,11 +21,11 @@ func Reference() []Key {
 }
 
 // YAML prints the configuration. It parses to an equal one.
-func (c *Config) YAML() []byte { return print(root.print(c)) }
+func (c *Config) YAML() []byte { return marshal(root.print(c)) }
 
-// print writes a tree as a document. Writing what this package built cannot
+// marshal writes a tree as a document. Writing what this package built cannot
 // fail: memory takes everything, and every node has a form.
-func print(y *yaml.Node) []byte {
+func marshal(y *yaml.Node) []byte {
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
@@ -47,5 +47,5 @@ func word(s string) *yaml.Node {
 // flow writes a tree on one line.
 func flow(y *yaml.Node) string {
 	y.Style |= yaml.FlowStyle
-	return strings.TrimSpace(string(print(y)))
+	return strings.TrimSpace(string(marshal(y)))
 }

@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"sort"
 	"strings"
-	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -16,7 +15,7 @@ import (
 // hear.
 var yamlWords = map[string]string{
 	"mapping values are not allowed in this context":               "no \": \" may be here: is this line indented like its neighbours? A text with \": \" in it needs quotes",
-	"found character that cannot start any token":                  "this character cannot start a word: indent with blanks, not tabs, and put quotes around a text that starts with @, ` or %",
+	"found character that cannot start any token":                  "indent with blanks, not tabs",
 	"found a tab character that violates indentation":              "indent with blanks, not tabs",
 	"found a tab character where an indentation space is expected": "indent with blanks, not tabs",
 	"did not find expected key":                                    "a key was expected here: is this line indented like its neighbours, and does every quote and bracket close?",
@@ -38,23 +37,56 @@ var yamlPrefix = regexp.MustCompile(`^yaml: (line \d+: )?`)
 // syntax explains an error of yaml.v3's parser. Its own line is often that of
 // the block around the mistake, and it knows no column, so the place is found
 // by looking for the shortest beginning of the file that breaks in the same
-// way.
+// way: first the line, at whose end quotes and brackets mostly close, then the
+// character.
 func syntax(data []byte, err error) (line, column int, message string) {
 	what := complaint(err)
-	size := sort.Search(len(data), func(n int) bool {
-		for n < len(data) && !utf8.RuneStart(data[n]) {
-			n++
-		}
-		return complaint(parse(data[:n])) == what
-	})
-	_, last := utf8.DecodeLastRune(data[:size])
-	line, column = position(data, max(size-last, 0))
-	if words := yamlWords[what]; words != "" {
-		what = words
-	} else if anchor, ok := strings.CutPrefix(what, "unknown anchor "); ok {
-		what = "there is no anchor " + strings.TrimSuffix(anchor, " referenced") + " above; put quotes around a text that starts with *"
+	breaks := func(n int) bool { return complaint(parse(data[:n])) == what }
+	ends := lineEnds(data)
+	at := min(sort.Search(len(ends), func(i int) bool { return breaks(ends[i]) }), len(ends)-1)
+	start, end := 0, ends[at]
+	if at > 0 {
+		start = ends[at-1]
 	}
-	return line, column, "not YAML: " + what
+	starts := runeStarts(data[start:end])
+	n := sort.Search(len(starts)-1, func(i int) bool { return breaks(start + starts[i+1]) })
+	char := start + starts[min(n, max(len(starts)-2, 0))]
+	line, column = position(data, char)
+	return line, column, "not YAML: " + explain(what, data[char])
+}
+
+// explain puts yaml.v3's words into those of a person; c is where it stopped.
+func explain(what string, c byte) string {
+	if anchor, ok := strings.CutPrefix(what, "unknown anchor "); ok {
+		return "there is no anchor " + strings.TrimSuffix(anchor, " referenced") + " above; put quotes around a text that starts with *"
+	}
+	if what == "found character that cannot start any token" && c != '\t' {
+		return "put quotes around a text that starts with " + string(rune(c))
+	}
+	if words := yamlWords[what]; words != "" {
+		return words
+	}
+	return what
+}
+
+// lineEnds returns the index after each line.
+func lineEnds(data []byte) []int {
+	var ends []int
+	for i, c := range data {
+		if c == '\n' || i == len(data)-1 {
+			ends = append(ends, i+1)
+		}
+	}
+	return ends
+}
+
+// runeStarts returns the index of each character, and the length.
+func runeStarts(data []byte) []int {
+	var starts []int
+	for i := range string(data) {
+		starts = append(starts, i)
+	}
+	return append(starts, len(data))
 }
 
 func complaint(err error) string {

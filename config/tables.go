@@ -13,7 +13,7 @@ import (
 
 // The tables: one per mapping, in the order in which they are read and printed.
 
-var root = object[Config]{keys: []key[Config]{
+var root = object[Config]{refused: globalKeys, keys: []key[Config]{
 	{
 		Key:   Key{Path: "global", Allowed: "a mapping"},
 		read:  readGlobal,
@@ -69,10 +69,10 @@ var limits = object[Limits]{keys: []key[Limits]{
 }}
 
 var module = object[Module]{
-	later: laterModuleKeys,
+	refused: laterModuleKeys,
 	keys: append(append([]key[Module]{
-		at(Key{Path: "probe", Example: "half_open", Required: true, Doc: "What a probe does. half_open: SYN, SYN-ACK, RST. A module that is named like a kind may leave it out."},
-			kind, func(m *Module) *probe.Kind { return &m.Probe }, "prober", "type", "kind"),
+		unless(func(m *Module) bool { return m.Probe != 0 }, at(Key{Path: "probe", Example: "half_open", Required: true, Doc: "What a probe does. half_open: SYN, SYN-ACK, RST. A module that is named like a kind may leave it out."},
+			kind, func(m *Module) *probe.Kind { return &m.Probe }, "prober", "type", "kind")),
 	}, pace("as in global", func(m *Module) *Pace { return &m.Pace })...),
 		at(Key{Path: "ip_protocol", Example: "ip6", Doc: "Which addresses of a host name are used."},
 			oneOf[IPProtocol](ipProtocolNames), func(m *Module) *IPProtocol { return &m.IPProtocol },
@@ -105,7 +105,7 @@ var module = object[Module]{
 }
 
 var tcpOptions = object[TCPOptions]{
-	later: map[string]string{"mss": "mss is a key of the module itself; move it out of tcp_options"},
+	refused: map[string]string{"mss": "mss is a key of the module itself; move it out of tcp_options"},
 	keys: []key[TCPOptions]{
 		at(Key{Path: "sack", Example: "false", Doc: "Offer selective acknowledgement (RFC 2018)."},
 			boolean, func(o *TCPOptions) *bool { return &o.SACK }, "sack_permitted"),
@@ -119,7 +119,7 @@ var tcpOptions = object[TCPOptions]{
 }
 
 var job = object[Job]{
-	later: laterJobKeys,
+	refused: laterJobKeys,
 	keys: append(append([]key[Job]{
 		at(Key{Path: "name", Example: "edge", Required: true, Doc: "The label job_name. Each job has its own."},
 			name, func(j *Job) *string { return &j.Name }, "job_name", "job"),
@@ -131,8 +131,8 @@ var job = object[Job]{
 	}, pace("as in the module", func(j *Job) *Pace { return &j.Pace })...),
 		at(Key{Path: "labels", Example: "{team: core}", Doc: "Labels of the job's targets."},
 			labels, func(j *Job) *Labels { return &j.Labels }),
-		at(Key{Path: "targets", Example: `["198.18.0.10:443", "[2001:db8::1]:443", "db.example.net:5432"]`, Doc: "What to probe."},
-			endpoints, func(j *Job) *[]Endpoint { return &j.Targets }, "target"),
+		written(printJobTargets, at(Key{Path: "targets", Example: `["198.18.0.10:443", "[2001:db8::1]:443", "db.example.net:5432"]`, Doc: "What to probe."},
+			endpoints, func(j *Job) *[]Endpoint { return &j.Targets }, "target")),
 		key[Job]{
 			Key:   Key{Path: "static_configs", Allowed: "a list of mappings with targets and labels", Example: `[{targets: ["198.18.0.10:443"], labels: {rack: a1}}]`, Doc: "More targets, in groups with labels of their own, which win over the job's. An empty value removes a label of the job."},
 			also:  []string{"static_config"},
@@ -143,15 +143,20 @@ var job = object[Job]{
 }
 
 var staticConfig = object[StaticConfig]{keys: []key[StaticConfig]{
-	func() key[StaticConfig] {
-		k := at(Key{Path: "targets", Example: `["198.18.0.10:443"]`, Required: true, Doc: "What to probe."},
-			endpoints, func(g *StaticConfig) *[]Endpoint { return &g.Targets }, "target")
-		k.write = func(g *StaticConfig) *yaml.Node { return listOf(g.Targets) }
-		return k
-	}(),
+	at(Key{Path: "targets", Example: `["198.18.0.10:443"]`, Required: true, Doc: "What to probe."},
+		endpoints, func(g *StaticConfig) *[]Endpoint { return &g.Targets }, "target"),
 	at(Key{Path: "labels", Example: "{rack: a1}", Doc: "Labels of the group's targets."},
 		labels, func(g *StaticConfig) *Labels { return &g.Labels }),
 }}
+
+// globalKeys are those that people forget to put under global.
+var globalKeys = func() map[string]string {
+	keys := make(map[string]string)
+	for _, name := range global.names() {
+		keys[name] = "unknown key here; put it under global"
+	}
+	return keys
+}()
 
 // laterModuleKeys belong to kinds of probes that are not there yet.
 var laterModuleKeys = map[string]string{
@@ -224,7 +229,7 @@ var endpoints = codec[[]Endpoint]{
 	allowed: "a list of host:port",
 	read: func(d *decoder, n *node) ([]Endpoint, bool) {
 		items, ok := d.list(n, "a list of host:port")
-		es := make([]Endpoint, 0, len(items))
+		es := slices.Grow([]Endpoint(nil), len(items))
 		for _, item := range items {
 			s, is := d.text(item, "host:port")
 			if !is {
@@ -241,34 +246,42 @@ var endpoints = codec[[]Endpoint]{
 		return es, ok
 	},
 	write: func(es []Endpoint) *yaml.Node {
-		if len(es) == 0 {
-			return nil
+		y := &yaml.Node{Kind: yaml.SequenceNode}
+		for _, e := range es {
+			y.Content = append(y.Content, word(e.Address))
 		}
-		return listOf(es)
+		return y
 	},
 }
 
-func listOf(es []Endpoint) *yaml.Node {
-	y := &yaml.Node{Kind: yaml.SequenceNode}
-	for _, e := range es {
-		y.Content = append(y.Content, word(e.Address))
+// printJobTargets leaves targets out where static_configs has them all: a job
+// needs one of the two keys.
+func printJobTargets(j *Job) *yaml.Node {
+	if len(j.Targets) == 0 && len(j.StaticConfigs) > 0 {
+		return nil
 	}
-	return y
+	return endpoints.write(j.Targets)
 }
 
 // kind is a way of probing. All four are known, one is there.
 var kind = scalar(probe.HalfOpen.String(), func(s string) (probe.Kind, string) {
-	switch s {
-	case probe.HalfOpen.String():
+	switch {
+	case s == probe.HalfOpen.String():
 		return probe.HalfOpen, ""
-	case probe.ActiveClose.String(), probe.PassiveClose.String(), probe.TimeWaitProbe.String():
+	case isLaterKind(s):
 		return 0, s + " is not in this version yet; allowed: half_open"
 	}
 	return 0, quote(s) + " is not a kind of probe; allowed: half_open"
 }, probe.Kind.String)
 
+// isLaterKind reports whether s names a kind that is not there yet.
+func isLaterKind(s string) bool {
+	later := []string{probe.ActiveClose.String(), probe.PassiveClose.String(), probe.TimeWaitProbe.String()}
+	return slices.Contains(later, s)
+}
+
 // name is the name of a job or a module, which becomes a label's value.
-var name = scalar("a name", func(s string) (string, string) { return s, checkName(s) },
+var name = scalar("a text that no other job has", func(s string) (string, string) { return s, checkName(s) },
 	func(s string) string { return s })
 
 func checkName(s string) string {

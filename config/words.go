@@ -26,12 +26,12 @@ func commas(n int) string {
 	return s
 }
 
-// count writes a number and its noun: 1 target, 12,000 targets.
-func count(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
+// counted writes a number and its noun: 1 target, 12,000 targets.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
 	}
-	return commas(n) + " " + noun
+	return commas(n) + " " + many
 }
 
 // nearest returns the candidate that was most likely meant by word, or nothing.
