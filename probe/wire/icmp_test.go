@@ -15,8 +15,8 @@ func TestParseLinuxICMP(t *testing.T) {
 		want   probe.ICMP
 		quote  wire.Quote
 	}{
-		{linuxICMPProh4, probe.ICMP{Type: 3, Code: 13, Seq: 1955559828}, wire.Quote{Src: us4, Dst: us4, SrcPort: 42730, DstPort: 81 - 1}},
-		{linuxICMPPort4, probe.ICMP{Type: 3, Code: 3, Seq: 3340721776}, wire.Quote{Src: us4, Dst: us4, SrcPort: 44520, DstPort: 82 - 2}},
+		{linuxICMPProh4, probe.ICMP{Type: 3, Code: 13, Seq: 1955559828}, wire.Quote{Src: us4, Dst: us4, SrcPort: 42730, DstPort: 81}},
+		{linuxICMPPort4, probe.ICMP{Type: 3, Code: 3, Seq: 3340721776}, wire.Quote{Src: us4, Dst: us4, SrcPort: 44520, DstPort: 82}},
 		{linuxICMPProh6, probe.ICMP{V6: true, Type: 1, Code: 1, Seq: 582693130}, wire.Quote{Src: us6, Dst: us6, SrcPort: 37912, DstPort: 81}},
 		{linuxICMPPort6, probe.ICMP{V6: true, Type: 1, Code: 4, Seq: 2630735954}, wire.Quote{Src: us6, Dst: us6, SrcPort: 56198, DstPort: 82}},
 	} {
