@@ -3,6 +3,7 @@ package wire_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"testing"
 
 	"github.com/probed/probed/probe"
@@ -142,7 +143,7 @@ func TestQuotes(t *testing.T) {
 		"snapped":                 icmp4(3, 3, 0, plain4)[:55],
 	} {
 		var p wire.Packet
-		if err := wire.Parse(b, &p); err != wire.ErrQuote {
+		if err := wire.Parse(b, &p); !errors.Is(err, wire.ErrQuote) {
 			t.Errorf("%s: %v, want ErrQuote", name, err)
 		}
 	}

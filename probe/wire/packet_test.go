@@ -3,6 +3,7 @@ package wire_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -106,7 +107,7 @@ func TestParseErrors(t *testing.T) {
 		{"ICMPv6 of 7 octets", chain(58, make([]byte, 7)...), wire.ErrHeaderLength},
 	} {
 		var p wire.Packet
-		if err := wire.Parse(c.b, &p); err != c.want {
+		if err := wire.Parse(c.b, &p); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 	}
