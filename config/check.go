@@ -28,16 +28,16 @@ type identity struct {
 // checkTargets checks the targets of one job; places are where they stand.
 func (d *decoder) checkTargets(ts []Target, places []*node) {
 	seen := make(map[identity]*node, len(ts))
-	labels := ""
+	own := ""
 	for i := range ts {
 		t, at := &ts[i], places[i]
 		if i == 0 || !slices.Equal(t.Labels, ts[i-1].Labels) {
-			labels = fmt.Sprintf("%q", t.Labels)
+			own = fmt.Sprintf("%q", t.Labels)
 		}
 		if wrong := t.contradiction(); wrong != "" {
 			d.fail(at, "%s", wrong)
 		}
-		id := identity{t.Host, t.Port, labels}
+		id := identity{t.Host, t.Port, own}
 		if was := seen[id]; was != nil {
 			d.fail(at, "%s is there twice; first at line %d (%s). Remove one, or give them different labels", t.Address, was.Line, was.path())
 			continue
@@ -65,7 +65,9 @@ func (t *Target) contradiction() string {
 	return ""
 }
 
-// checkLimits refuses what would have to send more than the limits allow.
+// checkLimits refuses what would have to send more than the limits allow. A
+// host name counts as one address: what it resolves to is not known here, and
+// is held to the limits at run time.
 func (d *decoder) checkLimits(c *Config, top *node) {
 	ts := c.Targets()
 	var total rate
