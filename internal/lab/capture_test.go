@@ -1,0 +1,70 @@
+package lab
+
+import (
+	"fmt"
+	"net"
+	"testing"
+	"time"
+)
+
+func TestCaptureSeesEveryPacket(t *testing.T) {
+	t.Parallel()
+	const n = 20000
+	a, b := Pair(t)
+	var to *net.UDPConn
+	b.Do(func() {
+		var err error
+		if to, err = net.ListenUDP("udp", &net.UDPAddr{Port: 9}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer to.Close()
+	there, here := b.Capture(t, b.Iface(), "udp"), a.Capture(t, a.Iface(), "udp port 9")
+	start := time.Now().UnixNano()
+	a.Do(func() {
+		c, err := net.Dial("udp", hostPort(b.Addr4(), 9))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for range n {
+			if _, err := c.Write([]byte("twelve bytes")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	end := time.Now().UnixNano()
+	for _, c := range []struct {
+		name     string
+		packets  []CapturedPacket
+		outgoing bool
+	}{{"here", here.Packets(), true}, {"there", there.Packets(), false}} {
+		if len(c.packets) != n {
+			t.Errorf("%s: %d packets, want %d", c.name, len(c.packets), n)
+		}
+		for i, p := range c.packets {
+			if p.Outgoing != c.outgoing || p.Length != 20+8+12 || len(p.Data) != p.Length || p.Wall < start || p.Wall > end {
+				t.Fatalf("%s: packet %d: %+v", c.name, i, p)
+			}
+		}
+	}
+}
+
+func TestCaptureOfAnyDeviceTellsDirections(t *testing.T) {
+	t.Parallel()
+	a, b := Pair(t)
+	b.Listen("tcp", "[::]:80")
+	c := a.Capture(t, "any", "tcp[tcpflags] & tcp-syn != 0 or ip6[13+40] & 2 != 0")
+	for _, to := range []string{hostPort(b.Addr4(), 80), hostPort(b.Addr6(), 80)} {
+		if got := dial(t, a, to, time.Second); got != "connected" {
+			t.Fatal(got)
+		}
+	}
+	var got []string
+	for _, p := range c.Packets() {
+		got = append(got, fmt.Sprint(p.Data[0]>>4, p.Outgoing))
+	}
+	if want := "[4 true 4 false 6 true 6 false]"; fmt.Sprint(got) != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
