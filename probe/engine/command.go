@@ -54,11 +54,15 @@ func (s *Shard) update(add, remove []*Target) {
 		if t.Remote.IsValid() {
 			e.peer = s.peers.use(addrPortFrom(t.Remote.Addr(), t.Remote.Port()), s.secret)
 		}
-		slot := firstSlot(t.ID, t.Interval, s.now)
 		if old := left[t.ID]; old != nil && old.Interval == t.Interval {
-			slot, e.sent = old.slot, old.sent
+			e.sent = old.sent
+			s.reschedule(e, old.slot)
+			if old.throttled && e.peer != nil {
+				e.throttle(true)
+			}
+			continue
 		}
-		s.reschedule(e, slot)
+		s.reschedule(e, firstSlot(t.ID, t.Interval, s.now))
 	}
 	s.Stats.Targets.Store(int64(len(s.targets)))
 	s.tidySchedule()
@@ -74,7 +78,10 @@ func (s *Shard) forget(e *entry) {
 		if e.peer.target == e {
 			e.peer.target = nil
 		}
-		s.peers.unuse(e.peer)
+		if e.throttled {
+			e.peer.address.waiting--
+		}
+		s.peers.unuse(e.peer, s.now)
 	}
 }
 

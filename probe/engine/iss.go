@@ -9,12 +9,19 @@ import (
 )
 
 // A secret keys the hashes that a peer must not be able to foresee.
-type secret struct{ k0, k1 uint64 }
+type secret struct {
+	k0, k1 uint64
+	ts     uint32 // where the timestamp clock begins: peers see it, so it is no part of the key
+}
 
 func newSecret() secret {
-	var b [16]byte
+	var b [20]byte
 	rand.Read(b[:]) // never fails: crypto/rand aborts the process instead
-	return secret{binary.LittleEndian.Uint64(b[:8]), binary.LittleEndian.Uint64(b[8:])}
+	return secret{
+		k0: binary.LittleEndian.Uint64(b[:]),
+		k1: binary.LittleEndian.Uint64(b[8:]),
+		ts: binary.LittleEndian.Uint32(b[16:]),
+	}
 }
 
 // iss is RFC 6528 §3's initial sequence number: "ISN = M + F(localip,
@@ -33,5 +40,5 @@ func (k secret) iss(t *probe.FourTuple, now probe.Instant) probe.Seq {
 // tsval is the TSval of RFC 7323 §3.2's millisecond clock, from an offset that
 // is not the host's uptime.
 func (k secret) tsval(now probe.Instant) uint32 {
-	return uint32(k.k0) + uint32(now/1e6)
+	return k.ts + uint32(now/1e6)
 }

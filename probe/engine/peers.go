@@ -2,9 +2,13 @@ package engine
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/probed/probed/probe"
 )
+
+// tupleMemory is how long peers, NATs and firewalls remember a four-tuple.
+const tupleMemory = 120 * time.Second
 
 // A peer is one remote address and port, however many targets name it: they
 // share its four-tuples.
@@ -14,16 +18,19 @@ type peer struct {
 	ports   uint32 // the next source port to take, counted from the range's first
 	target  *entry // the last one to probe it: whose ledger strays go to
 	users   int
+	left    probe.Instant // when the last user went
 }
 
 // An address is what the per-address limit is about.
 type address struct {
-	window window
-	users  int
+	window  window
+	users   int // peers
+	waiting int // targets that wait for the limit
 }
 
-// peers finds both. A peer goes with its last target. An address stays while
-// its log does, so that removing and adding targets does not lift its limit.
+// peers finds both. They outlive their last target, so that removing and adding
+// targets, as a reload does, neither starts the round of source ports anew nor
+// lifts the limit.
 type peers struct {
 	byRemote  map[netip.AddrPort]*peer
 	byAddress map[netip.Addr]*address
@@ -48,16 +55,20 @@ func (ps *peers) use(remote netip.AddrPort, k secret) *peer {
 	return p
 }
 
-func (ps *peers) unuse(p *peer) {
-	if p.users--; p.users > 0 {
-		return
-	}
-	p.address.users--
-	delete(ps.byRemote, p.remote)
+func (ps *peers) unuse(p *peer, now probe.Instant) {
+	p.users--
+	p.left = now
 }
 
-// sweep forgets the addresses that nobody uses any more and that have room.
+// sweep forgets the peers whose four-tuples nobody remembers, and the addresses
+// that nobody uses any more and that have room.
 func (ps *peers) sweep(now probe.Instant) {
+	for r, p := range ps.byRemote {
+		if p.users == 0 && now.Sub(p.left) > tupleMemory {
+			p.address.users--
+			delete(ps.byRemote, r)
+		}
+	}
 	for a, st := range ps.byAddress {
 		if st.users == 0 && st.window.idle(now) {
 			delete(ps.byAddress, a)

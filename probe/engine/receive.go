@@ -12,7 +12,7 @@ import (
 type clock struct {
 	stretch uint32        // counts from 1
 	offset  int64         // wall − monotonic, ns
-	suspect probe.Instant // until then frames may carry stamps from before the last step
+	stepped probe.Instant // when the last step was noticed
 }
 
 // read takes a new reading and reports whether the packet clock stepped since
@@ -28,14 +28,14 @@ func (c *clock) read(now probe.Instant, wall int64) bool {
 	if c.stretch == 1 {
 		return false
 	}
-	c.suspect = now.Add(suspectFor)
+	c.stepped = now
 	return true
 }
 
 // stamp names the stretch that a stamp of a frame just read lies on, if that
-// can be told.
-func (c *clock) stamp(f *frame, now probe.Instant) probe.Stamp {
-	if now < c.suspect {
+// can be told: every frame from before the last step must have been handled.
+func (c *clock) stamp(f *frame, caughtUp probe.Instant) probe.Stamp {
+	if c.stretch > 1 && caughtUp < c.stepped.Add(suspectFor) {
 		return probe.Stamp{Wall: f.wall, Kernel: f.stamped}
 	}
 	return probe.Stamp{Wall: f.wall, Clock: c.stretch, Kernel: f.stamped}
@@ -52,8 +52,9 @@ func (s *Shard) read() {
 
 // receive handles the frames that have arrived. The clocks are read after each
 // batch is taken and before it is handled: so now lies after every stamp, and
-// a step of the clock is known before a stamp from around it is believed.
-func (s *Shard) receive() {
+// a step of the clock is known before a stamp from around it is believed. It
+// reports whether it has handled them all.
+func (s *Shard) receive() (drained bool) {
 	s.read()
 	began := s.now
 	for range maxBatches {
@@ -66,9 +67,10 @@ func (s *Shard) receive() {
 		}
 		if n < batch {
 			s.caughtUp = began
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // noticeDrops spoils every conversation without a verdict when frames were
@@ -80,6 +82,9 @@ func (s *Shard) noticeDrops() {
 	}
 	s.drops = drops
 	s.Stats.TapDrops.Store(drops)
+	if s.table.unsure == 0 {
+		return
+	}
 	for i := range s.table.slots {
 		if sl := &s.table.slots[i]; sl.target != nil && !sl.conv.Settled() {
 			s.step(int32(i), &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardTapDrop})
@@ -102,7 +107,7 @@ func (s *Shard) keepFrame(f *Frame) {
 // handle delivers a frame to the conversation it belongs to.
 func (s *Shard) handle(f *frame) {
 	p := &f.packet
-	stamp := s.clock.stamp(f, s.now)
+	stamp := s.clock.stamp(f, s.caughtUp)
 	switch {
 	case p.Kind == wire.KindTCP && f.outgoing:
 		if i, ok := s.find(p.Src, p.SrcPort, p.Dst, p.DstPort); ok {
@@ -116,7 +121,7 @@ func (s *Shard) handle(f *frame) {
 		case !ok:
 			s.stray(p)
 		case !f.intact:
-			s.table.slots[i].target.Sink.Observe(&probe.Observation{Kind: probe.Rejected, Reject: probe.RejectBadChecksum})
+			s.reject(s.table.slots[i].target, probe.RejectBadChecksum)
 		default:
 			s.step(i, &probe.Event{Kind: probe.SegmentArrives, Stamp: stamp, Segment: p.Segment})
 		}
@@ -126,7 +131,7 @@ func (s *Shard) handle(f *frame) {
 		switch {
 		case !ok:
 		case !f.intact:
-			s.table.slots[i].target.Sink.Observe(&probe.Observation{Kind: probe.Rejected, Reject: probe.RejectBadChecksum})
+			s.reject(s.table.slots[i].target, probe.RejectBadChecksum)
 		default:
 			s.step(i, &probe.Event{Kind: probe.ICMPArrives, Stamp: stamp, ICMP: p.ICMP})
 		}
@@ -146,11 +151,19 @@ func (s *Shard) find(local addr, localPort uint16, remote addr, remotePort uint1
 }
 
 // stray books a segment that no conversation expects with the target whose
-// address it claims to come from. Anybody else's is just not ours.
+// address it claims to come from. Anybody else's is just not ours, and what
+// this host only forwards is nobody's.
 func (s *Shard) stray(p *wire.Packet) {
-	if peer := s.peers.byRemote[addrPortFrom(p.Src, p.SrcPort)]; peer != nil && peer.target != nil {
-		peer.target.Sink.Observe(&probe.Observation{Kind: probe.Rejected, Reject: probe.RejectUnexpected})
+	peer := s.peers.byRemote[addrPortFrom(p.Src, p.SrcPort)]
+	if peer != nil && peer.target != nil && p.Dst == peer.target.route.source {
+		s.reject(peer.target, probe.RejectUnexpected)
 	}
+}
+
+// reject books a segment that was not believed.
+func (s *Shard) reject(e *entry, r probe.RejectReason) {
+	s.rejected = probe.Observation{Kind: probe.Rejected, Reject: r}
+	e.Sink.Observe(&s.rejected)
 }
 
 // expire delivers the timers that have gone off. They are held to the moment up
@@ -170,11 +183,11 @@ func (s *Shard) expire() {
 // step advances a conversation and does what it asks.
 func (s *Shard) step(i int32, ev *probe.Event) {
 	sl := &s.table.slots[i]
-	wasOpen := sl.open()
-	var out probe.Output
-	sl.conv, out = probe.Step(sl.conv, s.now, *ev)
+	wasOpen, wasSettled := sl.open(), sl.conv.Settled()
+	out := &s.output
+	sl.conv, *out = probe.Step(sl.conv, s.now, *ev)
 	if sl.transcript != nil {
-		sl.transcript.Add(s.now, ev, &sl.conv, &out)
+		sl.transcript.Add(s.now, ev, &sl.conv, out)
 	}
 	for _, seg := range out.Segments() {
 		s.queue(i, &seg)
@@ -184,13 +197,26 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	for j := range observations {
 		target.Sink.Observe(&observations[j])
 	}
-	if wasOpen && !sl.open() {
-		s.table.open--
-		s.Stats.Conversations.Add(-1)
+	if sl.conv.Settled() && !wasSettled {
+		s.table.unsure--
+	}
+	// A late SYN-ACK opens a conversation again, until it is reset.
+	if isOpen := sl.open(); isOpen != wasOpen {
+		s.count(isOpen)
 	}
 	if sl.conv.Done() {
 		s.table.release(i)
 	} else {
 		s.table.arm(i)
 	}
+}
+
+// count keeps account of a conversation that has opened or is open no more.
+func (s *Shard) count(open bool) {
+	n := -1
+	if open {
+		n = 1
+	}
+	s.table.open += n
+	s.Stats.Conversations.Add(int64(n))
 }

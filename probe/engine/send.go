@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -32,12 +33,12 @@ type route struct {
 // send opens the conversations that are due, one burst at most, and returns how
 // long until the next.
 func (s *Shard) send() time.Duration {
-	s.dues = s.dues[:0]
-	for len(s.dues) < burst && s.schedule.due(s.now) {
+	s.launched = s.launched[:0]
+	for len(s.launched) < burst && s.schedule.due(s.now) {
 		if at := s.window.room(s.now, probePackets, s.limits.Global); at > s.now {
 			s.throttled = true
 			s.sent()
-			return at.Sub(s.now)
+			return max(at.Sub(s.now), burstGap)
 		}
 		if e := s.schedule.pop().value; e.gone {
 			s.goners--
@@ -56,23 +57,26 @@ func (s *Shard) send() time.Duration {
 	return max(s.schedule[0].at.Sub(s.now), tick)
 }
 
-// sent ends a burst: it hands the batch to the kernel and says how late each
-// of its probes went.
+// sent ends a burst: it hands the batch to the kernel, says how late each of
+// its probes went, and puts down for the limits when they had left: however
+// long that took, what goes later goes after them.
 func (s *Shard) sent() {
-	if len(s.dues) == 0 {
+	if len(s.launched) == 0 {
 		return
 	}
 	s.flush()
 	s.read()
-	for _, due := range s.dues {
-		s.cfg.Observer.ScheduleDelay(s.now.Sub(due))
+	s.window.left(s.now)
+	for _, l := range s.launched {
+		l.address.window.left(s.now)
+		s.cfg.Observer.ScheduleDelay(s.now.Sub(l.due))
 	}
-	s.dues = s.dues[:0]
+	s.launched = s.launched[:0]
 }
 
 // fire does what is due of a target and puts it back into the schedule.
 func (s *Shard) fire(e *entry) {
-	if missed := int64(s.now.Sub(e.slot) / e.Interval); missed > 0 {
+	if missed := e.missed(s.now); missed > 0 {
 		reason := SkipLate
 		if s.throttled || e.throttled {
 			reason = SkipRateLimit
@@ -88,9 +92,12 @@ func (s *Shard) fire(e *entry) {
 		s.reschedule(e, e.slot.Add(e.Interval))
 		return
 	}
-	if at := e.peer.address.window.room(s.now, probePackets, s.limits.PerAddress); at > s.now {
-		e.throttled = true
-		s.schedule.push(at, e)
+	e.throttle(false)
+	if a := e.peer.address; a.window.room(s.now, probePackets, s.limits.PerAddress) > s.now {
+		// It queues behind those that wait already: if all came back at once,
+		// all but one would have come for nothing.
+		s.schedule.push(a.window.room(s.now, probePackets*(1+a.waiting), s.limits.PerAddress), e)
+		e.throttle(true)
 		return
 	}
 	if r := s.route(e); r.err != nil {
@@ -105,22 +112,54 @@ func (s *Shard) fire(e *entry) {
 
 // reschedule puts a target into the schedule for a slot.
 func (s *Shard) reschedule(e *entry, slot probe.Instant) {
-	e.slot, e.throttled = slot, false
+	e.throttle(false)
+	e.slot = slot
 	e.due = slot.Add(jitter(e.ID, slot, e.Jitter))
 	s.schedule.push(e.due, e)
 }
 
+// throttle notes whether the target waits for the limit of its address.
+func (e *entry) throttle(on bool) {
+	if e.throttled == on {
+		return
+	}
+	e.throttled = on
+	if on {
+		e.peer.address.waiting++
+	} else {
+		e.peer.address.waiting--
+	}
+}
+
+// missed counts the target's slots that are lost: those whose next one is due
+// too.
+func (e *entry) missed(now probe.Instant) int64 {
+	n := int64(now.Sub(e.slot) / e.Interval)
+	last := e.slot.Add(time.Duration(n) * e.Interval)
+	if n > 0 && last.Add(jitter(e.ID, last, e.Jitter)) > now {
+		n--
+	}
+	return n
+}
+
+// errFamily is the fault of a source address that is not of the destination's
+// family.
+var errFamily = errors.New("source and destination are not of one address family")
+
 // route returns how the host reaches a target, asked anew when the host's
 // routes or addresses have changed.
 func (s *Shard) route(e *entry) *route {
-	if g := s.net.RouteGeneration(); !e.route.source.IsValid() || e.generation != g {
-		e.generation = g
+	if g := s.net.RouteGeneration(); !e.asked || e.generation != g || e.route.err != nil {
+		e.asked, e.generation = true, g
 		r := &e.route
 		r.source, r.ifindex, r.err = s.net.Source(e.Remote.Addr(), e.Device)
 		if e.Source.IsValid() {
 			r.source = e.Source
 		}
 		r.source = r.source.WithZone("")
+		if r.err == nil && r.source.Is4() != e.Remote.Addr().Is4() {
+			r.err = errFamily
+		}
 	}
 	return &e.route
 }
@@ -170,13 +209,13 @@ func (s *Shard) open(e *entry, r *route, port uint16) {
 	if e.Recorder != nil {
 		sl.transcript = s.table.newTranscript(tuple, e.Params.Kind)
 	}
-	s.table.open++
-	s.Stats.Conversations.Add(1)
+	s.table.unsure++
+	s.count(true)
 	e.peer.target = e
 	e.sent++
 	s.window.add(s.now, probePackets)
 	e.peer.address.window.add(s.now, probePackets)
-	s.dues = append(s.dues, e.due)
+	s.launched = append(s.launched, launch{e.due, e.peer.address})
 
 	syn := e.SYN
 	syn.Seq = s.secret.iss(&tuple, s.now)

@@ -83,10 +83,12 @@ type Shard struct {
 	frames   [batch]frame
 	nFrames  int
 	keep     func(*Frame)
-	sending  []ref           // whose segments are in the batch
-	arena    []byte          // the batch's bytes
-	dues     []probe.Instant // when the SYNs in the batch were due
+	sending  []ref    // whose segments are in the batch
+	arena    []byte   // the batch's bytes
+	launched []launch // the SYNs in the batch
 	failed   func(int, error)
+	output   probe.Output // of the last step: on a function's stack it would escape to the heap
+	rejected probe.Observation
 	swept    probe.Instant
 
 	mu    sync.Mutex
@@ -112,8 +114,15 @@ type entry struct {
 	sent       uint64        // probes sent, to take the flows in turn
 	route      route
 	generation uint64 // of the route
+	asked      bool   // for the route
 	throttled  bool   // it waits for the limit per address
 	gone       bool
+}
+
+// A launch is a SYN that goes with the next batch.
+type launch struct {
+	due     probe.Instant
+	address *address
 }
 
 // New returns a Shard that is ready to Run.
@@ -156,23 +165,26 @@ func (s *Shard) Run(ctx context.Context) {
 
 // turn does all that is due and returns how long there is nothing more to do.
 func (s *Shard) turn(probing bool) time.Duration {
-	s.receive()
+	drained := s.receive()
 	s.obey()
 	s.expire()
-	pause := readPause
-	if len(s.table.byKey) == 0 {
-		pause = idlePause
-	}
-	if len(s.table.timers) > 0 {
-		pause = max(min(pause, s.table.timers[0].at.Sub(s.now)), tick)
-	}
+	pause := idlePause
 	if probing {
-		pause = min(pause, s.send())
+		pause = s.send()
 	}
 	s.flush()
 	if s.now.Sub(s.swept) > sweepEvery {
 		s.swept = s.now
 		s.peers.sweep(s.now)
+	}
+	if !drained {
+		return 0
+	}
+	if len(s.table.byKey) > 0 {
+		pause = min(pause, readPause)
+	}
+	if len(s.table.timers) > 0 {
+		pause = min(pause, max(s.table.timers[0].at.Sub(s.now), tick))
 	}
 	return pause
 }

@@ -35,7 +35,7 @@ type sim struct {
 	events heap[event]
 	stall  probe.Instant // the loop does not come back from Wait before
 
-	batch   []packet
+	batch   []Packet
 	ring    []inRing
 	head    int
 	free    [][]byte
@@ -58,6 +58,10 @@ type sim struct {
 
 	syns, resets int // that left the host
 	queued       int // SYNs that were queued
+	sourceless   int // questions for a source address that had no answer
+
+	frame   Frame
+	out, in wire.Packet // what is leaving and arriving
 }
 
 // A peerFunc sees each segment that leaves for a peer.
@@ -66,11 +70,6 @@ type peerFunc func(s *sim, p *wire.Packet)
 type event struct {
 	fn    func()
 	frame []byte // arrives
-}
-
-type packet struct {
-	Packet
-	from, to int
 }
 
 type inRing struct {
@@ -139,6 +138,9 @@ func (s *sim) Source(dst netip.Addr, device string) (netip.Addr, int, error) {
 	s.asked++
 	if s.source != nil {
 		src, err := s.source(dst, device)
+		if err != nil {
+			s.sourceless++
+		}
 		return src, 0, err
 	}
 	if dst.Is4() {
@@ -148,7 +150,7 @@ func (s *sim) Source(dst netip.Addr, device string) (netip.Addr, int, error) {
 }
 
 func (s *sim) Queue(p Packet) {
-	s.batch = append(s.batch, packet{Packet: p})
+	s.batch = append(s.batch, p)
 	if p.Segment[13]&byte(probe.SYN) != 0 {
 		s.queued++
 	}
@@ -160,7 +162,7 @@ func (s *sim) Flush(failed func(int, error)) {
 	for i := range s.batch {
 		s.advance(sendCost, false)
 		p := &s.batch[i]
-		if s.refuse != nil && s.refuse(&p.Packet) {
+		if s.refuse != nil && s.refuse(p) {
 			failed(i, errRefused)
 			continue
 		}
@@ -179,7 +181,8 @@ func (s *sim) Receive(limit int, fn func(*Frame)) int {
 	n := 0
 	for ; n < limit && s.head < len(s.ring); n++ {
 		f := &s.ring[s.head]
-		fn(&Frame{Data: f.data, Wall: f.wall, Outgoing: f.outgoing})
+		s.frame = Frame{Data: f.data, Wall: f.wall, Stamped: true, Outgoing: f.outgoing}
+		fn(&s.frame)
 		for i := range f.data {
 			f.data[i] = 0xff // valid until the callback returns
 		}
@@ -205,8 +208,8 @@ func (s *sim) buffer() []byte {
 
 // leaves is a packet on its way out: past the tap, to the peer.
 func (s *sim) leaves(b []byte) {
-	var p wire.Packet
-	if err := wire.Parse(b, &p); err != nil {
+	p := &s.out
+	if err := wire.Parse(b, p); err != nil {
 		panic(err)
 	}
 	if p.Segment.Flags.Has(probe.SYN) {
@@ -215,14 +218,14 @@ func (s *sim) leaves(b []byte) {
 		s.resets++
 	}
 	if s.onWire != nil {
-		s.onWire(s.now, &p)
+		s.onWire(s.now, p)
 	}
-	s.tap(b, &p, true)
+	s.tap(b, p, true)
 	fn := s.peers[netip.AddrPortFrom(p.Dst, p.DstPort)]
 	if fn == nil {
 		fn = s.peer
 	}
-	fn(s, &p)
+	fn(s, p)
 }
 
 // tap puts a packet into the ring, stamped now.
@@ -238,11 +241,11 @@ func (s *sim) tap(b []byte, p *wire.Packet, outgoing bool) {
 // arrives is a packet coming in: past the tap, to our own kernel, which resets
 // a segment to a port that nobody listens on (RFC 9293 §3.10.7.1).
 func (s *sim) arrives(b []byte) {
-	var p wire.Packet
-	if err := wire.Parse(b, &p); err != nil {
+	p := &s.in
+	if err := wire.Parse(b, p); err != nil {
 		panic(err)
 	}
-	s.tap(b, &p, false)
+	s.tap(b, p, false)
 	if p.Kind != wire.KindTCP || p.Checksum == wire.ChecksumBad || p.Segment.Flags.Has(probe.RST) || s.noReset {
 		return
 	}

@@ -51,6 +51,7 @@ type table struct {
 	byKey  map[key]int32
 	timers heap[ref]
 	open   int // conversations that are open()
+	unsure int // conversations that are not settled
 	spare  []*probe.Transcript
 }
 

@@ -17,24 +17,25 @@ type world struct {
 
 	delays  []time.Duration
 	skips   [NumSkipReasons]int
-	react   int
 	ledgers []*ledger
-	first   map[*Target]probe.Instant // when a target was given its first slot
+	first   map[*Target]probe.Instant // the first slots, if the targets never change
+	churn   bool                      // they do
 }
 
 // A ledger is what was observed of one target.
 type ledger struct {
-	verdicts [probe.NumReasons]int
-	discards [probe.NumDiscardReasons]int
-	rejects  [probe.NumRejectReasons]int
-	rtts     []time.Duration
-	late     int
-	dups     int
-	peers    int
-	records  int
-	target   *Target
-	onRecord func(*probe.Transcript)
-	onEach   func(*probe.Observation)
+	verdicts  [probe.NumReasons]int
+	discards  [probe.NumDiscardReasons]int
+	rejects   [probe.NumRejectReasons]int
+	rtts      []time.Duration
+	late      int
+	dups      int
+	peers     int
+	reactions int
+	records   int
+	target    *Target
+	onRecord  func(*probe.Transcript)
+	onEach    func(*probe.Observation)
 }
 
 func (l *ledger) Observe(o *probe.Observation) {
@@ -55,6 +56,8 @@ func (l *ledger) Observe(o *probe.Observation) {
 		l.dups++
 	case probe.PeerSeen:
 		l.peers++
+	case probe.Reaction:
+		l.reactions++
 	}
 	if l.onEach != nil {
 		l.onEach(o)
@@ -79,7 +82,6 @@ func sum(n []int) (total int) {
 }
 
 func (w *world) ScheduleDelay(d time.Duration) { w.delays = append(w.delays, d) }
-func (w *world) Reaction(time.Duration)        { w.react++ }
 func (w *world) Skipped(r SkipReason)          { w.skips[r]++ }
 
 // unlimited is above anything that a test sends.
@@ -92,7 +94,7 @@ func newWorld(tb testing.TB, change func(*Config)) *world {
 		change(&cfg)
 	}
 	w.shard = New(cfg)
-	w.shard.secret = secret{k0: 1, k1: 2}
+	w.shard.secret = secret{k0: 1, k1: 2, ts: 3}
 	return w
 }
 
@@ -145,12 +147,25 @@ func (w *world) run(d time.Duration) {
 		cancel()
 		w.Wake()
 	})
+	w.shard.read()
+	w.shard.obey()
+	for t, e := range w.shard.targets {
+		w.first[t] = e.slot
+	}
 	w.shard.Run(ctx)
 	w.audit()
 }
 
-// add gives the shard targets now and remembers since when.
+// add gives the shard targets.
 func (w *world) add(ts ...*Target) { w.shard.Update(ts, nil) }
+
+// slots is how many slots have come up since the first.
+func (w *world) slots() (n int) {
+	for t, e := range w.shard.targets {
+		n += int(e.slot.Sub(w.first[t]) / t.Interval)
+	}
+	return n
+}
 
 // audit holds the books against each other: every SYN has one verdict or one
 // discard, one schedule delay, one transcript where they are wanted; nothing is
@@ -166,7 +181,7 @@ func (w *world) audit() {
 			recorded += l.settled() - l.verdicts[probe.NotResolved]
 		}
 	}
-	unsent += w.sourceErrors()
+	unsent += w.sourceless
 	if settled != w.queued+unsent {
 		w.tb.Errorf("%d verdicts and discards for %d SYNs and %d probes without one", settled, w.queued, unsent)
 	}
@@ -176,8 +191,11 @@ func (w *world) audit() {
 	if records != recorded {
 		w.tb.Errorf("%d transcripts of %d conversations", records, recorded)
 	}
+	if got, want := w.queued+unsent+sum(w.skips[:]), w.slots(); got != want && !w.churn {
+		w.tb.Errorf("%d probes sent, failed or skipped for %d slots", got, want)
+	}
 	s := w.shard
-	if s.table.open != 0 || s.Stats.Conversations.Load() != 0 || len(s.table.byKey) != 0 {
+	if s.table.open != 0 || s.table.unsure != 0 || s.Stats.Conversations.Load() != 0 || len(s.table.byKey) != 0 {
 		w.tb.Errorf("left at the end: open %d, conversations %d, four-tuples %d", s.table.open, s.Stats.Conversations.Load(), len(s.table.byKey))
 	}
 	if len(s.table.free) != len(s.table.slots) {
@@ -192,6 +210,3 @@ func (w *world) audit() {
 		}
 	}
 }
-
-// sourceErrors are the probes that had no source address.
-func (w *world) sourceErrors() int { return 0 }
