@@ -31,8 +31,9 @@ const (
 //     first..last, first fragments included,
 //   - the ICMP errors 3, 4, 11, 12 and the ICMPv6 errors 1–4 that quote such a
 //     segment from a source port in the range, as ours are,
-//   - what it would take a loop to look into: IPv6 extension headers other
-//     than a fragment header, quotes with options or extension headers.
+//   - what it would take a loop to look into: authentication headers, IPv6
+//     extension headers behind the first, quotes with options or extension
+//     headers.
 //
 // Anything else, later fragments and short packets included, is dropped: a
 // load beyond the end drops in cBPF.
@@ -71,33 +72,50 @@ func portFilter(first, last uint16, snaplen uint32) ([]bpf.Instruction, error) {
 	p.jump(bpf.JumpGreaterThan, hi, drop, pass)
 
 	p.label("ipv6")
-	p.add(bpf.LoadConstant{Dst: bpf.RegX, Val: ipv6HeaderLen})
 	p.load8(6)
-	p.jump(bpf.JumpEqual, unix.IPPROTO_TCP, ports, next)
-	p.jump(bpf.JumpEqual, unix.IPPROTO_ICMPV6, "icmp6", next)
+	p.jump(bpf.JumpEqual, unix.IPPROTO_HOPOPTS, "extension", next)
+	p.jump(bpf.JumpEqual, unix.IPPROTO_ROUTING, "extension", next)
+	p.jump(bpf.JumpEqual, unix.IPPROTO_DSTOPTS, "extension", next)
 	p.jump(bpf.JumpEqual, unix.IPPROTO_FRAGMENT, "fragment", next)
-	p.extension(pass, drop)
+	p.add(bpf.LoadConstant{Dst: bpf.RegX, Val: ipv6HeaderLen})
+	p.jump(bpf.JumpEqual, unix.IPPROTO_AH, pass, "upper6")
+
+	p.label("extension") // one of them is looked through: MLD has one, on every host
+	p.load8(ipv6HeaderLen + 1)
+	p.add(bpf.ALUOpConstant{Op: bpf.ALUOpShiftLeft, Val: 3})
+	p.add(bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: ipv6HeaderLen + 8})
+	p.add(bpf.TAX{})
+	p.load8(ipv6HeaderLen)
+	p.jump(bpf.JumpEqual, unix.IPPROTO_FRAGMENT, pass, "further")
 
 	p.label("fragment")
 	p.load16(ipv6HeaderLen + 2)
 	p.jump(bpf.JumpBitsSet, fragmentOffsetV6, drop, next)
 	p.add(bpf.LoadConstant{Dst: bpf.RegX, Val: ipv6HeaderLen + 8})
 	p.load8(ipv6HeaderLen)
-	p.jump(bpf.JumpEqual, unix.IPPROTO_TCP, ports, next)
-	p.jump(bpf.JumpEqual, unix.IPPROTO_ICMPV6, pass, next)
-	p.extension(pass, drop)
 
-	p.label("icmp6")
-	p.load8(ipv6HeaderLen)
+	p.label("further") // A: what follows an extension header, at X
+	p.jump(bpf.JumpEqual, unix.IPPROTO_HOPOPTS, pass, next)
+	p.jump(bpf.JumpEqual, unix.IPPROTO_ROUTING, pass, next)
+	p.jump(bpf.JumpEqual, unix.IPPROTO_DSTOPTS, pass, next)
+	p.jump(bpf.JumpEqual, unix.IPPROTO_AH, pass, next)
+
+	p.label("upper6") // A: the upper layer's protocol, at X
+	p.jump(bpf.JumpEqual, unix.IPPROTO_TCP, ports, next)
+	p.jump(bpf.JumpEqual, unix.IPPROTO_ICMPV6, next, drop)
+	p.add(bpf.LoadIndirect{Off: 0, Size: 1})
 	p.jump(bpf.JumpGreaterOrEqual, 1, next, drop)
 	p.jump(bpf.JumpGreaterThan, 4, drop, next)
-	p.load8(ipv6HeaderLen + icmpHeaderLen + 6)
+	p.add(bpf.LoadIndirect{Off: icmpHeaderLen + 6, Size: 1})
 	p.jump(bpf.JumpEqual, unix.IPPROTO_TCP, "quote6", next)
+	p.jump(bpf.JumpEqual, unix.IPPROTO_HOPOPTS, pass, next)
+	p.jump(bpf.JumpEqual, unix.IPPROTO_ROUTING, pass, next)
+	p.jump(bpf.JumpEqual, unix.IPPROTO_DSTOPTS, pass, next)
 	p.jump(bpf.JumpEqual, unix.IPPROTO_FRAGMENT, pass, next)
-	p.extension(pass, drop)
+	p.jump(bpf.JumpEqual, unix.IPPROTO_AH, pass, drop)
 
 	p.label("quote6")
-	p.load16(ipv6HeaderLen + icmpHeaderLen + ipv6HeaderLen)
+	p.add(bpf.LoadIndirect{Off: icmpHeaderLen + ipv6HeaderLen, Size: 2})
 	p.jump(bpf.JumpGreaterOrEqual, lo, next, drop)
 	p.jump(bpf.JumpGreaterThan, hi, drop, pass)
 
@@ -145,16 +163,6 @@ func (p *program) label(name string)     { p.labels[name] = len(p.code) }
 func (p *program) jump(cond bpf.JumpTest, value uint32, ifTrue, ifFalse string) {
 	p.jumps = append(p.jumps, labelled{len(p.code), ifTrue, ifFalse})
 	p.add(bpf.JumpIf{Cond: cond, Val: value})
-}
-
-// extension branches on whether A is an IPv6 extension header that TCP or
-// ICMPv6 may follow (RFC 8200 §4): hop-by-hop, routing, destination options,
-// authentication.
-func (p *program) extension(yes, no string) {
-	p.jump(bpf.JumpEqual, unix.IPPROTO_HOPOPTS, yes, next)
-	p.jump(bpf.JumpEqual, unix.IPPROTO_ROUTING, yes, next)
-	p.jump(bpf.JumpEqual, unix.IPPROTO_DSTOPTS, yes, next)
-	p.jump(bpf.JumpEqual, unix.IPPROTO_AH, yes, no)
 }
 
 // assemble fills in the jumps' distances.

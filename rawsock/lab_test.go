@@ -2,11 +2,14 @@ package rawsock
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"net"
 	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,6 +92,23 @@ func newVeth(t testing.TB) (here, there *namespace) {
 			ip addr add 198.18.0.%[1]d/24 dev veth
 			ip addr add 2001:db8::%[1]d/64 dev veth nodad
 			ip link set veth up`, i+1)
+	}
+	// Until the link's event has been worked off, up to 1 s later, packets go
+	// nowhere (net/core/link_watch.c).
+	for _, ns := range []*namespace{here, there} {
+		ns.must(t, func() error {
+			for range 300 {
+				link, err := net.InterfaceByName("veth")
+				if err != nil {
+					return err
+				}
+				if link.Flags&net.FlagRunning != 0 {
+					return nil
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			return errors.New("the link does not come up")
+		})
 	}
 	return here, there
 }

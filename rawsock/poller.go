@@ -19,6 +19,7 @@ type Poller struct {
 	mu     sync.Mutex // orders Wake's write against Close
 	woken  bool       // the eventfd is readable
 	closed bool
+	count  [8]byte // the eventfd's, read and written
 }
 
 // NewPoller returns a Poller that watches fds (a tap's, usually). They remain
@@ -78,9 +79,8 @@ func (p *Poller) Wait(d time.Duration, traffic bool) (ready bool, err error) {
 func (p *Poller) consume() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var count [8]byte
 	// EAGAIN cannot happen: only this reads, and poll said that it may.
-	_, _ = unix.Read(int(p.fds[0].Fd), count[:])
+	_, _ = unix.Read(int(p.fds[0].Fd), p.count[:])
 	p.woken = false
 }
 
@@ -93,10 +93,9 @@ func (p *Poller) Wake() {
 	if p.woken || p.closed {
 		return
 	}
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
+	binary.NativeEndian.PutUint64(p.count[:], 1)
 	// An eventfd refuses only when its counter is full; woken keeps it at 1.
-	_, _ = unix.Write(int(p.fds[0].Fd), one[:])
+	_, _ = unix.Write(int(p.fds[0].Fd), p.count[:])
 	p.woken = true
 }
 
