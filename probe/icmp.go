@@ -1,32 +1,40 @@
 package probe
 
-// The ICMP and ICMPv6 types of errors (RFC 792; RFC 4443 §2.1).
+// The ICMP and ICMPv6 types that say that a datagram did not arrive (RFC 792;
+// RFC 4443 §2.1).
 const (
-	icmpUnreachable  = 3
-	icmpSourceQuench = 4
+	icmpUnreachable      = 3
+	icmpTimeExceeded     = 11
+	icmpParameterProblem = 12
 
-	icmp6Unreachable = 1
+	icmp6Unreachable      = 1
+	icmp6PacketTooBig     = 2
+	icmp6TimeExceeded     = 3
+	icmp6ParameterProblem = 4
 )
 
 // Failure is the verdict that an error about a SYN leads to, or OK for one
-// that concerns no SYN: source quench, which RFC 6633 §3 has hosts discard in
-// silence. RFC 5461 lets a TCP in SYN-SENT give up on any of the others; we
+// that does not say that the SYN is lost: source quench, which "TCP
+// implementations MUST silently discard" (RFC 9293 §3.9.2.2; RFC 6633), a
+// redirect, or a type without a meaning yet. RFC 5461 lets a TCP in SYN-SENT give up on any of the others; we
 // send one SYN, and the quote proves that it was this one that did not arrive.
 func (e *ICMP) Failure() Reason {
 	if e.V6 {
-		if e.Type == icmp6Unreachable {
+		switch e.Type {
+		case icmp6Unreachable:
 			switch e.Code {
-			// Administratively prohibited; "codes 5 and 6 are more informative
+			// Administratively prohibited; "Codes 5 and 6 are more informative
 			// subsets of code 1" (RFC 4443 §3.1).
 			case 1, 5, 6:
 				return Prohibited
 			}
+			return Unreachable
+		case icmp6PacketTooBig, icmp6TimeExceeded, icmp6ParameterProblem:
+			return Unreachable
 		}
-		return Unreachable
+		return OK
 	}
 	switch e.Type {
-	case icmpSourceQuench:
-		return OK
 	case icmpUnreachable:
 		switch e.Code {
 		// Network, host, and communication administratively prohibited
@@ -34,8 +42,11 @@ func (e *ICMP) Failure() Reason {
 		case 9, 10, 13:
 			return Prohibited
 		}
+		return Unreachable
+	case icmpTimeExceeded, icmpParameterProblem:
+		return Unreachable
 	}
-	return Unreachable
+	return OK
 }
 
 // icmpArrives believes an error only if it quotes our exact sequence number
@@ -50,7 +61,12 @@ func (c *Conversation) icmpArrives(now Instant, ev *Event, out *Output) {
 		return
 	}
 	out.Note = NoteICMP
-	if r := ev.ICMP.Failure(); r != OK && !c.settled {
+	r := ev.ICMP.Failure()
+	switch {
+	case r == OK || c.settled:
+	case c.late(now, ev.Stamp):
+		c.fail(now, c.silence(), NoteTimeout, out)
+	default:
 		c.fail(now, r, NoteICMP, out)
 	}
 }

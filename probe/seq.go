@@ -2,7 +2,7 @@ package probe
 
 // Seq is a TCP sequence number. Its order is modular: RFC 9293 §3.4 requires
 // that "all arithmetic dealing with sequence numbers must be performed modulo
-// 2**32".
+// 2^32".
 type Seq uint32
 
 // Add returns s+n modulo 2³².
