@@ -167,9 +167,9 @@ func Step(c Conversation, now Instant, ev Event) (Conversation, Output) {
 	return c, out
 }
 
-// open is the active OPEN of RFC 9293 §3.10.1: "send a SYN segment of the form
-// <SEQ=ISS><CTL=SYN>. Set SND.UNA to ISS, SND.NXT to ISS+1, enter SYN-SENT
-// state, and return."
+// open is the active OPEN of RFC 9293 §3.10.1: "A SYN segment of the form
+// <SEQ=ISS><CTL=SYN> is sent. Set SND.UNA to ISS, SND.NXT to ISS+1, enter
+// SYN-SENT state, and return."
 func (c *Conversation) open(now Instant, syn Segment, out *Output) {
 	c.iss, c.sndNxt = syn.Seq, syn.Seq.Add(1)
 	c.local, c.opened = SynSent, now
@@ -249,9 +249,9 @@ func (c *Conversation) segmentSent(now Instant, ev *Event, out *Output) {
 // (RFC 9293 §3.10.7.4, second check).
 func (c *Conversation) resetSeen(now Instant, stamp Stamp, out *Output) {
 	if d, ok := c.interval(now, c.synAckGot, stamp); ok && !c.reacted {
-		c.reacted = true
 		out.observe(Observation{Kind: Reaction, Duration: d})
 	}
+	c.reacted = true // also if it could not be measured: a later RST answers a later SYN-ACK
 	c.local, c.peer = Closed, Listen
 	c.wait(lingering, now.Add(c.Linger))
 	out.Note = NoteResetSent
@@ -282,10 +282,8 @@ func (c *Conversation) timeout(now Instant, out *Output) {
 		c.local = Closed
 		c.wait(lingering, now.Add(c.Linger))
 		out.Note = NoteResetUnseen
-	case c.seen && c.hint != OK:
-		c.fail(now, c.hint, NoteTimeout, out)
 	case c.seen:
-		c.fail(now, Timeout, NoteTimeout, out)
+		c.fail(now, c.silence(), NoteTimeout, out)
 	case !c.overdue:
 		// The SYN has not left, so the network has lost nothing. It may be
 		// waiting for its neighbour's address: our kernel tells by an ICMP
@@ -301,6 +299,22 @@ func (c *Conversation) timeout(now Instant, out *Output) {
 // resetRetry is how long after a RST of our own the next one goes if the first
 // was not seen leaving.
 const resetRetry = 10 * time.Millisecond
+
+// silence is the verdict of a probe without an answer in time.
+func (c *Conversation) silence() Reason {
+	if c.hint != OK {
+		return c.hint
+	}
+	return Timeout
+}
+
+// late reports whether an answer came after the timeout by its stamp: how long
+// it waited for us to read it is not the network's doing. Of one without a
+// stamp to trust nothing is known, and the timer decides.
+func (c *Conversation) late(now Instant, stamp Stamp) bool {
+	d, ok := c.interval(now, c.synSent, stamp)
+	return ok && d > c.Timeout
+}
 
 // interval is the time between two stamps, from a to b, if it can be trusted:
 // both lie on one stretch of the packet clock, and the monotonic clock has

@@ -4,6 +4,10 @@ package probe
 // that asks nothing beyond the SYN-ACK.
 func (c *Conversation) segmentArrives(now Instant, ev *Event, out *Output) {
 	s := &ev.Segment
+	if c.answered && s.Flags.Has(RST) {
+		c.resetFollows(s, out)
+		return
+	}
 	// "If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit
 	// is set, if so drop the segment and return)" (§3.10.7.3, first check). Our
 	// SYN carries no data, so exactly SND.NXT remains. The reset is our
@@ -29,7 +33,7 @@ func (c *Conversation) segmentArrives(now Instant, ev *Event, out *Output) {
 	}
 	switch {
 	case s.Flags.Has(RST):
-		c.resetArrives(now, s, out)
+		c.resetArrives(now, ev, out)
 	case s.Flags.Has(SYN):
 		c.synAckArrives(now, ev, out)
 	default:
@@ -63,19 +67,30 @@ func (c *Conversation) suspect(r Reason) {
 	}
 }
 
+// resetFollows handles a RST once the peer has named its ISN: "In all states
+// except SYN-SENT, all reset (RST) segments are validated by checking their SEQ
+// fields" (§3.5.3), whether or not they acknowledge anything. Only one at
+// exactly RCV.NXT is the peer's own (RFC 5961 §3.2).
+func (c *Conversation) resetFollows(s *Segment, out *Output) {
+	if s.Seq != c.rcvNxt {
+		out.reject(RejectBadSequence, NoteBadRST)
+		return
+	}
+	c.peer = Closed
+	out.Note = NoteResetLate
+}
+
 // resetArrives handles a RST that acknowledges our SYN: "If the ACK was
 // acceptable, then signal to the user "error: connection reset"" (§3.10.7.3,
-// second check). Once the peer has named its ISN, only a RST at exactly
-// RCV.NXT is its own (RFC 5961 §3.2).
-func (c *Conversation) resetArrives(now Instant, s *Segment, out *Output) {
+// second check).
+func (c *Conversation) resetArrives(now Instant, ev *Event, out *Output) {
+	c.peer = Closed
 	switch {
-	case c.answered && s.Seq != c.rcvNxt:
-		out.reject(RejectBadSequence, NoteBadRST)
-	case c.answered || c.settled:
-		c.peer = Closed
+	case c.settled:
 		out.Note = NoteResetLate
+	case c.late(now, ev.Stamp):
+		c.fail(now, c.silence(), NoteTimeout, out)
 	default:
-		c.peer = Closed
 		c.fail(now, Refused, NoteRefused, out)
 	}
 }
@@ -89,16 +104,18 @@ func (c *Conversation) synAckArrives(now Instant, ev *Event, out *Output) {
 	}
 	c.answered, c.synAckGot = true, ev.Stamp
 	c.irs, c.rcvNxt = s.Seq, s.Seq.Add(1)
-	c.peer = SynReceived
 	rtt, trusted := c.interval(now, c.synSent, ev.Stamp)
 	switch {
+	case c.settled && !c.late(now, ev.Stamp):
+		// It was in time, but the verdict was made or given up without it.
+		out.Note = NoteSYNACKAfter
 	case c.settled:
 		out.Note = NoteSYNACKLate
 		out.observe(Observation{Kind: SYNACKLate})
 	case c.seen && !trusted:
 		c.discard(now, DiscardClockStep, out)
 	case c.seen && rtt > c.Timeout:
-		c.settle(Timeout, out)
+		c.settle(c.silence(), out)
 		out.Note = NoteSYNACKLate
 		out.observe(Observation{Kind: SYNACKLate})
 	default:
@@ -113,14 +130,15 @@ func (c *Conversation) synAckArrives(now Instant, ev *Event, out *Output) {
 }
 
 // furtherSYNACK handles a SYN-ACK after the first. Our kernel resets each, and
-// so do we where it does not.
+// so do we where it does not: also one with another ISN, which a listener makes
+// of a second copy of our SYN after the RST to the first.
 func (c *Conversation) furtherSYNACK(now Instant, s *Segment, out *Output) {
-	if s.Seq != c.irs {
+	if s.Seq == c.irs {
+		out.Note = NoteSYNACKDuplicate
+		out.observe(Observation{Kind: SYNACKDuplicate})
+	} else {
 		out.reject(RejectBadSequence, NoteBadSYNACK)
-		return
 	}
-	out.Note = NoteSYNACKDuplicate
-	out.observe(Observation{Kind: SYNACKDuplicate})
 	if c.phase == lingering {
 		c.awaitReset(now, out)
 	}
@@ -129,7 +147,7 @@ func (c *Conversation) furtherSYNACK(now Instant, s *Segment, out *Output) {
 // awaitReset waits for our kernel's RST to be seen leaving; from a guarded
 // port there is none, so ours goes at once.
 func (c *Conversation) awaitReset(now Instant, out *Output) {
-	c.resets = 0
+	c.peer, c.resets = SynReceived, 0
 	if c.ResetGrace == 0 {
 		out.send(c.reset())
 		c.wait(resetting, now.Add(resetRetry))

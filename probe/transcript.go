@@ -12,6 +12,7 @@ const (
 	NoteSYNACK
 	NoteSYNACKDuplicate
 	NoteSYNACKLate
+	NoteSYNACKAfter
 	NoteSimultaneousOpen
 	NoteBadSYNACK
 	NoteChallengeACK
@@ -31,9 +32,10 @@ const (
 )
 
 var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN-ACK accepted", "duplicate SYN-ACK",
-	"late SYN-ACK", "bare SYN: simultaneous open", "SYN-ACK not believed", "challenge ACK", "not expected", "refused",
-	"RST not believed", "RST after the verdict", "RST left", "no RST seen leaving: sending our own", "no RST seen leaving",
-	"ICMP error", "ICMP error not believed", "timeout", "discarded", "aborted", "four-tuple free"}
+	"late SYN-ACK", "SYN-ACK after the verdict", "bare SYN: simultaneous open", "SYN-ACK not believed",
+	"challenge ACK", "not expected", "refused", "RST not believed", "RST after the verdict", "RST left",
+	"no RST seen leaving: sending our own", "no RST seen leaving", "ICMP error", "ICMP error not believed",
+	"timeout", "discarded", "aborted", "four-tuple free"}
 
 // String is the note in words.
 func (n Note) String() string { return name(noteNames[:], int(n)) }
