@@ -23,7 +23,7 @@ var pure = []string{
 
 var everything = []string{
 	"probe", "probe/wire", "probe/engine", "rawsock", "metrics", "config",
-	"internal/host", "internal/targets", "internal/status", "cmd/probed",
+	"internal/host", "internal/script", "internal/status", "internal/targets", "cmd/probed",
 }
 
 // rooms is the import table. A new folder is a decision: it gets its line here,
@@ -44,6 +44,7 @@ var rooms = map[string]room{
 	"internal/host":    {mayImport: []string{"probe", "probe/wire", "probe/engine", "rawsock"}},
 	"internal/targets": {mayImport: []string{"probe", "probe/engine", "config", "metrics"}},
 	"internal/status":  {mayImport: []string{"probe", "metrics"}},
+	"internal/script":  {mayImport: []string{"probe"}},
 	"internal/lab":     {mayImport: everything},
 	"internal/arch":    {},
 	"cmd/probed":       {mayImport: everything},
