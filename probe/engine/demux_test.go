@@ -1,0 +1,214 @@
+package engine
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/wire"
+)
+
+// Thousands of conversations are open at once over both families, each with a
+// peer at a distance of its own: every answer reaches the one it is for.
+func TestDemux(t *testing.T) {
+	w := newWorld(t, nil)
+	ts := w.targets(5000, nil)
+	rtt := func(i int) time.Duration { return 300*time.Millisecond + time.Duration(i)*100*time.Microsecond }
+	answers := []func(time.Duration) peerFunc{listening, listening, closed, unreachable}
+	for i, x := range ts {
+		w.peers[x.Remote] = answers[i%4](rtt(i))
+	}
+	w.add(ts...)
+	most := 0
+	w.after(2500*time.Millisecond, func() { most = w.shard.table.open })
+	w.run(5 * time.Second)
+	if most < 2000 {
+		t.Errorf("only %d open at once", most)
+	}
+	answered := 0
+	for i, l := range w.ledgers {
+		want := [...]probe.Reason{probe.OK, probe.OK, probe.Refused, probe.Unreachable}[i%4]
+		if n := l.verdicts[want]; n < 4 || l.settled() != n || sum(l.rejects[:]) != 0 {
+			t.Fatalf("target %d: %d of %v; %v, discarded %v, rejected %v", i, n, want, l.verdicts, l.discards, l.rejects)
+		}
+		if want != probe.OK {
+			continue
+		}
+		answered += l.verdicts[want]
+		if l.reactions != l.verdicts[want] || l.peers != l.verdicts[want] {
+			t.Fatalf("target %d: %d reactions, %d fingerprints", i, l.reactions, l.peers)
+		}
+		for _, got := range l.rtts {
+			if off := got - rtt(i); off < 0 || off > 100*time.Microsecond {
+				t.Fatalf("target %d: %v, want %v", i, got, rtt(i))
+			}
+		}
+	}
+	if w.resets != answered {
+		t.Errorf("%d RSTs for %d SYN-ACKs", w.resets, answered)
+	}
+}
+
+// opposite is a port of the range that no recent conversation has.
+func opposite(port uint16) uint16 { return 61000 + (port-61000+64)%128 }
+
+// What is not exactly ours is not believed, and booked with whom it claims to
+// be from only if it came to our address.
+func TestStrangers(t *testing.T) {
+	type change func(tuple *probe.FourTuple, s *probe.Segment)
+	other := netip.MustParseAddr("198.18.0.99")
+	cases := map[string]struct {
+		change change
+		damage bool
+		want   probe.RejectReason
+	}{
+		"another address of ours": {func(f *probe.FourTuple, _ *probe.Segment) { f.Remote = netip.AddrPortFrom(other, f.Remote.Port()) }, false, probe.NotRejected},
+		"another port of ours": {func(f *probe.FourTuple, _ *probe.Segment) {
+			f.Remote = netip.AddrPortFrom(f.Remote.Addr(), opposite(f.Remote.Port()))
+		}, false, probe.RejectUnexpected},
+		"a port that is not ours":   {func(f *probe.FourTuple, _ *probe.Segment) { f.Remote = netip.AddrPortFrom(f.Remote.Addr(), 60999) }, false, probe.NotRejected},
+		"another port of theirs":    {func(f *probe.FourTuple, _ *probe.Segment) { f.Local = netip.AddrPortFrom(f.Local.Addr(), 444) }, false, probe.NotRejected},
+		"another address of theirs": {func(f *probe.FourTuple, _ *probe.Segment) { f.Local = netip.AddrPortFrom(other, 443) }, false, probe.NotRejected},
+		"a wrong acknowledgement":   {func(_ *probe.FourTuple, s *probe.Segment) { s.Ack++ }, false, probe.RejectBadACK},
+		"a wrong checksum":          {func(*probe.FourTuple, *probe.Segment) {}, true, probe.RejectBadChecksum},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.peer = func(s *sim, p *wire.Packet) {
+				if p.Segment.Flags != probe.SYN {
+					return
+				}
+				tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}
+				seg := probe.Segment{Flags: probe.SYN | probe.ACK, Seq: 1, Ack: p.Segment.Seq + 1, TTL: 60}
+				c.change(&tuple, &seg)
+				b := wire.AppendPacket(nil, &tuple, &seg, nil)
+				if c.damage {
+					b[len(b)-1] ^= 0x40
+				}
+				s.send(time.Millisecond, b)
+			}
+			target, l := w.target(1, "198.19.0.1:443", nil)
+			w.add(target)
+			w.run(20 * time.Second)
+			if l.verdicts[probe.OK] != 0 || l.settled() != 20 {
+				t.Errorf("verdicts %v", l.verdicts)
+			}
+			if c.want == probe.NotRejected {
+				if sum(l.rejects[:]) != 0 {
+					t.Errorf("rejected %v", l.rejects)
+				}
+			} else if l.rejects[c.want] != 20 || sum(l.rejects[:]) != 20 {
+				t.Errorf("rejected %v, want 20 of %v", l.rejects, c.want)
+			}
+		})
+	}
+}
+
+// An ICMP error is believed if it quotes our four-tuple and our ISS.
+func TestICMPQuotes(t *testing.T) {
+	cases := map[string]struct {
+		change func(f *probe.FourTuple, s *probe.Segment)
+		want   probe.Reason
+		reject int
+	}{
+		"our SYN":     {func(*probe.FourTuple, *probe.Segment) {}, probe.Unreachable, 0},
+		"another ISS": {func(_ *probe.FourTuple, s *probe.Segment) { s.Seq++ }, probe.Timeout, 10},
+		"another port": {func(f *probe.FourTuple, _ *probe.Segment) {
+			f.Local = netip.AddrPortFrom(f.Local.Addr(), opposite(f.Local.Port()))
+		}, probe.Timeout, 0},
+		"another peer": {func(f *probe.FourTuple, _ *probe.Segment) { f.Remote = netip.AddrPortFrom(f.Remote.Addr(), 80) }, probe.Timeout, 0},
+	}
+	for _, remote := range []string{"198.19.0.1:443", "[2001:db8:1::1]:443"} {
+		for name, c := range cases {
+			t.Run(name+" "+remote, func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.peer = func(s *sim, p *wire.Packet) {
+					tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Src, p.SrcPort), Remote: netip.AddrPortFrom(p.Dst, p.DstPort)}
+					seg := p.Segment
+					c.change(&tuple, &seg)
+					s.send(time.Millisecond, icmpError(p.Src, wire.AppendPacket(nil, &tuple, &seg, nil)))
+				}
+				target, l := w.target(1, remote, nil)
+				w.add(target)
+				w.run(10 * time.Second)
+				if l.verdicts[c.want] != 10 || l.rejects[probe.RejectBadQuote] != c.reject {
+					t.Errorf("verdicts %v, rejected %v", l.verdicts, l.rejects)
+				}
+			})
+		}
+	}
+}
+
+// A network that loses, repeats and reorders answers.
+func TestBadNetwork(t *testing.T) {
+	w := newWorld(t, nil)
+	w.peer = listening(10 * time.Millisecond)
+	w.impair = func() (int, time.Duration) {
+		copies := 1
+		switch w.rng.IntN(10) {
+		case 0:
+			copies = 0
+		case 1:
+			copies = 3
+		}
+		return copies, time.Duration(w.rng.IntN(1200)) * time.Millisecond
+	}
+	w.add(w.targets(500, nil)...)
+	w.run(60 * time.Second)
+	var ok, timeout, late, dups int
+	for _, l := range w.ledgers {
+		ok, timeout = ok+l.verdicts[probe.OK], timeout+l.verdicts[probe.Timeout]
+		late, dups = late+l.late, dups+l.dups
+		if sum(l.discards[:]) != 0 {
+			t.Fatalf("discarded %v", l.discards)
+		}
+	}
+	if ok+timeout != 30000 || timeout < 6000 || late < 3000 || dups < 3000 {
+		t.Errorf("%d answered, %d timeouts, %d late, %d duplicates", ok, timeout, late, dups)
+	}
+}
+
+// Where our kernel's RST does not leave, ours does.
+func TestOwnReset(t *testing.T) {
+	w := newWorld(t, nil)
+	w.noReset = true
+	w.peer = listening(10 * time.Millisecond)
+	target, l := w.target(1, "198.19.0.1:443", nil)
+	w.add(target)
+	w.run(30 * time.Second)
+	if l.verdicts[probe.OK] != 30 || w.resets != 30 || l.reactions != 30 {
+		t.Errorf("%d answered, %d RSTs, %d reactions", l.verdicts[probe.OK], w.resets, l.reactions)
+	}
+}
+
+// Each conversation's transcript is handed over once, with its SYN in it.
+func TestTranscripts(t *testing.T) {
+	w := newWorld(t, nil)
+	w.peer = listening(10 * time.Millisecond)
+	ts := w.targets(20, nil)
+	for i, x := range ts {
+		l := w.ledgers[i]
+		x.Recorder = l
+		seen := make(map[probe.Seq]bool)
+		l.onRecord = func(tr *probe.Transcript) {
+			r := tr.Records()
+			if len(r) < 4 || r[0].Event.Kind != probe.Open || tr.Tuple.Remote != x.Remote {
+				t.Fatalf("transcript of %v: %+v", tr.Tuple, r)
+			}
+			if iss := r[0].Event.Segment.Seq; seen[iss] {
+				t.Fatalf("a conversation's second transcript")
+			} else {
+				seen[iss] = true
+			}
+		}
+	}
+	w.add(ts...)
+	w.run(10 * time.Second)
+	for _, l := range w.ledgers {
+		if l.records != 10 {
+			t.Errorf("%d transcripts", l.records)
+		}
+	}
+}
