@@ -4,11 +4,13 @@
 # tree doesn't matter: only what is committed can be reproduced by somebody else.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
+commit=$(git -C "$root" rev-parse HEAD) # somebody may commit meanwhile
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 build() { # FOLDER
   git clone -q "$root" "$work/$1"
+  git -C "$work/$1" reset -q --hard "$commit"
   make -s -C "$work/$1" build
 }
 build one
