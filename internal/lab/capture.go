@@ -53,9 +53,10 @@ const (
 // Capture starts a capture and returns when it runs. filter is pcap-filter(7)'s
 // language, "" for everything. iface may be "any". It takes both directions.
 //
-// Immediate mode has a frame delivered when it arrives, not when a block is
-// full; output is flushed at Packets and at the end only, because a write per
-// packet would cost more than the ring can hide.
+// It reads the kernel's ring by the block. Immediate mode would read it by the
+// frame, and waking tcpdump for each delays the stamps of taps beside it by
+// 0.15 µs. Output is flushed at Packets and at the end only, because a write
+// per packet would cost more than the ring can hide.
 func (h *Host) Capture(tb testing.TB, iface, filter string) *Capture {
 	tb.Helper()
 	c := &Capture{tb: tb, host: h, counts: make(chan captureCounts, 16), ended: make(chan struct{})}
@@ -66,7 +67,7 @@ func (h *Host) Capture(tb testing.TB, iface, filter string) *Capture {
 	}
 	args := []string{
 		"-i", iface, "-w", c.file, "-n", "-s", strconv.Itoa(captureSnap), "-B", strconv.Itoa(captureKiB),
-		"--time-stamp-precision=nano", "--immediate-mode", "-Z", "root",
+		"--time-stamp-precision=nano", "-Z", "root",
 	}
 	if filter != "" {
 		args = append(args, filter)
