@@ -1,0 +1,175 @@
+package probe_test
+
+import (
+	"fmt"
+
+	"github.com/probed/probed/probe"
+)
+
+// A watch steps a conversation and holds it to what must be true of every one,
+// whatever happens to it. It knows of the conversation only what it sees.
+type watch struct {
+	c        probe.Conversation
+	iss      probe.Seq
+	opened   bool
+	answered bool // an acceptable SYN-ACK was delivered
+	reset    bool // a RST that the peer must accept was sent or seen since one found nothing open
+	verdict  probe.Reason
+	seen     [probe.Reaction + 1]int
+}
+
+func newWatch(p probe.Params) *watch { return &watch{c: probe.New(p)} }
+
+// step delivers one event, and returns what came of it and what must not have.
+func (w *watch) step(now probe.Instant, ev probe.Event) (probe.Output, error) {
+	before := w.c
+	after, out := probe.Step(before, now, ev)
+	again, outAgain := probe.Step(before, now, ev)
+	if after != again || out != outAgain {
+		return out, fmt.Errorf("the same event gave two results: %+v %+v, %+v %+v", after, out, again, outAgain)
+	}
+	w.c = after
+	if before.Done() && (after != before || out != probe.Output{}) {
+		return out, fmt.Errorf("something came of an event after the end: %+v", out)
+	}
+	w.hear(&before, &ev)
+	if err := w.speak(&ev, &out); err != nil {
+		return out, err
+	}
+	if err := w.observe(&out); err != nil {
+		return out, err
+	}
+	return out, w.state(now, &ev)
+}
+
+// hear notes what the event itself says.
+func (w *watch) hear(before *probe.Conversation, ev *probe.Event) {
+	s := &ev.Segment
+	switch {
+	case before.Done():
+	case ev.Kind == probe.Open && !w.opened:
+		w.opened, w.iss = true, s.Seq
+	case ev.Kind == probe.SegmentArrives && w.opened:
+		if s.Flags.Has(probe.SYN|probe.ACK) && !s.Flags.Has(probe.RST) && s.Ack == w.iss.Add(1) {
+			w.answered = true
+			if before.Closed() || before.Peer() != probe.SynReceived {
+				w.reset = false
+			}
+		}
+	case ev.Kind == probe.SegmentSent && w.opened:
+		if s.Flags.Has(probe.RST) && s.Seq == w.iss.Add(1) {
+			w.reset = true
+		}
+	}
+}
+
+// speak checks the segments sent.
+func (w *watch) speak(ev *probe.Event, out *probe.Output) error {
+	for _, s := range out.Segments() {
+		switch {
+		case ev.Kind == probe.SegmentArrives && ev.Segment.Flags.Has(probe.RST):
+			return fmt.Errorf("answers a RST with %v", s.Flags)
+		case ev.Kind == probe.Open:
+			if s != ev.Segment {
+				return fmt.Errorf("opens with %+v, not with the SYN given", s)
+			}
+		case s.Flags != probe.RST || s.Seq != w.iss.Add(1):
+			return fmt.Errorf("sends %v %d: neither the SYN nor a RST that the peer must accept", s.Flags, s.Seq)
+		case !w.answered:
+			return fmt.Errorf("resets a peer that has not answered")
+		default:
+			w.reset = true
+		}
+	}
+	return nil
+}
+
+// observe checks the observations made.
+func (w *watch) observe(out *probe.Output) error {
+	for _, o := range out.Observations() {
+		if o.Kind < probe.Verdict || o.Kind > probe.Reaction {
+			return fmt.Errorf("observation of kind %d", o.Kind)
+		}
+		w.seen[o.Kind]++
+		switch o.Kind {
+		case probe.SYNACKDuplicate, probe.SYNACKLate, probe.Rejected:
+		default:
+			if w.seen[o.Kind] > 1 {
+				return fmt.Errorf("%v is observed twice", o.Kind)
+			}
+		}
+		switch o.Kind {
+		case probe.Verdict:
+			w.verdict = o.Reason
+			if o.Reason == probe.OK && !w.answered {
+				return fmt.Errorf("success without a SYN-ACK")
+			}
+		case probe.HandshakeRTT:
+			if o.Duration < 0 || o.Duration > w.c.Timeout {
+				return fmt.Errorf("handshake in %v of %v", o.Duration, w.c.Timeout)
+			}
+		case probe.Reaction:
+			if o.Duration < 0 || !w.answered {
+				return fmt.Errorf("reaction of %v", o.Duration)
+			}
+		}
+	}
+	settled := w.seen[probe.Verdict] + w.seen[probe.Discarded]
+	if settled > 1 {
+		return fmt.Errorf("both a verdict and a discard")
+	}
+	if w.c.Settled() != (settled == 1) {
+		return fmt.Errorf("Settled is %v after %d verdicts and discards", w.c.Settled(), settled)
+	}
+	if n := w.seen[probe.HandshakeRTT]; n > w.seen[probe.PeerSeen] || w.seen[probe.PeerSeen] > 0 && w.verdict != probe.OK {
+		return fmt.Errorf("a handshake was measured (%d) without success (%v)", n, w.verdict)
+	}
+	return nil
+}
+
+// state checks where the conversation stands.
+func (w *watch) state(now probe.Instant, ev *probe.Event) error {
+	kind, due := w.c.Timer()
+	switch {
+	case !w.opened:
+		if kind != 0 || w.c.Done() {
+			return fmt.Errorf("%v before OPEN left a timer or an end", ev.Kind)
+		}
+	case w.c.Done():
+		if kind != 0 {
+			return fmt.Errorf("a timer runs after the end")
+		}
+		if !w.c.Settled() {
+			return fmt.Errorf("ends without verdict or discard")
+		}
+		if w.answered && !w.reset {
+			return fmt.Errorf("ends with a SYN-ACK that was not reset")
+		}
+	case kind == 0:
+		return fmt.Errorf("no timer runs in %v", w.c.Local())
+	case due.Sub(now) > w.c.Timeout+w.c.Linger+w.c.ResetGrace+longest:
+		return fmt.Errorf("%v is due only in %v", kind, due.Sub(now))
+	}
+	return nil
+}
+
+// longest is more than any wait that the parameters don't name.
+const longest = 1 << 24 // ns: some 16 ms
+
+// finish lets every timer go off and checks that this ends the conversation.
+func (w *watch) finish(now probe.Instant) error {
+	for range 16 {
+		kind, due := w.c.Timer()
+		if kind == 0 {
+			if w.opened && !w.c.Done() {
+				return fmt.Errorf("stuck")
+			}
+			return nil
+		}
+		now = max(now, due)
+		if _, err := w.step(now, probe.Event{Kind: kind}); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("never ends")
+}
