@@ -35,12 +35,16 @@ type route struct {
 func (s *Shard) send() time.Duration {
 	s.launched = s.launched[:0]
 	for len(s.launched) < burst && s.schedule.due(s.now) {
-		if at := s.window.room(s.now, probePackets, s.limits.Global); at > s.now {
-			s.throttled = true
-			s.sent()
-			return max(at.Sub(s.now), burstGap)
+		e := s.schedule[0].value
+		if e.sends(s.now) {
+			if at := s.window.room(s.now, probePackets, s.limits.Global); at > s.now {
+				s.throttled = true
+				s.sent()
+				return max(at.Sub(s.now), burstGap)
+			}
 		}
-		if e := s.schedule.pop().value; e.gone {
+		s.schedule.pop()
+		if e.gone {
 			s.goners--
 		} else {
 			s.fire(e)
@@ -129,6 +133,11 @@ func (e *entry) throttle(on bool) {
 	} else {
 		e.peer.address.waiting--
 	}
+}
+
+// sends reports whether a target that is due has something to send.
+func (e *entry) sends(now probe.Instant) bool {
+	return !e.gone && e.Remote.IsValid() && e.missed(now) == 0
 }
 
 // missed counts the target's slots that are lost: those whose next one is due
