@@ -33,7 +33,8 @@ type End struct {
 	Iface string     // the device's name within the host
 	Addr4 netip.Addr // in a /24
 	Addr6 netip.Addr // in a /64
-	peer  *End
+	joint int
+	peer  *End // nil for a scripted peer's
 }
 
 // NewHost returns a host in a lab of its own.

@@ -39,6 +39,9 @@ func (h *Host) announce(p netip.Prefix) {
 	ends := h.ends
 	h.mu.Unlock()
 	for _, e := range ends {
+		if e.peer == nil {
+			continue
+		}
 		via := e.Addr4
 		if p.Addr().Is6() {
 			via = e.Addr6

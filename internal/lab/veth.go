@@ -35,24 +35,34 @@ func (l *Lab) Join(a, b *Host) Wire {
 
 // ends makes the two ends of the lab's next joint.
 func (l *Lab) ends(a, b *Host, kind string) (*End, *End) {
+	l.tb.Helper()
+	n := l.nextJoint()
+	ea, eb := a.newEnd(n, 1, kind), b.newEnd(n, 2, kind)
+	ea.peer, eb.peer = eb, ea
+	return ea, eb
+}
+
+// nextJoint counts the lab's joints.
+func (l *Lab) nextJoint() int {
+	l.tb.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := l.joints
-	l.joints++
-	if n > 63 {
+	if l.joints > 63 {
 		l.tb.Fatal("lab: more than 64 joints")
 	}
-	ea := &End{Host: a, Addr4: jointAddr4(n, 1), Addr6: jointAddr6(n, 1)}
-	eb := &End{Host: b, Addr4: jointAddr4(n, 2), Addr6: jointAddr6(n, 2)}
-	ea.peer, eb.peer = eb, ea
-	for _, e := range [...]*End{ea, eb} {
-		e.Host.mu.Lock()
-		e.Iface = fmt.Sprint(kind, len(e.Host.ends))
-		e.Host.ends = append(e.Host.ends, e)
-		e.Host.local = append(e.Host.local, netip.PrefixFrom(e.Addr4, 32), netip.PrefixFrom(e.Addr6, 128))
-		e.Host.mu.Unlock()
-	}
-	return ea, eb
+	l.joints++
+	return l.joints - 1
+}
+
+// newEnd names a device of the host and chooses its addresses; it makes nothing.
+func (h *Host) newEnd(joint int, number byte, kind string) *End {
+	e := &End{Host: h, joint: joint, Addr4: jointAddr4(joint, number), Addr6: jointAddr6(joint, number)}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	e.Iface = fmt.Sprint(kind, len(h.ends))
+	h.ends = append(h.ends, e)
+	h.local = append(h.local, netip.PrefixFrom(e.Addr4, 32), netip.PrefixFrom(e.Addr6, 128))
+	return e
 }
 
 func jointAddr4(joint int, host byte) netip.Addr {
@@ -62,6 +72,10 @@ func jointAddr4(joint int, host byte) netip.Addr {
 func jointAddr6(joint int, host byte) netip.Addr {
 	return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 7: byte(joint), 15: host})
 }
+
+// router4 and router6 are the addresses of the router that a link stands for.
+func (e *End) router4() netip.Addr { return jointAddr4(e.joint, 254) }
+func (e *End) router6() netip.Addr { return jointAddr6(e.joint, 254) }
 
 // up gives the end its addresses and brings its device up.
 func (e *End) up() {
