@@ -13,7 +13,7 @@ func (c *Conversation) segmentArrives(now Instant, ev *Event, out *Output) {
 	// SYN carries no data, so exactly SND.NXT remains. The reset is our
 	// kernel's: the port is reserved, not guarded.
 	if !s.Flags.Has(ACK) {
-		c.noAck(s, out)
+		c.noAck(now, ev, out)
 		return
 	}
 	if s.Ack != c.sndNxt {
@@ -22,12 +22,12 @@ func (c *Conversation) segmentArrives(now Instant, ev *Event, out *Output) {
 			out.reject(RejectBadACK, NoteBadRST)
 		case s.Flags.Has(SYN):
 			out.reject(RejectBadACK, NoteBadSYNACK)
-			c.suspect(BadSYNACK)
+			c.suspect(now, ev, BadSYNACK)
 		default:
 			// A peer that still holds an old connection on this four-tuple
 			// answers so (RFC 5961 §4.2).
 			out.reject(RejectBadACK, NoteChallengeACK)
-			c.suspect(ChallengeACK)
+			c.suspect(now, ev, ChallengeACK)
 		}
 		return
 	}
@@ -40,29 +40,31 @@ func (c *Conversation) segmentArrives(now Instant, ev *Event, out *Output) {
 		// "if neither of the SYN or RST bits is set, then drop the segment and
 		// return" (§3.10.7.3, fifth check).
 		out.reject(RejectUnexpected, NoteUnexpected)
-		c.suspect(ChallengeACK)
+		c.suspect(now, ev, ChallengeACK)
 	}
 }
 
 // noAck handles a segment that acknowledges nothing, so that anybody could
 // have sent it. A bare SYN is a simultaneous open (RFC 9293 §3.5, figure 7):
 // a real peer goes on to acknowledge our SYN, and that SYN-ACK counts.
-func (c *Conversation) noAck(s *Segment, out *Output) {
+func (c *Conversation) noAck(now Instant, ev *Event, out *Output) {
+	s := &ev.Segment
 	switch {
 	case s.Flags.Has(RST):
 		out.reject(RejectNoACK, NoteBadRST)
 	case s.Flags.Has(SYN):
 		out.reject(RejectNoACK, NoteSimultaneousOpen)
-		c.suspect(BadSYNACK)
+		c.suspect(now, ev, BadSYNACK)
 	default:
 		out.reject(RejectNoACK, NoteUnexpected)
 	}
 }
 
-// suspect remembers the first thing that was rejected before an answer: it
-// says more of a silence than "timeout" does, and decides nothing else.
-func (c *Conversation) suspect(r Reason) {
-	if c.hint == OK && !c.settled {
+// suspect remembers the first thing that was rejected before an answer and in
+// time: it says more of a silence than "timeout" does, and decides nothing
+// else.
+func (c *Conversation) suspect(now Instant, ev *Event, r Reason) {
+	if c.hint == OK && !c.settled && !c.late(now, ev.Stamp) {
 		c.hint = r
 	}
 }

@@ -1,0 +1,326 @@
+package probe_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+// The simulation plays conversations in virtual time against a small reference
+// peer over a path that loses, duplicates, reorders and delays, and compares
+// what each concluded with what the path really did.
+
+const (
+	simSeed  = 20240611
+	simCount = 1_000_000
+	// simCountRace is as many as the race detector plays in the same time.
+	simCountRace = 50_000
+)
+
+// A simWhat is one thing that happens in the simulated world.
+type simWhat uint8
+
+const (
+	toPeer   simWhat = iota // a segment of ours reaches the peer
+	toTap                   // something reaches our tap: a segment of the peer's or an ICMP error
+	seenSent                // a segment of ours passes the tap on its way out
+	refused                 // our host refuses a segment of ours
+	resend                  // the peer's retransmission timer
+)
+
+// A simEvent is something that happens at a moment.
+type simEvent struct {
+	at  probe.Instant
+	seq int // breaks ties: first in, first out
+	simWhat
+	segment probe.Segment
+	icmp    probe.ICMP
+	epoch   int // resend: the SYN-RECEIVED that it belongs to
+}
+
+// A simPeerKind is what stands at the path's other end.
+type simPeerKind uint8
+
+const (
+	listening simPeerKind = iota
+	closed
+	blackHole
+	router     // answers with an ICMP error
+	challenger // holds an old connection on this four-tuple
+	numPeerKinds
+)
+
+// A sim is one conversation's world.
+type sim struct {
+	rnd    *rand.Rand
+	events []simEvent // a small queue, sorted by time
+	n      int        // events ever queued
+	now    probe.Instant
+
+	// The path.
+	delay, jitter time.Duration
+	loss, dup     float64
+
+	// The peer, as RFC 9293 §3.10.7.2 and §3.10.7.4 have it.
+	kind       simPeerKind
+	icmp       probe.ICMP
+	peer       probe.State
+	peerISS    probe.Seq
+	epoch      int // how often it entered SYN-RECEIVED
+	resends    int
+	openedBy   probe.Seq // the SYN's ISS
+	rstArrived int       // of those that it accepted
+
+	// Our host.
+	kernelResets bool // answers SYN-ACKs to the port with a RST
+	rstRefused   int  // RSTs that it would not send
+	synStamp     probe.Instant
+	synLeft      bool
+
+	// What really happened at the tap, by its stamps, in order.
+	truth []simEvent
+	w     *watch
+	iss   probe.Seq
+	done  bool
+	atEnd int // SYN-ACKs that came after the end
+	got   [probe.Reaction + 1]int
+	rtt   time.Duration
+}
+
+const simStart probe.Instant = 1_000_000_000_000
+
+// push queues something.
+func (s *sim) push(e simEvent) {
+	e.seq = s.n
+	s.n++
+	i := len(s.events)
+	for i > 0 && (s.events[i-1].at < e.at || s.events[i-1].at == e.at && s.events[i-1].seq < e.seq) {
+		i--
+	}
+	s.events = slices.Insert(s.events, i, e) // latest first: taken from the end
+}
+
+// carry sends something over the path: lost, once or twice, each copy with a
+// delay of its own, which reorders them.
+func (s *sim) carry(e simEvent) {
+	copies := 1
+	switch p := s.rnd.Float64(); {
+	case p < s.loss:
+		return
+	case p < s.loss+s.dup:
+		copies = 2
+	}
+	for range copies {
+		c := e
+		c.at = s.now.Add(s.delay + time.Duration(s.rnd.Int64N(int64(s.jitter)+1)))
+		s.push(c)
+	}
+}
+
+// send is what our host does with a segment of ours.
+func (s *sim) send(seg probe.Segment) {
+	at := s.now.Add(time.Duration(1000 + s.rnd.IntN(20_000)))
+	if s.rnd.IntN(200) == 0 {
+		s.push(simEvent{at: at, simWhat: refused, segment: seg})
+		return
+	}
+	s.push(simEvent{at: at, simWhat: seenSent, segment: seg})
+}
+
+// peerHears is SEGMENT ARRIVES at the peer.
+func (s *sim) peerHears(seg *probe.Segment) {
+	answer := probe.Segment{TTL: 57, Window: 65160}
+	switch {
+	case s.kind == blackHole:
+	case s.kind == router:
+		s.carry(simEvent{simWhat: toTap, icmp: probe.ICMP{V6: s.icmp.V6, Type: s.icmp.Type, Code: s.icmp.Code, Seq: seg.Seq}})
+	case s.kind == challenger && !seg.Flags.Has(probe.RST):
+		answer.Flags, answer.Seq, answer.Ack = probe.ACK, s.peerISS, s.iss.Add(123456)
+		s.carry(simEvent{simWhat: toTap, segment: answer})
+	case s.kind == challenger:
+		if seg.Seq == s.iss.Add(123456) { // RFC 9293 §3.5.1, figure 9: aborts, and listens again
+			s.kind, s.peer = listening, probe.Listen
+		}
+	case s.kind == closed:
+		if !seg.Flags.Has(probe.RST) {
+			answer.Flags, answer.Ack = probe.RST|probe.ACK, seg.End()
+			s.carry(simEvent{simWhat: toTap, segment: answer})
+		}
+	case s.peer == probe.SynReceived && seg.Flags.Has(probe.RST):
+		if seg.Seq == s.openedBy.Add(1) {
+			s.peer = probe.Listen
+			s.rstArrived++
+		}
+	case s.peer == probe.SynReceived: // the SYN once more: the SYN-ACK once more
+		s.synAck()
+	case !seg.Flags.Has(probe.RST):
+		s.peer, s.openedBy = probe.SynReceived, seg.Seq
+		s.peerISS = probe.Seq(s.rnd.Uint32())
+		s.epoch++
+		s.resends = 0
+		s.synAck()
+		s.push(simEvent{at: s.now.Add(time.Second), simWhat: resend, epoch: s.epoch})
+	}
+}
+
+// synAck is the peer's answer in SYN-RECEIVED.
+func (s *sim) synAck() {
+	s.carry(simEvent{simWhat: toTap, segment: probe.Segment{Flags: probe.SYN | probe.ACK,
+		Seq: s.peerISS, Ack: s.openedBy.Add(1), TTL: 57, Window: 65160}})
+}
+
+// peerResends retransmits the SYN-ACK at 1, 3, 7, 15, 31 s, and gives up after.
+func (s *sim) peerResends(e *simEvent) {
+	if s.peer != probe.SynReceived || e.epoch != s.epoch || s.resends == 5 {
+		return
+	}
+	s.resends++
+	s.synAck()
+	s.push(simEvent{at: s.now.Add(time.Second << s.resends), simWhat: resend, epoch: e.epoch})
+}
+
+// stamp is the tap's for a moment: the two clocks run alike.
+func stamp(t probe.Instant) probe.Stamp { return probe.Stamp{Wall: int64(t) + wallAhead, Clock: 1} }
+
+// hostSees is the tap, in front of our kernel.
+func (s *sim) hostSees(e *simEvent) {
+	f := e.segment.Flags
+	if s.kernelResets && e.icmp.Type == 0 && !f.Has(probe.RST) {
+		rst := probe.Segment{Seq: e.segment.Ack, Flags: probe.RST}
+		s.push(simEvent{at: s.now.Add(time.Duration(2000 + s.rnd.IntN(10_000))), simWhat: seenSent, segment: rst})
+	}
+}
+
+// deliver hands the conversation one event.
+func (s *sim) deliver(now probe.Instant, ev probe.Event) error {
+	out, err := s.w.step(now, ev)
+	if err != nil {
+		return err
+	}
+	for _, o := range out.Observations() {
+		s.got[o.Kind]++
+		if o.Kind == probe.HandshakeRTT {
+			s.rtt = o.Duration
+		}
+	}
+	for _, seg := range out.Segments() {
+		s.send(seg)
+	}
+	return nil
+}
+
+// run plays one conversation to its end and the world around it until nothing
+// is left to happen.
+func (s *sim) run() error {
+	s.now = simStart
+	// inbox holds what the tap has shown and the loop has not read.
+	var inbox []simEvent
+	wake := probe.Instant(-1)
+	if err := s.deliver(s.now, probe.Event{Kind: probe.Open, Segment: probe.Segment{Seq: s.iss, Flags: probe.SYN, Window: 64240}}); err != nil {
+		return err
+	}
+	for range 10_000 {
+		// The loop wakes some time after something is there to do, reads all
+		// that the tap shows, in order, and lets its timers go off after.
+		if wake < 0 {
+			next := probe.Instant(-1)
+			if kind, due := s.w.c.Timer(); kind != 0 {
+				next = due
+			}
+			if len(inbox) > 0 {
+				next = s.now
+			}
+			if next >= 0 {
+				wake = max(next, s.now).Add(s.lag())
+			}
+		}
+		if wake >= 0 && (len(s.events) == 0 || s.events[len(s.events)-1].at > wake) {
+			s.now, wake = wake, -1
+			for i := range inbox {
+				if err := s.read(&inbox[i]); err != nil {
+					return err
+				}
+			}
+			inbox = inbox[:0]
+			if kind, due := s.w.c.Timer(); kind != 0 && s.now >= due {
+				if err := s.deliver(s.now, probe.Event{Kind: kind}); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		if len(s.events) == 0 {
+			return s.judge()
+		}
+		e := s.events[len(s.events)-1]
+		s.events = s.events[:len(s.events)-1]
+		s.now = e.at
+		switch e.simWhat {
+		case toPeer:
+			s.peerHears(&e.segment)
+		case resend:
+			s.peerResends(&e)
+		case toTap:
+			s.hostSees(&e)
+			inbox = append(inbox, e)
+			wake = s.sooner(wake)
+		case seenSent:
+			inbox = append(inbox, e)
+			wake = s.sooner(wake)
+			if e.segment.Flags.Has(probe.SYN) {
+				s.synStamp, s.synLeft = e.at, true
+			}
+			s.carry(simEvent{simWhat: toPeer, segment: e.segment})
+		case refused:
+			if e.segment.Flags.Has(probe.RST) {
+				s.rstRefused++
+			}
+			inbox = append(inbox, e)
+			wake = s.sooner(wake)
+		}
+	}
+	return fmt.Errorf("the world never comes to rest")
+}
+
+// lag is how long our loop takes to wake up: mostly at once, now and then very
+// late.
+func (s *sim) lag() time.Duration {
+	if s.rnd.IntN(50) == 0 {
+		return time.Duration(s.rnd.Int64N(int64(400 * time.Millisecond)))
+	}
+	return time.Duration(s.rnd.Int64N(int64(100 * time.Microsecond)))
+}
+
+// sooner moves a wake-up for a timer forward to a frame's.
+func (s *sim) sooner(wake probe.Instant) probe.Instant {
+	if at := s.now.Add(s.lag()); wake < 0 || at < wake {
+		return at
+	}
+	return wake
+}
+
+// read delivers what the tap showed at some moment before now.
+func (s *sim) read(e *simEvent) error {
+	ev := probe.Event{Stamp: stamp(e.at), Segment: e.segment}
+	switch {
+	case e.simWhat == refused:
+		ev = probe.Event{Kind: probe.SendFailed}
+	case e.simWhat == seenSent:
+		ev.Kind = probe.SegmentSent
+	case e.icmp.Type != 0:
+		ev.Kind, ev.ICMP = probe.ICMPArrives, e.icmp
+	default:
+		ev.Kind = probe.SegmentArrives
+	}
+	if e.simWhat == toTap {
+		if s.w.c.Done() {
+			s.atEnd++
+		} else {
+			s.truth = append(s.truth, *e)
+		}
+	}
+	return s.deliver(s.now, ev)
+}
