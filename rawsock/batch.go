@@ -24,6 +24,7 @@ type message struct {
 // A batch gathers packets of one family in the form that the kernel reads.
 type batch struct {
 	fd       int // -1: the host doesn't have the family
+	device   int // interface index that the socket is bound to
 	n        int
 	index    [batchLen]int // of the packet in the caller's slice
 	messages [batchLen]message
@@ -109,6 +110,19 @@ func (b *batch) flush(failed func(i int, err error)) {
 		}
 	}
 	b.n = 0
+}
+
+// bind binds the socket to an interface, or to none by 0. IPv6 needs it: where
+// a packet names its source, the interface that IPV6_PKTINFO names is a mere
+// preference among routes of one metric (net/ipv6/route.c,
+// ip6_route_output_flags_noref), whereas IPv4's is binding.
+func (b *batch) bind(ifindex int) error {
+	err := unix.SetsockoptInt(b.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, ifindex)
+	if err != nil {
+		return optionError("SO_BINDTOIFINDEX", err)
+	}
+	b.device = ifindex
+	return nil
 }
 
 func (b *batch) close() error {

@@ -29,13 +29,8 @@ func GuardPorts(first, last uint16) (*Ports, error) {
 // guard sets a socket's checks. It comes before bind and listen, so that no
 // segment finds it without them.
 func guard(fd, family int, key []byte) error {
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MINTTL, 255); err != nil {
-		return optionError("IP_MINTTL", err)
-	}
-	if family == unix.AF_INET6 {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, 255); err != nil {
-			return optionError("IPV6_MINHOPCOUNT", err)
-		}
+	if err := requireTTL(fd, family); err != nil {
+		return err
 	}
 	signed := requireMD5(fd, family, key)
 	filtered := attachFilter(fd, dropAll())
@@ -44,6 +39,17 @@ func guard(fd, family int, key []byte) error {
 			errors.Join(signed, filtered))
 	}
 	return nil
+}
+
+// requireTTL makes the socket require that segments have crossed no router.
+func requireTTL(fd, family int) error {
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MINTTL, 255); err != nil {
+		return optionError("IP_MINTTL", err)
+	}
+	if family != unix.AF_INET6 {
+		return nil
+	}
+	return optionError("IPV6_MINHOPCOUNT", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, 255))
 }
 
 // requireMD5 makes the socket require a signature by key from every peer. On

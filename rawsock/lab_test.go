@@ -2,7 +2,6 @@ package rawsock
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -93,24 +92,28 @@ func newVeth(t testing.TB) (here, there *namespace) {
 			ip addr add 2001:db8::%[1]d/64 dev veth nodad
 			ip link set veth up`, i+1)
 	}
-	// Until the link's event has been worked off, up to 1 s later, packets go
-	// nowhere (net/core/link_watch.c).
-	for _, ns := range []*namespace{here, there} {
-		ns.must(t, func() error {
-			for range 300 {
-				link, err := net.InterfaceByName("veth")
-				if err != nil {
-					return err
-				}
-				if link.Flags&net.FlagRunning != 0 {
-					return nil
-				}
-				time.Sleep(10 * time.Millisecond)
-			}
-			return errors.New("the link does not come up")
-		})
-	}
+	here.running(t, "veth")
+	there.running(t, "veth")
 	return here, there
+}
+
+// running waits until the link's event has been worked off, up to 1 s after it
+// came up; until then packets go nowhere (net/core/link_watch.c).
+func (ns *namespace) running(t testing.TB, device string) {
+	t.Helper()
+	ns.must(t, func() error {
+		for range 300 {
+			link, err := net.InterfaceByName(device)
+			if err != nil {
+				return err
+			}
+			if link.Flags&net.FlagRunning != 0 {
+				return nil
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		return fmt.Errorf("%s does not come up", device)
+	})
 }
 
 func loopbackUp() error {

@@ -13,7 +13,7 @@ import (
 type Packet struct {
 	Segment  []byte     // TCP header with its full checksum, options and payload
 	Src, Dst netip.Addr // of one family, never 4-in-6; Src is an address of this host
-	Ifindex  int        // the interface to leave by; 0: routing decides. A link-local Dst needs it
+	Ifindex  int        // the interface to leave by; 0: routing decides. A link-local Dst needs it.
 	TTL      uint8      // IPv4 time to live or IPv6 hop limit; 0: the system's default
 	TOS      uint8      // IPv4 type of service or IPv6 traffic class
 }
@@ -26,7 +26,8 @@ type Sender struct {
 }
 
 // sndbuf is asked of SO_SNDBUF in octets; the kernel cuts it to
-// net.core.wmem_max, which is 208 KiB by default or some 500 small segments.
+// net.core.wmem_max: 208 KiB by default, or some 500 small segments, and 4 MiB
+// on newer kernels.
 const sndbuf = 4 << 20
 
 // NewSender opens the sockets. A host without IPv6 gives a Sender that refuses
@@ -86,14 +87,18 @@ func deafen(fd, family int) error {
 // Send sends the packets with as few system calls as it can, those of one
 // family in order. A packet that the kernel refuses is reported with its index
 // and the kernel's error, and the rest still go: EPERM a firewall rule, EINVAL
-// a source that isn't this host's or a TTL out of range, ENETUNREACH no route,
-// EAGAIN a full socket buffer, EAFNOSUPPORT no IPv6. ErrNotUnicast and
+// a source that isn't this host's, ENETUNREACH that (IPv4, Linux 6.18) or no
+// route, EACCES a broadcast address, ENODEV no such interface, ENOBUFS a full
+// socket buffer (net/ipv4/ip_output.c, __ip_append_data: at twice SO_SNDBUF),
+// EAFNOSUPPORT no IPv6. ErrNotUnicast and
 // ErrSource are refusals of our own, before any system call. Nothing is
-// allocated for a packet that goes.
+// allocated for a packet that goes. IPv6 packets of one interface should stand
+// together: each change costs a system call or two.
 //
-// A packet that a queueing discipline drops counts as sent (net/ipv4/raw.c,
-// raw_send_hdrinc and ip_push_pending_frames hide ENOBUFS without IP_RECVERR):
-// that it left is known only when the tap has seen it.
+// A packet that a queueing discipline drops counts as sent (net/ipv4/ip_output.c,
+// ip_send_skb: its ENOBUFS is hidden without IP_RECVERR), and so does one that
+// waits in vain for its neighbour's address: that it left is known only when
+// the tap has seen it.
 func (s *Sender) Send(packets []Packet, failed func(i int, err error)) {
 	for i := range packets {
 		p := &packets[i]
@@ -108,6 +113,13 @@ func (s *Sender) Send(packets []Packet, failed func(i int, err error)) {
 		if b.fd < 0 {
 			failed(i, os.NewSyscallError("socket", unix.EAFNOSUPPORT))
 			continue
+		}
+		if p.Dst.Is6() && p.Ifindex != b.device {
+			b.flush(failed)
+			if err := b.bind(p.Ifindex); err != nil {
+				failed(i, err)
+				continue
+			}
 		}
 		b.add(i, p)
 		if b.n == batchLen {

@@ -1,0 +1,311 @@
+package rawsock
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestSenderSetsTTLAndTOS(t *testing.T) {
+	here, _ := newVeth(t)
+	tap := newTap(t, here, TapConfig{FirstPort: 61000, LastPort: 61000})
+	sender := newSender(t, here)
+	for _, pair := range pairs {
+		var packets []Packet
+		for i, c := range []struct{ ttl, tos uint8 }{{0, 0}, {3, 0}, {0, 0xb8}, {255, 0x02}} {
+			p := seg{from: addrPort(pair[0], 61000), to: addrPort(pair[1], 443), flags: rst, seq: uint32(i)}.packet()
+			p.TTL, p.TOS = c.ttl, c.tos
+			packets = append(packets, p)
+		}
+		sender.Send(packets, noFailure(t))
+		frames := collect(t, tap, 3*time.Second, atLeast(len(packets)))
+		if len(frames) != len(packets) {
+			t.Fatalf("saw\n%s", summary(frames))
+		}
+		for i, f := range frames {
+			p := packets[i]
+			want := p.TTL
+			if want == 0 {
+				want = 64
+			}
+			if f.seg.seq != uint32(i) || f.ttl != want || f.tos != p.TOS || f.seg.from.Addr() != p.Src || f.seg.to.Addr() != p.Dst {
+				t.Errorf("packet %d: sent %+v, saw TTL %d, TOS %#x, %+v", i, p, f.ttl, f.tos, f.seg)
+			}
+		}
+	}
+}
+
+// failures are what Send reported, by index.
+type failures map[int]error
+
+func (f failures) note(i int, err error) { f[i] = err }
+
+// errNotOurs stands for the kernel's refusal of a source: EINVAL, for IPv4
+// ENETUNREACH from some kernel on.
+var errNotOurs = errors.New("a source that is not this host's")
+
+// A refused packet is reported under its index and the rest still go, in both
+// families, across batches.
+func TestSenderReportsEachRefusal(t *testing.T) {
+	here, _ := newVeth(t)
+	tap := newTap(t, here, TapConfig{FirstPort: 61000, LastPort: 61000})
+	sender := newSender(t, here)
+	here.run(t, `
+		nft add table inet t
+		nft add chain inet t out { type filter hook output priority 0 ; }
+		nft add rule inet t out tcp dport 7 drop`)
+
+	type refusal struct {
+		src, dst string
+		port     uint16
+		ifindex  int
+		want     error
+	}
+	bad := []refusal{
+		{"198.18.0.9", "198.18.0.2", 443, 0, errNotOurs},
+		{"198.19.0.1", "198.18.0.2", 443, 0, errNotOurs},
+		{"2001:db8::9", "2001:db8::2", 443, 0, errNotOurs},
+		{"198.18.0.1", "198.19.0.1", 443, 0, unix.ENETUNREACH}, // no route
+		{"2001:db8::1", "2001:db8:1::1", 443, 0, unix.ENETUNREACH},
+		{"198.18.0.1", "198.18.0.2", 7, 0, unix.EPERM}, // the firewall
+		{"2001:db8::1", "2001:db8::2", 7, 0, unix.EPERM},
+		{"198.18.0.1", "198.18.0.255", 443, 0, unix.EACCES}, // the network's broadcast
+		{"198.18.0.1", "198.18.0.2", 443, 999, unix.ENODEV},
+		{"198.18.0.1", "255.255.255.255", 443, 0, ErrNotUnicast},
+		{"198.18.0.1", "224.0.0.1", 443, 0, ErrNotUnicast},
+		{"198.18.0.1", "0.0.0.0", 443, 0, ErrNotUnicast},
+		{"2001:db8::1", "ff02::1", 443, 2, ErrNotUnicast},
+		{"2001:db8::1", "::", 443, 0, ErrNotUnicast},
+		{"2001:db8::1", "::ffff:198.18.0.2", 443, 0, ErrNotUnicast},
+		{"0.0.0.0", "198.18.0.2", 443, 0, ErrSource},
+		{"::", "2001:db8::2", 443, 0, ErrSource},
+		{"224.0.0.1", "198.18.0.2", 443, 0, ErrSource},
+		{"255.255.255.255", "198.18.0.2", 443, 0, ErrSource},
+		{"ff02::1", "2001:db8::2", 443, 0, ErrSource},
+		{"2001:db8::1", "198.18.0.2", 443, 0, ErrSource},
+		{"198.18.0.1", "2001:db8::2", 443, 0, ErrSource},
+		{"::ffff:198.18.0.1", "2001:db8::2", 443, 0, ErrSource},
+	}
+	var packets []Packet
+	var want []error
+	good := 0
+	for i := range 3 * batchLen {
+		if i%4 == 3 {
+			b := bad[i/4%len(bad)]
+			p := Packet{Src: netip.MustParseAddr(b.src), Dst: netip.MustParseAddr(b.dst), Ifindex: b.ifindex}
+			p.Segment = seg{from: addrPort(pairs[0][0], 61000), to: addrPort(pairs[0][1], b.port), flags: rst}.tcp()
+			packets, want = append(packets, p), append(want, b.want)
+			continue
+		}
+		pair := pairs[i%2]
+		s := seg{from: addrPort(pair[0], 61000), to: addrPort(pair[1], 443), flags: rst, seq: uint32(i)}
+		packets, want = append(packets, s.packet()), append(want, nil)
+		good++
+	}
+	packets = append(packets, Packet{}) // no addresses at all
+	want = append(want, ErrNotUnicast)
+
+	got := failures{}
+	sender.Send(packets, got.note)
+	for i, w := range want {
+		if w == errNotOurs && (errors.Is(got[i], unix.EINVAL) || errors.Is(got[i], unix.ENETUNREACH)) {
+			continue
+		}
+		if !errors.Is(got[i], w) || (w == nil) != (got[i] == nil) {
+			t.Errorf("packet %d, %s > %s: error %v, want %v", i, packets[i].Src, packets[i].Dst, got[i], w)
+		}
+	}
+	frames := collect(t, tap, 3*time.Second, atLeast(good))
+	if len(frames) != good {
+		t.Errorf("%d packets left, want %d", len(frames), good)
+	}
+	for _, f := range frames {
+		if want[f.seg.seq] != nil {
+			t.Errorf("left although refused: %v", f.seg)
+		}
+	}
+}
+
+// A full socket buffer is ENOBUFS for what doesn't fit, and nothing blocks.
+func TestSenderFullBuffer(t *testing.T) {
+	here, _ := newVeth(t)
+	sender := newSender(t, here)
+	if err := unix.SetsockoptInt(sender.v4.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 64<<10); err != nil {
+		t.Fatal(err)
+	}
+	// Neighbours that aren't there: their packets wait for ARP to give up.
+	var packets []Packet
+	for i := range 500 {
+		packets = append(packets, seg{from: addrPort(pairs[0][0], 61000), to: addrPort(fmt.Sprintf("198.18.0.%d", 100+i%8), 443), flags: syn, seq: uint32(i)}.packet())
+	}
+	got := failures{}
+	sender.Send(packets, got.note)
+	first := len(packets)
+	for i, err := range got {
+		if !errors.Is(err, unix.ENOBUFS) {
+			t.Fatalf("packet %d: %v", i, err)
+		}
+		first = min(first, i)
+	}
+	t.Logf("%d of %d fit", len(packets)-len(got), len(packets))
+	if len(got) == 0 || len(got) != len(packets)-first {
+		t.Errorf("%d refused, the first of them %d", len(got), first)
+	}
+}
+
+// The packet's interface counts, not the route.
+func TestSenderInterface(t *testing.T) {
+	here, _ := newVeth(t)
+	here.run(t, `
+		ip link add other type veth peer name end
+		ip link set end up
+		ip addr add 2001:db8:2::1/64 dev other nodad
+		ip addr add 198.18.2.1/24 dev other
+		ip link set other up`)
+	here.running(t, "other")
+	tap := newTap(t, here, TapConfig{FirstPort: 61000, LastPort: 61000})
+	sender := newSender(t, here)
+	var other *net.Interface
+	here.must(t, func() (err error) {
+		other, err = net.InterfaceByName("other")
+		return err
+	})
+	here.run(t, `
+		ip neigh add 198.18.0.2 lladdr 02:00:00:00:00:01 dev other
+		ip route add 198.18.0.0/24 dev other metric 1000
+		ip neigh add 2001:db8::2 lladdr 02:00:00:00:00:01 dev other
+		ip route add 2001:db8::/64 dev other metric 2000`)
+	for _, pair := range pairs {
+		p := seg{from: addrPort(pair[0], 61000), to: addrPort(pair[1], 443), flags: rst}.packet()
+		for _, ifindex := range []int{0, other.Index} {
+			p.Ifindex, p.TOS = ifindex, p.TOS+4
+			sender.Send([]Packet{p}, noFailure(t))
+			leaves := func(f kept) bool { return f.Outgoing && f.tos == p.TOS }
+			f := collect(t, tap, 3*time.Second, func(f []kept) bool { return slices.ContainsFunc(f, leaves) })
+			i := slices.IndexFunc(f, leaves)
+			if i < 0 || (f[i].Ifindex == other.Index) != (ifindex != 0) {
+				t.Errorf("sent by %d, saw\n%s", ifindex, summary(f))
+			}
+		}
+	}
+}
+
+// IPv6 link-local destinations need the interface and nothing else.
+func TestSenderLinkLocal(t *testing.T) {
+	here, there := newVeth(t)
+	here.run(t, "ip addr add fe80::1/64 dev veth nodad")
+	there.run(t, "ip addr add fe80::2/64 dev veth nodad")
+	tap := newTap(t, there, TapConfig{FirstPort: 61000, LastPort: 61000})
+	sender := newSender(t, here)
+	p := seg{from: addrPort("fe80::1", 61000), to: addrPort("fe80::2", 443), flags: rst}.packet()
+	got := failures{}
+	sender.Send([]Packet{p}, got.note)
+	if !errors.Is(got[0], unix.EINVAL) {
+		t.Errorf("without an interface: %v", got[0])
+	}
+	here.must(t, func() error {
+		veth, err := net.InterfaceByName("veth")
+		p.Ifindex = veth.Index
+		return err
+	})
+	sender.Send([]Packet{p}, noFailure(t))
+	if f := collect(t, tap, 3*time.Second, atLeast(1)); len(f) != 1 {
+		t.Error("nothing arrived")
+	}
+}
+
+// The sockets take no part in the host's traffic: connected to where nothing
+// comes from, the kernel doesn't even clone a segment for their filter to drop
+// (which /proc/net/raw counts as drops).
+func TestSenderReceivesNothing(t *testing.T) {
+	here, there := newVeth(t)
+	listen(t, there, 443)
+	tap := newTap(t, here, TapConfig{FirstPort: 61000, LastPort: 61000})
+	sender := newSender(t, here)
+	for _, pair := range pairs {
+		s := seg{from: addrPort(pair[0], 61000), to: addrPort(pair[1], 443), flags: syn}
+		sender.Send([]Packet{s.packet()}, noFailure(t))
+		if f := collect(t, tap, 3*time.Second, atLeast(3)); len(f) != 3 {
+			t.Fatalf("saw\n%s", summary(f))
+		}
+	}
+	for _, fd := range []int{sender.v4.fd, sender.v6.fd} {
+		if _, err := unix.Read(fd, make([]byte, 100)); !errors.Is(err, unix.EAGAIN) {
+			t.Errorf("read: %v", err)
+		}
+	}
+	here.must(t, func() error {
+		sockets := 0
+		for _, file := range []string{"raw", "raw6"} {
+			table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", unix.Gettid(), file))
+			if err != nil {
+				return err
+			}
+			for _, line := range strings.Split(strings.TrimSpace(string(table)), "\n")[1:] {
+				sockets++
+				if fields := strings.Fields(line); fields[len(fields)-1] != "0" {
+					return fmt.Errorf("%s: segments were cloned: %s", file, line)
+				}
+			}
+		}
+		if sockets != 2 {
+			return fmt.Errorf("%d raw sockets", sockets)
+		}
+		return nil
+	})
+}
+
+func TestSenderAllocatesNothing(t *testing.T) {
+	ns := newNamespace(t)
+	sender := newSender(t, ns)
+	packets := make([]Packet, 3*batchLen)
+	for i := range packets {
+		addr := []string{"127.0.0.1", "::1"}[i%2]
+		packets[i] = seg{from: addrPort(addr, 61000), to: addrPort(addr, 9), flags: rst}.packet()
+		packets[i].TTL, packets[i].TOS = 64, 4
+	}
+	failed := noFailure(t)
+	if n := testing.AllocsPerRun(100, func() { sender.Send(packets, failed) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// Without IPv6 the IPv6 packets are refused, and IPv4 goes on.
+func TestSenderWithoutIPv6(t *testing.T) {
+	ns := newNamespace(t)
+	sender := newSender(t, ns)
+	if err := sender.v6.close(); err != nil { // as openRaw leaves it on EAFNOSUPPORT
+		t.Fatal(err)
+	}
+	got := failures{}
+	sender.Send([]Packet{
+		seg{from: addrPort("::1", 61000), to: addrPort("::1", 9), flags: rst}.packet(),
+		seg{from: addrPort("127.0.0.1", 61000), to: addrPort("127.0.0.1", 9), flags: rst}.packet(),
+	}, got.note)
+	if len(got) != 1 || !errors.Is(got[0], unix.EAFNOSUPPORT) {
+		t.Errorf("failures %v", got)
+	}
+}
+
+func BenchmarkSend(b *testing.B) {
+	here, _ := newVeth(b)
+	sender := newSender(b, here)
+	packets := make([]Packet, batchLen)
+	for i := range packets {
+		packets[i] = seg{from: addrPort(pairs[0][0], 61000), to: addrPort(pairs[0][1], 443), flags: rst}.packet()
+	}
+	refused := 0
+	for b.Loop() {
+		sender.Send(packets, func(int, error) { refused++ })
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(packets)), "ns/packet")
+	b.ReportMetric(float64(refused), "refused")
+}
