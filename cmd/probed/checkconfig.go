@@ -58,16 +58,23 @@ func describe(w io.Writer, c *config.Config) {
 	}
 	for _, conf := range c.Jobs {
 		if j := jobs[conf.Name]; j != nil {
-			fmt.Fprintf(w, "  job %s: %d targets (%d by name), module %s, every %v, timeout %v: %.4g probes/s\n",
-				conf.Name, j.targets, j.names, conf.Module, conf.Interval, conf.Timeout, j.probes)
+			fmt.Fprintf(w, "  job %s: %s (%d by name), module %s, every %v, timeout %v: %.4g probes/s\n",
+				conf.Name, targetCount(j.targets), j.names, conf.Module, conf.Interval, conf.Timeout, j.probes)
 		}
 	}
 	l := c.Global.Limits
-	fmt.Fprintf(w, "  together: %d targets, %.4g probes/s, %.4g of at most %d packets/s", all.targets, all.probes, all.packets, l.PacketsPerSecond)
+	fmt.Fprintf(w, "  together: %s, %.4g probes/s, %.4g of at most %d packets/s", targetCount(all.targets), all.probes, all.packets, l.PacketsPerSecond)
 	if busiest.IsValid() {
 		fmt.Fprintf(w, "; busiest address %s: %.4g of at most %d", busiest, byAddress[busiest], l.PacketsPerSecondPerAddress)
 	}
 	fmt.Fprintf(w, "\n  source ports: %d-%d for half_open, %d-%d guarded\n",
 		c.Global.SourcePorts.Reserved().First, c.Global.SourcePorts.Reserved().Last,
 		c.Global.SourcePorts.Guarded().First, c.Global.SourcePorts.Guarded().Last)
+}
+
+func targetCount(n int) string {
+	if n == 1 {
+		return "1 target"
+	}
+	return fmt.Sprintf("%d targets", n)
 }

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,6 +34,7 @@ const drainTime = time.Second
 type daemon struct {
 	configFile  string
 	configNamed bool // on the command line
+	fromFile    bool // the file has been read
 	metricsPath string
 	web         *web.FlagConfig
 	log         *slog.Logger
@@ -51,6 +54,12 @@ type daemon struct {
 func (d *daemon) run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	hup := make(chan os.Signal, 1) // from here on, so that an early one does not kill
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	if err := checkMetricsPath(d.metricsPath); err != nil {
+		return err
+	}
 	if file := *d.web.WebConfigFile; file != "" {
 		if err := web.Validate(file); err != nil {
 			return fmt.Errorf("--web.config.file=%s: %w", file, err)
@@ -74,7 +83,7 @@ func (d *daemon) run() error {
 	if err := d.apply(c); err != nil {
 		return err
 	}
-	return d.serve(ctx, listeners)
+	return d.serve(ctx, hup, listeners)
 }
 
 // openNetwork opens the sockets that probing needs.
@@ -93,7 +102,8 @@ func openNetwork(c *config.Config) (*host.Network, error) {
 // have.
 func checkHost(c *config.Config) error {
 	var errs []error
-	for name, m := range c.Modules {
+	for _, name := range slices.Sorted(maps.Keys(c.Modules)) {
+		m := c.Modules[name]
 		if err := host.Check(m.Interface, m.SourceAddress); err != nil {
 			errs = append(errs, fmt.Errorf("modules.%s: %w", name, err))
 		}
@@ -127,7 +137,7 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 
 // serve runs the parts until ctx ends or one of them fails. Probing ends first,
 // so that the last figures can still be scraped.
-func (d *daemon) serve(ctx context.Context, listeners []net.Listener) error {
+func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []net.Listener) error {
 	server, err := d.server()
 	if err != nil {
 		return err
@@ -144,7 +154,7 @@ func (d *daemon) serve(ctx context.Context, listeners []net.Listener) error {
 		return nil
 	})
 	group.Go(func() error {
-		d.reloadOnHangup(ctx)
+		d.reloadOnHangup(ctx, hup)
 		return nil
 	})
 	group.Go(func() error {
@@ -158,7 +168,7 @@ func (d *daemon) serve(ctx context.Context, listeners []net.Listener) error {
 		return shutdown(server)
 	})
 	d.ready.Store(true)
-	d.log.Info("probing", "targets", len(d.config.Targets()), "version", version.Version)
+	d.log.Info("probing", "targets", len(d.running().Targets()), "version", version.Version)
 	return group.Wait()
 }
 
@@ -187,13 +197,16 @@ func limits(c *config.Config) engine.Limits {
 }
 
 // load reads the configuration file, or the embedded default if none was named
-// and there is none in the default place.
+// and there is none in the default place. A file that has been in force and is
+// gone is an error: nobody means to trade it for the default.
 func (d *daemon) load() (*config.Config, error) {
-	if _, err := os.Stat(d.configFile); !d.configNamed && errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(d.configFile); !d.configNamed && !d.fromFile && errors.Is(err, fs.ErrNotExist) {
 		d.log.Info("no configuration file: probing our own web listener over loopback", "looked_for", d.configFile)
 		return config.Default(d.webPort)
 	}
-	return config.Load(d.configFile)
+	c, err := config.Load(d.configFile)
+	d.fromFile = d.fromFile || err == nil
+	return c, err
 }
 
 // apply puts a configuration in force and says so in the metrics.
@@ -232,10 +245,7 @@ func (d *daemon) reload() error {
 }
 
 // reloadOnHangup reloads at every SIGHUP until ctx ends.
-func (d *daemon) reloadOnHangup(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+func (d *daemon) reloadOnHangup(ctx context.Context, hup <-chan os.Signal) {
 	for {
 		select {
 		case <-ctx.Done():

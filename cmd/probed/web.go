@@ -7,6 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
+	gopath "path"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -130,6 +134,21 @@ func (d *daemon) routes() (http.Handler, error) {
 		mux.Handle("GET /{$}", landing)
 	}
 	return mux, nil
+}
+
+// checkMetricsPath refuses a path that another page has, or that http.ServeMux
+// would take for a pattern.
+func checkMetricsPath(path string) error {
+	taken := slices.Contains([]string{"/config", "/-/healthy", "/-/ready", "/-/reload"}, path) ||
+		strings.HasPrefix(path, "/debug/pprof")
+	u, err := url.Parse(path)
+	switch {
+	case taken:
+		return fmt.Errorf("--web.telemetry-path=%s: another page has this path: choose a free one, such as /metrics", path)
+	case err != nil || u.Path != path || !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "{} \t\r\n") || gopath.Clean(path) != path:
+		return fmt.Errorf("--web.telemetry-path=%s: not a plain absolute path: write one such as /metrics", path)
+	}
+	return nil
 }
 
 // processMetrics are the Go runtime's and the process's.

@@ -102,8 +102,12 @@ func (r *Roster) due(now time.Time, next *time.Duration) map[*name]struct{} {
 	defer r.mu.Unlock()
 	names := make(map[*name]struct{})
 	for _, n := range r.names {
+		if soon := now.Add(r.every); n.due.After(soon) {
+			n.due = soon // a reload has shortened the interval
+		}
 		switch wait := n.due.Sub(now); {
-		case n.busy:
+		case n.busy && wait <= 0: // for longer than the interval: look again later
+			*next = min(*next, r.every)
 		case wait <= 0:
 			n.busy, n.due = true, now.Add(r.every)
 			names[n] = struct{}{}

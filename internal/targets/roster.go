@@ -96,14 +96,19 @@ func (r *Roster) Apply(c *config.Config) error {
 	return nil
 }
 
-// wanted returns the addresses to probe by the label that tells them apart:
-// none before the first answer about a name.
+// wanted returns the addresses to probe by the label that tells them apart.
+// Before the first answer about a name there are none but those that a reload
+// has found.
 func (t *target) wanted(before instances) map[string]netip.Addr {
 	switch {
 	case t.name == nil:
 		return map[string]netip.Addr{"": t.conf.IP}
 	case !t.name.asked:
-		return nil
+		known := make(map[string]netip.Addr, len(before))
+		for ip, in := range before {
+			known[ip] = in.engine.Remote.Addr()
+		}
+		return known
 	case len(t.name.addrs) == 0:
 		return map[string]netip.Addr{"": {}}
 	case t.conf.Module.Resolve == config.ResolveAll:
