@@ -162,8 +162,7 @@ func (s *Shard) stray(p *wire.Packet) {
 
 // reject books a segment that was not believed.
 func (s *Shard) reject(e *entry, r probe.RejectReason) {
-	s.rejected = probe.Observation{Kind: probe.Rejected, Reject: r}
-	e.Sink.Observe(&s.rejected)
+	s.tell(e, probe.Observation{Kind: probe.Rejected, Reject: r})
 }
 
 // expire delivers the timers that have gone off. They are held to the moment up
@@ -209,6 +208,12 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	} else {
 		s.table.arm(i)
 	}
+}
+
+// tell hands over an observation that no conversation made.
+func (s *Shard) tell(e *entry, o probe.Observation) {
+	s.told = o
+	e.Sink.Observe(&s.told)
 }
 
 // count keeps account of a conversation that has opened or is open no more.

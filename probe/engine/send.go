@@ -92,7 +92,7 @@ func (s *Shard) fire(e *entry) {
 		return
 	}
 	if !e.Remote.IsValid() {
-		e.Sink.Observe(&probe.Observation{Kind: probe.Verdict, Reason: probe.NotResolved})
+		s.tell(e, probe.Observation{Kind: probe.Verdict, Reason: probe.NotResolved})
 		s.reschedule(e, e.slot.Add(e.Interval))
 		return
 	}
@@ -105,7 +105,7 @@ func (s *Shard) fire(e *entry) {
 		return
 	}
 	if r := s.route(e); r.err != nil {
-		e.Sink.Observe(&probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardSendError})
+		s.tell(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardSendError})
 	} else if port, ok := s.port(e); !ok {
 		s.cfg.Observer.Skipped(SkipNoPort)
 	} else {

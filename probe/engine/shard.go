@@ -88,7 +88,7 @@ type Shard struct {
 	launched []launch // the SYNs in the batch
 	failed   func(int, error)
 	output   probe.Output // of the last step: on a function's stack it would escape to the heap
-	rejected probe.Observation
+	told     probe.Observation
 	swept    probe.Instant
 
 	mu    sync.Mutex

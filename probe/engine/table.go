@@ -83,9 +83,11 @@ func (t *table) release(i int32) {
 
 // newTranscript returns an empty transcript.
 func (t *table) newTranscript(tuple probe.FourTuple, k probe.Kind) *probe.Transcript {
-	tr := new(probe.Transcript)
+	var tr *probe.Transcript
 	if n := len(t.spare); n > 0 {
 		tr, t.spare = t.spare[n-1], t.spare[:n-1]
+	} else {
+		tr = new(probe.Transcript)
 	}
 	tr.Reset(tuple, k)
 	return tr

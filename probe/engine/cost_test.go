@@ -1,0 +1,66 @@
+package engine
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+// A nobody listens and keeps nothing.
+type nobody struct{}
+
+func (nobody) Observe(*probe.Observation)  {}
+func (nobody) Record(*probe.Transcript)    {}
+func (nobody) ScheduleDelay(time.Duration) {}
+func (nobody) Skipped(SkipReason)          {}
+
+// steady is a world with n targets at 1 s that has run long enough to have all
+// the memory that it needs.
+func steady(tb testing.TB, n int) *world {
+	w := newWorld(tb, func(c *Config) { c.Observer = nobody{}; c.Limits = Limits{Global: 1 << 20, PerAddress: 200} })
+	w.peer = listening(10 * time.Millisecond)
+	w.add(w.targets(n, func(t *Target) { t.Sink, t.Recorder = nobody{}, nobody{} })...)
+	w.turns(5 * time.Second)
+	return w
+}
+
+func (w *world) turns(d time.Duration) {
+	for end := w.now.Add(d); w.now < end; {
+		w.Wait(w.shard.turn(true))
+	}
+}
+
+// Probing allocates nothing, transcripts included. What is left is the growth
+// of maps and rings, which ends.
+func TestNoAllocation(t *testing.T) {
+	for name, peer := range map[string]peerFunc{"answered": listening(10 * time.Millisecond), "refused": closed(10 * time.Millisecond), "silence": silent} {
+		t.Run(name, func(t *testing.T) {
+			w := steady(t, 2000)
+			w.peer = peer
+			w.turns(30 * time.Second)
+			before := w.queued
+			allocs := testing.AllocsPerRun(1, func() { w.turns(5 * time.Second) })
+			if probes := (w.queued - before) / 2; allocs > float64(probes)/1000 {
+				t.Errorf("%v allocations for %d probes", allocs, probes)
+			}
+		})
+	}
+}
+
+// BenchmarkProbe is the processor time of one answered probe, the simulated
+// network's share included: SYN, SYN-ACK and the kernel's RST.
+func BenchmarkProbe(b *testing.B) {
+	for _, n := range []int{100, 10000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			w := steady(b, n)
+			b.ReportAllocs()
+			b.ResetTimer()
+			first := w.queued
+			for w.queued-first < b.N {
+				w.Wait(w.shard.turn(true))
+			}
+		})
+	}
+}
