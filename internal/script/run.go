@@ -114,8 +114,11 @@ func (s *Script) Run(at Start) (probe.Transcript, error) {
 			return t, fmt.Errorf("%s:%d: %w", s.File, line, err)
 		}
 	}
-	if !c.Done() {
-		kind, when := c.Timer()
+	switch kind, when := c.Timer(); {
+	case c.Done():
+	case kind == 0:
+		return t, fmt.Errorf("%s:%d: the script opens nothing", s.File, s.lastLine())
+	default:
 		return t, fmt.Errorf("%s:%d: the script ends before the conversation: %v is due %v later",
 			s.File, s.lastLine(), kind, when.Sub(clock.now))
 	}
