@@ -13,9 +13,10 @@ import (
 // of its kind.
 const builtin = "half_open"
 
-// defaultBuckets span a LAN's round trip to that of a SYN that met a full queue
-// and a slow path, in seconds.
-var defaultBuckets = []float64{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5}
+// defaultBuckets span what a handshake can take, from a local peer's 10 µs to a
+// satellite path with queues. They are package metrics' own.
+var defaultBuckets = []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6,
+	1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5}
 
 // initial returns the configuration of a file that says nothing.
 func initial() *Config {
