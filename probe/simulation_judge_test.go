@@ -121,6 +121,9 @@ func newSim(rnd *rand.Rand, s *sim) {
 	s.icmp = icmpErrors[rnd.IntN(len(icmpErrors))]
 	s.peer, s.peerISS = probe.Listen, probe.Seq(rnd.Uint32())
 	s.iss = probe.Seq(rnd.Uint32())
+	if rnd.IntN(8) == 0 { // where the sequence space wraps
+		s.iss = -probe.Seq(rnd.Uint32N(3))
+	}
 	s.delay = time.Duration(rnd.Int64N(int64(100 * time.Millisecond)))
 	s.jitter = time.Duration(rnd.Int64N(int64(20 * time.Millisecond)))
 	if rnd.IntN(10) == 0 { // around the timeout

@@ -84,7 +84,6 @@ type sim struct {
 	truth []simEvent
 	w     *watch
 	iss   probe.Seq
-	done  bool
 	atEnd int // SYN-ACKs that came after the end
 	got   [probe.Reaction + 1]int
 	rtt   time.Duration
