@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,6 +45,15 @@ type Capture struct {
 // gave or would have given, packets that the kernel dropped.
 type captureCounts struct{ captured, received, dropped int }
 
+// CaptureMode is a manner of capturing.
+type CaptureMode uint8
+
+// Immediate reads the kernel's ring by the frame. Packets then returns at once,
+// where a block that is not full takes a second to be handed over; but waking
+// tcpdump for each frame delays the stamps of taps beside it by 0.15 µs. It is
+// for tests that count packets rather than compare stamps.
+const Immediate CaptureMode = 1
+
 // capture sizes: packets wait in a ring of 32 MiB, in frames for 256 octets.
 const (
 	captureSnap = 256
@@ -53,11 +63,10 @@ const (
 // Capture starts a capture and returns when it runs. filter is pcap-filter(7)'s
 // language, "" for everything. iface may be "any". It takes both directions.
 //
-// It reads the kernel's ring by the block. Immediate mode would read it by the
-// frame, and waking tcpdump for each delays the stamps of taps beside it by
-// 0.15 µs. Output is flushed at Packets and at the end only, because a write
-// per packet would cost more than the ring can hide.
-func (h *Host) Capture(tb testing.TB, iface, filter string) *Capture {
+// It reads the kernel's ring by the block unless how says Immediate. Output is
+// flushed at Packets and at the end only, because a write per packet would cost
+// more than the ring can hide.
+func (h *Host) Capture(tb testing.TB, iface, filter string, how ...CaptureMode) *Capture {
 	tb.Helper()
 	c := &Capture{tb: tb, host: h, counts: make(chan captureCounts, 16), ended: make(chan struct{})}
 	c.file = filepath.Join(tb.TempDir(), "capture.pcap")
@@ -68,6 +77,9 @@ func (h *Host) Capture(tb testing.TB, iface, filter string) *Capture {
 	args := []string{
 		"-i", iface, "-w", c.file, "-n", "-s", strconv.Itoa(captureSnap), "-B", strconv.Itoa(captureKiB),
 		"--time-stamp-precision=nano", "-Z", "root",
+	}
+	if slices.Contains(how, Immediate) {
+		args = append(args, "--immediate-mode")
 	}
 	if filter != "" {
 		args = append(args, filter)

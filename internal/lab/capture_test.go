@@ -19,7 +19,7 @@ func TestCaptureSeesEveryPacket(t *testing.T) {
 		}
 	})
 	defer to.Close()
-	there, here := b.Capture(t, b.Iface(), "udp"), a.Capture(t, a.Iface(), "udp port 9")
+	there, here := b.Capture(t, b.Iface(), "udp"), a.Capture(t, a.Iface(), "udp port 9", Immediate)
 	start := time.Now().UnixNano()
 	a.Do(func() {
 		c, err := net.Dial("udp", hostPort(b.Addr4(), 9))
@@ -54,7 +54,7 @@ func TestCaptureOfAnyDeviceTellsDirections(t *testing.T) {
 	t.Parallel()
 	a, b := Pair(t)
 	b.Listen("tcp", "[::]:80")
-	c := a.Capture(t, "any", "tcp[tcpflags] & tcp-syn != 0 or ip6[13+40] & 2 != 0")
+	c := a.Capture(t, "any", "tcp[tcpflags] & tcp-syn != 0 or ip6[13+40] & 2 != 0", Immediate)
 	for _, to := range []string{hostPort(b.Addr4(), 80), hostPort(b.Addr6(), 80)} {
 		if got := dial(t, a, to, time.Second); got != "connected" {
 			t.Fatal(got)

@@ -82,10 +82,11 @@ func (p *Pipe) Set(how Direction) {
 	p.how.Store(&how)
 }
 
-// Records returns every packet so far in the order of arrival, a copy behind
+// Records returns every packet that the host has sent so far, in the order of arrival, a copy behind
 // its original. It fails the test if the lab itself lost any.
 func (p *Pipe) Records() []Record {
 	p.from.end.Host.lab.tb.Helper()
+	p.pump.waitCaughtUp()
 	p.from.check()
 	p.to.check()
 	p.mu.Lock()
@@ -98,6 +99,7 @@ func (p *Pipe) Records() []Record {
 func (p *Pipe) Settle(limit time.Duration) {
 	tb := p.from.end.Host.lab.tb
 	tb.Helper()
+	p.pump.waitCaughtUp()
 	for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
 		p.mu.Lock()
 		n := p.waiting

@@ -3,6 +3,7 @@ package lab
 import (
 	"os"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,8 @@ type pump struct {
 	queue  []departure // a heap: the next departure is first
 	serial uint64
 	spare  [][]byte // buffers to use again
+
+	busy atomic.Bool // set before the first read after a sleep, cleared when there was nothing left to read
 
 	event int // an eventfd that ends the thread
 	ended chan struct{}
@@ -85,6 +88,8 @@ func (p *pump) run() {
 
 // read takes what has arrived, but sends what is due between two packets.
 func (p *pump) read(packet []byte) error {
+	p.busy.Store(true)
+	defer p.busy.Store(false)
 	for {
 		n, err := unix.Read(p.in.fd, packet)
 		switch err {
@@ -155,6 +160,26 @@ func (p *pump) pop() {
 		}
 		p.queue[i], p.queue[child] = p.queue[child], p.queue[i]
 		i = child
+	}
+}
+
+// caughtUp tells whether every packet that the host had sent when it was called
+// has been handled. Any goroutine may ask. The order matters: what is not in
+// the device any more was read while busy.
+func (p *pump) caughtUp() bool {
+	fds := []unix.PollFd{{Fd: int32(p.in.fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return n == 0 && err == nil && !p.busy.Load()
+}
+
+// waitCaughtUp fails the test if the thread does not catch up in 5 s.
+func (p *pump) waitCaughtUp() {
+	h := p.in.end.Host
+	h.lab.tb.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !p.caughtUp(); time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(deadline) {
+			h.lab.tb.Fatalf("lab: host %s: the reader of %s does not catch up", h.Name, p.in.end.Iface)
+		}
 	}
 }
 

@@ -107,6 +107,7 @@ func (p *Peer) own(prefix string) {
 // Heard returns every packet that has arrived for the peer so far.
 func (p *Peer) Heard() []Heard {
 	p.tb.Helper()
+	p.pump.waitCaughtUp()
 	p.tun.check()
 	p.mu.Lock()
 	defer p.mu.Unlock()

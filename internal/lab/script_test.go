@@ -116,7 +116,7 @@ func TestScriptedRepliesAreAsWritten(t *testing.T) {
 		return []Reply{data, bad, elsewhere, {Raw: raw, Delay: 3 * time.Millisecond}}
 	}
 	p := ScriptedPeer(t, h, []string{"198.18.64.0/18"}, script)
-	capture := h.Capture(t, h.Iface(), "")
+	capture := h.Capture(t, h.Iface(), "", Immediate)
 	dial(t, h, "198.18.64.1:80", 100*time.Millisecond)
 	heard := p.Heard()
 	if len(heard) == 0 {
