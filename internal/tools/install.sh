@@ -10,6 +10,7 @@ package_of() {
     nft) echo nftables ;;
     ip | ss) echo iproute2 ;;
     setcap) echo libcap2-bin ;;
+    sysctl) echo procps ;;
     libc-headers) echo libc6-dev ;; # what cgo, and so the race detector, compiles against
     *) echo "install.sh: no package known for $1" >&2; return 1 ;;
   esac
