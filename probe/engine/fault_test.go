@@ -144,7 +144,7 @@ func (w *world) flood(d time.Duration) {
 		for range 2 * batch * maxBatches {
 			w.ring = append(w.ring, inRing{append(w.buffer(), b...), int64(w.now) + w.offset, false})
 		}
-		w.after(500*time.Microsecond, pour)
+		w.after(5*time.Millisecond, pour)
 	}
 	pour()
 }
@@ -155,6 +155,7 @@ func TestFlood(t *testing.T) {
 	w.peer = listening(850 * time.Millisecond)
 	w.add(w.targets(100, nil)...)
 	backlog := 0
+	w.frameCost = time.Microsecond // so that answers lie in the ring beyond their deadline
 	w.after(3*time.Second, func() { w.flood(200 * time.Millisecond) })
 	w.after(3200*time.Millisecond, func() { backlog = len(w.ring) - w.head })
 	w.run(8 * time.Second)

@@ -107,7 +107,7 @@ func TestFlows(t *testing.T) {
 	target, _ := w.target(127, "198.19.0.1:443", func(t *Target) { t.Flows = 5 })
 	w.add(target)
 	w.churn = true
-	w.after(50*time.Second, func() { // a reload keeps the flows and whose turn it is
+	w.after(52*time.Second, func() { // a reload keeps the flows and whose turn it is
 		again := *target
 		w.shard.Update([]*Target{&again}, []*Target{target})
 	})

@@ -47,14 +47,15 @@ type sim struct {
 	peer  peerFunc // everybody else
 
 	// What a test may change.
-	noReset  bool                                                    // our kernel's RST does not leave
-	refuse   func(p *Packet) bool                                    // the host refuses to send
-	tapLoses func(p *wire.Packet, outgoing bool) bool                // the ring is full
-	impair   func() (copies int, delay time.Duration)                // on the way back
-	onWire   func(at probe.Instant, p *wire.Packet)                  // whatever leaves the host
-	source   func(dst netip.Addr, device string) (netip.Addr, error) // instead of local4, local6
-	asked    int                                                     // calls of Source
-	waits    int                                                     // calls of Wait
+	frameCost time.Duration
+	noReset   bool                                                    // our kernel's RST does not leave
+	refuse    func(p *Packet) bool                                    // the host refuses to send
+	tapLoses  func(p *wire.Packet, outgoing bool) bool                // the ring is full
+	impair    func() (copies int, delay time.Duration)                // on the way back
+	onWire    func(at probe.Instant, p *wire.Packet)                  // whatever leaves the host
+	source    func(dst netip.Addr, device string) (netip.Addr, error) // instead of local4, local6
+	asked     int                                                     // calls of Source
+	waits     int                                                     // calls of Wait
 
 	syns, resets int // that left the host
 	queued       int // SYNs that were queued
@@ -80,11 +81,12 @@ type inRing struct {
 
 func newSim() *sim {
 	return &sim{
-		now:    probe.Instant(12345 * time.Second),
-		offset: int64(1_700_000_000 * time.Second),
-		rng:    rand.New(rand.NewPCG(1, 2)),
-		peers:  make(map[netip.AddrPort]peerFunc),
-		peer:   silent,
+		now:       probe.Instant(12345 * time.Second),
+		offset:    int64(1_700_000_000 * time.Second),
+		rng:       rand.New(rand.NewPCG(1, 2)),
+		peers:     make(map[netip.AddrPort]peerFunc),
+		peer:      silent,
+		frameCost: frameCost,
 	}
 }
 
@@ -193,7 +195,7 @@ func (s *sim) Receive(limit int, fn func(*Frame)) int {
 	if s.head == len(s.ring) {
 		s.ring, s.head = s.ring[:0], 0
 	}
-	s.advance(time.Duration(n)*frameCost, false)
+	s.advance(time.Duration(n)*s.frameCost, false)
 	return n
 }
 
