@@ -26,7 +26,7 @@ type rig struct {
 }
 
 // newRig opens the host's network and starts a shard on it.
-func newRig(t *testing.T, h *lab.Host, o engine.Observer, limits engine.Limits) *rig {
+func newRig(t testing.TB, h *lab.Host, o engine.Observer, limits engine.Limits) *rig {
 	t.Helper()
 	var network *host.Network
 	var err error

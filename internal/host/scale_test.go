@@ -1,0 +1,144 @@
+package host_test
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/probed/probed/internal/lab"
+	"github.com/probed/probed/metrics"
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/engine"
+)
+
+// A tally is a target's metrics, and counts what must not happen.
+type tally struct {
+	*metrics.Target
+	probes, bad *int
+}
+
+func (s tally) Observe(o *probe.Observation) {
+	switch o.Kind {
+	case probe.Verdict:
+		*s.probes++
+		if o.Reason != probe.OK {
+			*s.bad++
+		}
+	case probe.Discarded, probe.Rejected, probe.SYNACKLate, probe.SYNACKDuplicate:
+		*s.bad++
+	}
+	s.Target.Observe(o)
+}
+
+// load is a shard that probes n peers behind a veth once a second each, as
+// probed does with its default limits.
+type load struct {
+	rig         *rig
+	metrics     *metrics.Metrics
+	self        *self
+	targets     int
+	probes, bad int // the shard's until it has ended
+}
+
+func newLoad(t testing.TB, n int) *load {
+	t.Helper()
+	a, b := lab.Pair(t)
+	b.AnyIP("198.18.64.0/18")
+	b.Listen("tcp4", "0.0.0.0:80")
+	l := &load{metrics: metrics.New(metrics.Options{}), self: newSelf(), targets: n}
+	l.self.delays = make([]time.Duration, 0, 100*n)
+	first := netip.MustParseAddr("198.18.64.1")
+	var targets []*engine.Target
+	for i, addr := 0, first; i < n; i, addr = i+1, addr.Next() {
+		remote := netip.AddrPortFrom(addr, 80)
+		m, err := l.metrics.AddTarget(metrics.Labels{Job: "load", Target: remote.String(), Module: "half_open"}, metrics.TargetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tg := target(uint64(i), remote, time.Second, 900*time.Millisecond, nil)
+		tg.Sink, tg.Recorder = tally{m, &l.probes, &l.bad}, nil
+		targets = append(targets, tg)
+	}
+	l.rig = newRig(t, a, l.self, engine.Limits{Global: 20000, PerAddress: 200})
+	l.rig.shard.Update(targets, nil)
+	return l
+}
+
+// cpu is what this process has used of the processors, the peer's kernel
+// included: it answers within our system calls.
+func cpu() time.Duration {
+	var u unix.Rusage
+	unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// resident is the process's resident set in octets.
+func resident(t testing.TB) uint64 {
+	var u unix.Rusage
+	unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return uint64(u.Maxrss) << 10
+}
+
+// TestAccuracyOfTenThousandTargets probes 10,000 targets a second for a minute,
+// under the default limits, which that load uses up to the last packet, with a
+// scrape every 10 s: nothing may be skipped, dropped or late.
+func TestAccuracyOfTenThousandTargets(t *testing.T) {
+	const n, seconds = 10_000, 60
+	l := newLoad(t, n)
+	runtime.GC()
+	before, began := cpu(), time.Now()
+	for range seconds / 10 {
+		time.Sleep(10 * time.Second)
+		if err := l.metrics.WriteText(io.Discard); err != nil {
+			t.Error(err)
+		}
+	}
+	used, took := cpu()-before, time.Since(began)
+	drops := l.rig.shard.Stats.TapDrops.Load()
+	l.rig.end()
+	slices.Sort(l.self.delays)
+	p := func(q float64) time.Duration { return l.self.delays[int(q*float64(len(l.self.delays)-1))] }
+	t.Logf("%d targets at 1 s for %.0f s: %d probes, %.1f µs of CPU a probe, %.0f MiB resident at most, schedule delay p50 %v p99 %v max %v",
+		n, took.Seconds(), l.probes, float64(used.Microseconds())/float64(l.probes), float64(resident(t))/(1<<20), p(0.5), p(0.99), p(1))
+	if len(l.self.skipped) > 0 {
+		t.Errorf("skipped: %v", l.self.skipped)
+	}
+	if drops > 0 {
+		t.Errorf("the tap dropped %d frames", drops)
+	}
+	if l.bad > 0 {
+		t.Errorf("%d observations that a silent path and good peers don't make", l.bad)
+	}
+	if least := n * (seconds - 1); l.probes < least {
+		t.Errorf("%d probes, expected %d or more", l.probes, least)
+	}
+	if p(0.99) > time.Millisecond {
+		t.Errorf("schedule delay p99 %v, allowed 1ms", p(0.99))
+	}
+}
+
+// BenchmarkLoad probes n targets a second for ten seconds and reports what a
+// probe costs, the peer's kernel included.
+func BenchmarkLoad(b *testing.B) {
+	for _, n := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprintf("targets=%d", n), func(b *testing.B) {
+			for range b.N {
+				l := newLoad(b, n)
+				time.Sleep(2 * time.Second) // the first probes fill tables and pages
+				before := cpu()
+				time.Sleep(10 * time.Second)
+				used := cpu() - before
+				b.ReportMetric(float64(used.Microseconds())/float64(10*n), "cpu-µs/probe")
+				b.ReportMetric(100*used.Seconds()/10, "cpu-%")
+				b.ReportMetric(float64(resident(b))/(1<<20), "rss-MiB")
+				l.rig.end()
+			}
+		})
+	}
+}
