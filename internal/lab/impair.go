@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -34,7 +35,7 @@ func (m *Impairment) check() error {
 		}
 	}
 	if m.Reorder > 0 && m.Hold <= 0 {
-		return fmt.Errorf("Reorder needs Hold")
+		return errors.New("a probability to Reorder without a time to Hold")
 	}
 	if m.MTU != 0 && m.MTU < 576 {
 		return fmt.Errorf("an MTU of %d: below 576 no IP works", m.MTU)

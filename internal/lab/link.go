@@ -82,8 +82,9 @@ func (p *Pipe) Set(how Direction) {
 	p.how.Store(&how)
 }
 
-// Records returns every packet that the host has sent so far, in the order of arrival, a copy behind
-// its original. It fails the test if the lab itself lost any.
+// Records returns every packet that the host has sent so far, in the order of
+// arrival, a copy behind its original. It fails the test if the lab itself lost
+// any.
 func (p *Pipe) Records() []Record {
 	p.from.end.Host.lab.tb.Helper()
 	p.pump.waitCaughtUp()

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"strings"
 )
@@ -9,7 +10,7 @@ import (
 func (h *Host) NFT(ruleset string) {
 	h.lab.tb.Helper()
 	tool(h.lab.tb, "nft", "nftables")
-	cmd := h.Command(h.lab.tb.Context(), "nft", "-f", "-")
+	cmd := h.Command(context.Background(), "nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(ruleset)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		h.lab.tb.Fatalf("lab: host %s: nft: %v\n%s%s", h.Name, err, out, ruleset)

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -20,7 +21,7 @@ type Socket struct {
 func SS(h *Host, states ...string) []Socket {
 	h.lab.tb.Helper()
 	tool(h.lab.tb, "ss", "iproute2")
-	out, err := h.Command(h.lab.tb.Context(), "ss", "-tanH").CombinedOutput()
+	out, err := h.Command(context.Background(), "ss", "-tanH").CombinedOutput()
 	if err != nil {
 		h.lab.tb.Fatalf("lab: host %s: ss: %v\n%s", h.Name, err, out)
 	}
