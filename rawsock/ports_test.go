@@ -161,6 +161,30 @@ func TestGuardChecks(t *testing.T) {
 	}
 }
 
+// On a host without IPv6 the guard is an IPv4 socket.
+func TestGuardIPv4Only(t *testing.T) {
+	here, there := newVeth(t)
+	holdBoth(t, here)
+	const port = 61100
+	var fd int
+	here.must(t, func() (err error) {
+		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		return errors.Join(
+			requireTTL(fd, unix.AF_INET),
+			requireMD5(fd, unix.AF_INET, []byte("key")),
+			bindAny(fd, unix.AF_INET, port),
+			unix.Listen(fd, 1))
+	})
+	defer unix.Close(fd)
+	tap := newTap(t, here, TapConfig{FirstPort: reservedPort, LastPort: port})
+	sender := newSender(t, there)
+	if a := answersTo(t, tap, sender, addrPort(pairs[0][1], peerPort), netip.MustParseAddr(pairs[0][0]), port); len(a) != 0 {
+		t.Errorf("answers\n%s", summary(a))
+	}
+}
+
 // Nobody else gets a held port: bind fails on every address, and connect takes
 // a port of the range that is left.
 func TestPortsAreHeld(t *testing.T) {
@@ -178,7 +202,7 @@ func TestPortsAreHeld(t *testing.T) {
 				for _, addr := range []string{pair[0], ""} {
 					_, err := net.Listen("tcp", net.JoinHostPort(addr, fmt.Sprint(port)))
 					if !errors.Is(err, unix.EADDRINUSE) {
-						return fmt.Errorf("listen on %q port %d: %v", addr, port, err)
+						return fmt.Errorf("listen on %q port %d: error %w", addr, port, err)
 					}
 				}
 			}

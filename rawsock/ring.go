@@ -83,7 +83,7 @@ func (r *ring) read(f *Frame) bool {
 	f.Ifindex = int(link.Ifindex)
 	f.Outgoing = link.Pkttype == unix.PACKET_OUTGOING
 	f.Snapped = h.Snaplen < h.Len
-	f.Stamped = status&(unix.TP_STATUS_TS_SOFTWARE|unix.TP_STATUS_TS_RAW_HARDWARE) != 0
+	f.Stamped = status&unix.TP_STATUS_TS_SOFTWARE != 0
 	f.ChecksumValid = status&unix.TP_STATUS_CSUM_VALID != 0
 	f.ChecksumPartial = status&unix.TP_STATUS_CSUMNOTREADY != 0
 	return true

@@ -88,8 +88,9 @@ func (r *Routes) listen() {
 }
 
 // Generation rises when the kernel says that a route, rule, next hop, address
-// or link changed: an address that Source gave before may be wrong since.
-// Reading it is one atomic load.
+// or link changed: an address that Source gave before may be wrong since, so
+// read Generation before Source. Reading it is one atomic load. It counts
+// notices, of which one change can have many, some ms apart.
 func (r *Routes) Generation() uint64 { return r.generation.Load() }
 
 // Source returns the address that the kernel would send from to dst, by the
@@ -176,12 +177,12 @@ func sourceOf(fd int, dst netip.Addr, scope int) (netip.Addr, error) {
 		return netip.Addr{}, os.NewSyscallError("connect", err)
 	}
 	name, err := unix.Getsockname(fd)
-	// A connected socket keeps its source address for the next connect.
-	if undo := disconnect(fd); err == nil {
-		err = undo
-	}
 	if err != nil {
 		return netip.Addr{}, os.NewSyscallError("getsockname", err)
+	}
+	// A connected socket keeps its source address for the next connect.
+	if err := disconnect(fd); err != nil {
+		return netip.Addr{}, os.NewSyscallError("connect AF_UNSPEC", err)
 	}
 	switch name := name.(type) {
 	case *unix.SockaddrInet4:
@@ -230,7 +231,10 @@ func zoneIndex(zone string) (int, error) {
 
 // Close ends listening; Generation stands still from then on.
 func (r *Routes) Close() error {
-	errs := []error{r.events.Close()}
+	var errs []error
+	if err := r.events.Close(); !errors.Is(err, os.ErrClosed) {
+		errs = append(errs, err)
+	}
 	<-r.done
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -116,7 +116,7 @@ func TestSenderReportsEachRefusal(t *testing.T) {
 	got := failures{}
 	sender.Send(packets, got.note)
 	for i, w := range want {
-		if w == errNotOurs && (errors.Is(got[i], unix.EINVAL) || errors.Is(got[i], unix.ENETUNREACH)) {
+		if errors.Is(w, errNotOurs) && (errors.Is(got[i], unix.EINVAL) || errors.Is(got[i], unix.ENETUNREACH)) {
 			continue
 		}
 		if !errors.Is(got[i], w) || (w == nil) != (got[i] == nil) {
