@@ -4,8 +4,8 @@
 // answer as a script says.
 //
 // A lab needs root (CAP_SYS_ADMIN, CAP_NET_ADMIN), /dev/net/tun and Debian's
-// iproute2, nftables and tcpdump. What is missing ends the test
-// with the package's name; nothing here skips.
+// iproute2, nftables and tcpdump. What is missing ends the test with the package's
+// name; nothing here skips.
 //
 // Nothing outlives the test, even a killed one: namespaces have no name and
 // live by file descriptors of the test process, veth pairs and TUN devices die
@@ -23,8 +23,8 @@
 // # Alternatives considered
 //
 // Devices, addresses and routes are made through rtnetlink inside the process:
-// two joined hosts take 5 to 9 ms, where each of ip(8)'s ten calls would take
-// 1.5; errors name the operation. Named namespaces (ip netns) were turned down
+// two joined hosts take 5 to 9 ms, where starting any program in a host takes 1.5
+// and ip(8) would be started ten times; errors name the operation. Named namespaces (ip netns) were turned down
 // because they survive a killed test. A capture is a tcpdump of its own, not
 // our tap: the yardstick shares no code with what it measures.
 package lab
