@@ -102,14 +102,17 @@ func (m *Module) Options() probe.Options {
 	return o
 }
 
+// Params returns how the module's conversations are held, less what is the
+// engine's to choose.
+func (m *Module) Params() probe.Params {
+	return probe.Params{Kind: m.Probe, Timeout: m.Timeout, DetectCookies: m.DetectSYNCookies}
+}
+
 // PacketsPerProbe returns the most packets that one probe makes this host
-// send: a SYN and the RST that ends the handshake, and both once more where SYN
-// cookies are looked for.
+// send.
 func (m *Module) PacketsPerProbe() int {
-	if m.DetectSYNCookies {
-		return 4
-	}
-	return 2
+	p := m.Params()
+	return p.Packets()
 }
 
 // Job is a set of targets probed in one way.

@@ -18,6 +18,20 @@ type Params struct {
 	// ResetGrace is how long our own kernel has to reset a SYN-ACK before we
 	// do it ourselves. 0 means that it never will: the source port is guarded.
 	ResetGrace time.Duration
+
+	// DetectCookies asks for a second handshake after the first, by which the
+	// peer's SYN cookies show.
+	DetectCookies bool
+}
+
+// Packets is how many segments leave this host in a conversation of which
+// nothing is lost, those that our kernel sends included: a SYN and a RST, and
+// both again to detect cookies.
+func (p *Params) Packets() int {
+	if p.DetectCookies {
+		return 4
+	}
+	return 2
 }
 
 // A phase says what the conversation waits for, and so which timer runs.
@@ -27,6 +41,8 @@ const (
 	idle      phase = iota // nothing sent yet
 	opening                // the peer's answer; USER TIMEOUT
 	resetting              // our RST to be seen leaving; RETRANSMISSION TIMEOUT
+	reopening              // our second SYN to be sent; REOPEN
+	comparing              // the answer to it; USER TIMEOUT
 	lingering              // old segments to drain, as in TIME-WAIT; TIME-WAIT TIMEOUT
 	done                   // nothing: the four-tuple is free
 )
@@ -61,6 +77,8 @@ type Conversation struct {
 	deadline  Instant
 	synSent   Stamp // the SYN's last transmit stamp
 	synAckGot Stamp // the accepted SYN-ACK's first receive stamp
+
+	cookies cookieCheck
 }
 
 // New returns a conversation in CLOSED.
@@ -84,16 +102,18 @@ func (c *Conversation) Done() bool { return c.phase == done }
 
 // Closed reports whether the peer is left with nothing open on our account, as
 // far as can be told here: it never answered, or a RST was seen leaving.
-func (c *Conversation) Closed() bool { return c.phase != opening && c.phase != resetting }
+func (c *Conversation) Closed() bool { return c.phase == idle || c.phase >= lingering }
 
 // Timer returns the event to deliver when nothing else happens, and when. The
 // event is 0 for a conversation that waits for nothing.
 func (c *Conversation) Timer() (EventKind, Instant) {
 	switch c.phase {
-	case opening:
+	case opening, comparing:
 		return UserTimeout, c.deadline
 	case resetting:
 		return RetransmissionTimeout, c.deadline
+	case reopening:
+		return Reopen, c.deadline
 	case lingering:
 		return TimeWaitTimeout, c.deadline
 	}
@@ -159,6 +179,10 @@ func Step(c Conversation, now Instant, ev Event) (Conversation, Output) {
 		if kind, at := c.Timer(); kind == ev.Kind && now >= at {
 			c.timeout(now, &out)
 		}
+	case Reopen:
+		if c.phase == reopening {
+			c.reopen(now, ev.Segment, &out)
+		}
 	case Spoiled:
 		c.discard(now, ev.Discard, &out)
 	case Abort:
@@ -215,6 +239,7 @@ func (c *Conversation) discard(now Instant, r DiscardReason, out *Output) {
 // still comes is answered by our host's RST, since nobody holds the port then.
 func (c *Conversation) abort(now Instant, r DiscardReason, out *Output) {
 	c.discard(now, r, out)
+	c.endCookieCheck(NotKnown, out)
 	if c.phase == resetting {
 		out.send(c.reset())
 	}
@@ -238,7 +263,7 @@ func (c *Conversation) segmentSent(now Instant, ev *Event, out *Output) {
 		// Stacked devices show a segment more than once; the last stamp is
 		// nearest to the wire.
 		c.synSent, c.seen = ev.Stamp, true
-		if c.phase == opening {
+		if c.phase == opening || c.phase == comparing {
 			c.deadline = now.Add(c.Timeout)
 		}
 		out.Note = NoteSYNSent
@@ -253,8 +278,12 @@ func (c *Conversation) resetSeen(now Instant, stamp Stamp, out *Output) {
 	}
 	c.reacted = true // also if it could not be measured: a later RST answers a later SYN-ACK
 	c.local, c.peer = Closed, Listen
-	c.wait(lingering, now.Add(c.Linger))
 	out.Note = NoteResetSent
+	if c.cookies.stage == cookiesPending {
+		c.wait(reopening, now)
+		return
+	}
+	c.wait(lingering, now.Add(c.Linger))
 }
 
 // sendFailed books an unsent SYN as ours. A RST that failed to leave is tried
@@ -280,8 +309,14 @@ func (c *Conversation) timeout(now Instant, out *Output) {
 		out.Note = NoteResetOwn
 	case c.phase == resetting:
 		c.local = Closed
+		c.endCookieCheck(NotKnown, out)
 		c.wait(lingering, now.Add(c.Linger))
 		out.Note = NoteResetUnseen
+	case c.phase == comparing:
+		c.local = Closed
+		c.endCookieCheck(NotKnown, out)
+		c.wait(lingering, now.Add(c.Linger))
+		out.Note = NoteTimeout
 	case c.seen:
 		c.fail(now, c.silence(), NoteTimeout, out)
 	case !c.overdue:

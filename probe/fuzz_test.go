@@ -120,6 +120,8 @@ var fuzzParams = [...]probe.Params{
 	{Kind: probe.HalfOpen, Timeout: 900 * time.Millisecond, Linger: 5 * time.Second},
 	{Kind: probe.HalfOpen, Timeout: time.Nanosecond, Linger: 0, ResetGrace: time.Nanosecond},
 	{Kind: probe.HalfOpen},
+	{Kind: probe.HalfOpen, Timeout: 900 * time.Millisecond, Linger: 5 * time.Second, ResetGrace: 50 * time.Millisecond, DetectCookies: true},
+	{Kind: probe.HalfOpen, Timeout: 900 * time.Millisecond, Linger: 5 * time.Second, DetectCookies: true},
 }
 
 // FuzzEvents delivers any events in any order and holds every conversation to

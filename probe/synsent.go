@@ -18,6 +18,9 @@ func (c *Conversation) segmentArrives(now Instant, ev *Event, out *Output) {
 	}
 	if s.Ack != c.sndNxt {
 		switch {
+		case c.ofFirstHandshake(s):
+			out.Note = NoteSYNACKDuplicate
+			out.observe(Observation{Kind: SYNACKDuplicate})
 		case s.Flags.Has(RST):
 			out.reject(RejectBadACK, NoteBadRST)
 		case s.Flags.Has(SYN):
@@ -108,6 +111,8 @@ func (c *Conversation) synAckArrives(now Instant, ev *Event, out *Output) {
 	c.irs, c.rcvNxt = s.Seq, s.Seq.Add(1)
 	rtt, trusted := c.interval(now, c.synSent, ev.Stamp)
 	switch {
+	case c.cookies.stage == cookiesAsked:
+		c.compareCookies(s, out)
 	case c.settled && !c.late(now, ev.Stamp):
 		// It was in time, but the verdict was made or given up without it.
 		out.Note = NoteSYNACKAfter
@@ -125,7 +130,11 @@ func (c *Conversation) synAckArrives(now Instant, ev *Event, out *Output) {
 		if c.seen {
 			out.observe(Observation{Kind: HandshakeRTT, Duration: rtt})
 		}
-		out.observe(Observation{Kind: PeerSeen, Peer: fingerprint(s)})
+		if c.DetectCookies {
+			c.cookies = cookieCheck{stage: cookiesPending, irs: s.Seq, peer: fingerprint(s)}
+		} else {
+			out.observe(Observation{Kind: PeerSeen, Peer: fingerprint(s)})
+		}
 		c.settle(OK, out)
 	}
 	c.awaitReset(now, out)

@@ -28,6 +28,7 @@ const (
 	NoteTimeout
 	NoteDiscarded
 	NoteAborted
+	NoteReopen
 	NoteDone
 )
 
@@ -35,7 +36,7 @@ var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN
 	"late SYN-ACK", "SYN-ACK after the verdict", "bare SYN: simultaneous open", "SYN-ACK not believed",
 	"challenge ACK", "not expected", "refused", "RST not believed", "RST after the verdict", "RST left",
 	"no RST seen leaving: sending our own", "no RST seen leaving", "ICMP error", "ICMP error not believed",
-	"timeout", "discarded", "aborted", "four-tuple free"}
+	"timeout", "discarded", "aborted", "second SYN, to detect cookies", "four-tuple free"}
 
 // String is the note in words.
 func (n Note) String() string { return name(noteNames[:], int(n)) }

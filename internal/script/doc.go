@@ -20,10 +20,12 @@
 //	+5s     TIME-WAIT TIMEOUT
 //	        done
 //
-// The first line that is not a comment says how the conversation is held.
+// The first line that is not a comment says how the conversation is held; it may
+// end in "cookies", to detect them.
 // Each event begins with the time since the event before it:
 //
 //	open                      the OPEN call; the segment expected below it is the SYN
+//	reopen                    the second SYN of a conversation that detects cookies
 //	sent SEGMENT              the kernel's stamp of a segment of ours that left
 //	< SEGMENT                 a segment arrives
 //	< icmp 3/1 seq 0          an ICMP error that quotes a segment of ours; icmp6 likewise

@@ -118,7 +118,7 @@ func (p *parser) parseLine(l string) error {
 	return nil
 }
 
-// params reads "half_open timeout 900ms linger 5s grace 50ms".
+// params reads "half_open timeout 900ms linger 5s grace 50ms [cookies]".
 func (p *parser) params(first string, w *words) error {
 	if first != probe.HalfOpen.String() {
 		return fmt.Errorf("%q: the first line names the kind of probe: half_open", first)
@@ -137,6 +137,7 @@ func (p *parser) params(first string, w *words) error {
 		}
 		*f.d = d
 	}
+	ps.DetectCookies = w.take("cookies")
 	p.script.Params = ps
 	return w.end()
 }
@@ -163,6 +164,8 @@ func parseEvent(w *words) (ev Event, err error) {
 	switch word {
 	case "open":
 		ev.Kind = probe.Open
+	case "reopen":
+		ev.Kind = probe.Reopen
 	case "sent":
 		ev.Kind = probe.SegmentSent
 		if ev.Segment, err = parseSegment(w); err != nil {
@@ -207,7 +210,7 @@ func parseEvent(w *words) (ev Event, err error) {
 		ev.Unseen = w.take("unseen")
 		return ev, nil
 	default:
-		return ev, fmt.Errorf("%q is no event: open, sent, <, USER TIMEOUT, RETRANSMISSION TIMEOUT, "+
+		return ev, fmt.Errorf("%q is no event: open, reopen, sent, <, USER TIMEOUT, RETRANSMISSION TIMEOUT, "+
 			"TIME-WAIT TIMEOUT, send failed, spoiled, abort, clock", word)
 	}
 	return ev, parseStamp(w, &ev)

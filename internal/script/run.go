@@ -51,7 +51,7 @@ func (c *clocks) apply(s *Step) {
 func (c *clocks) resolve(s *Step, at Start) probe.Event {
 	e := probe.Event{Kind: s.Event.Kind, Discard: s.Event.Discard}
 	switch e.Kind {
-	case probe.Open:
+	case probe.Open, probe.Reopen:
 		e.Segment = probe.Segment{Seq: at.ISS, Flags: probe.SYN}
 		for _, w := range s.Want {
 			if w.Kind == WantSegment {

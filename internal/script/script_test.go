@@ -23,7 +23,7 @@ func TestParseErrors(t *testing.T) {
 		{head + "+1y open", `x:2: "1y" is no time, as in 20ms, of at most a day`},
 		{head + "+25h open", `x:2: "25h" is no time, as in 20ms, of at most a day`},
 		{head + "+0 open wide", `x:2: "wide" is too much`},
-		{head + "+0", `x:2: "" is no event: open, sent, <, USER TIMEOUT, RETRANSMISSION TIMEOUT, TIME-WAIT TIMEOUT, send failed, spoiled, abort, clock`},
+		{head + "+0", `x:2: "" is no event: open, reopen, sent, <, USER TIMEOUT, RETRANSMISSION TIMEOUT, TIME-WAIT TIMEOUT, send failed, spoiled, abort, clock`},
 		{head + "+0 USER", `x:2: "" where TIMEOUT belongs`},
 		{head + "+0 send it", `x:2: "it" where failed belongs`},
 		{head + "+0 abort hunger", `x:2: "hunger" is no reason to discard`},

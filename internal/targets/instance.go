@@ -145,7 +145,7 @@ func probing(t *config.Target, ip string, addr netip.Addr, sink engine.Sink) eng
 	io.WriteString(h, ip)
 	e := engine.Target{
 		ID:       h.Sum64(),
-		Params:   probe.Params{Kind: m.Probe, Timeout: t.Timeout, Linger: linger, ResetGrace: resetGrace},
+		Params:   m.Params(),
 		SYN:      probe.Segment{Flags: probe.SYN, Window: m.Window, Options: m.Options()},
 		Interval: t.Interval,
 		Jitter:   t.Jitter,
@@ -156,6 +156,7 @@ func probing(t *config.Target, ip string, addr netip.Addr, sink engine.Sink) eng
 		TOS:      m.TOS,
 		Sink:     sink,
 	}
+	e.Params.Linger, e.Params.ResetGrace = linger, resetGrace
 	if addr.IsValid() {
 		e.Remote = netip.AddrPortFrom(addr, t.Port)
 	}

@@ -6,9 +6,9 @@ import (
 	"github.com/probed/probed/probe"
 )
 
-// Limits bound what is sent, in packets per second. A half-open probe counts
-// as two when its SYN goes, since it ends with a RST whoever sends it. Below
-// two, nothing is ever sent.
+// Limits bound what is sent, in packets per second. A probe counts as all its
+// packets (probe.Params.Packets) when its SYN goes, since it ends with a RST
+// whoever sends it. Below that, nothing is ever sent.
 type Limits struct {
 	Global     int
 	PerAddress int
@@ -24,8 +24,8 @@ const (
 	limitSecond = time.Second
 )
 
-// inSecond is the most packets of any one second.
-func inSecond(limit int) int { return limit + max(probePackets, limit/200) }
+// inSecond is the most packets of any one second, if probes have that many each.
+func inSecond(limit, packets int) int { return limit + max(packets, limit/200) }
 
 // A window is the exact log of what was sent in the last second. It grows with
 // what is sent, not with the limit.
@@ -51,7 +51,7 @@ func (w *window) room(now probe.Instant, packets, limit int) probe.Instant {
 	w.forget(now)
 	return max(
 		w.free(now, w.old, w.recent+packets-limit, limitWindow),
-		w.free(now, 0, w.total+packets-inSecond(limit), limitSecond),
+		w.free(now, 0, w.total+packets-inSecond(limit, packets), limitSecond),
 	)
 }
 

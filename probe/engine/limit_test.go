@@ -47,7 +47,7 @@ func (l *wireLog) most(span time.Duration, weigh func(*sent) int) (most int) {
 // syns counts a SYN with the RST that it leads to, whenever that goes.
 func syns(s *sent) int {
 	if s.syn {
-		return probePackets
+		return 2
 	}
 	return 0
 }
@@ -69,10 +69,10 @@ func (l *wireLog) held(t *testing.T, what string, limit int, to addr) {
 	if n := l.most(limitWindow, count(syns)); n > limit {
 		t.Errorf("%s: %d packets in %v, the limit is %d", what, n, limitWindow, limit)
 	}
-	if n := l.most(time.Second, count(syns)); n > inSecond(limit) {
+	if n := l.most(time.Second, count(syns)); n > inSecond(limit, 2) {
 		t.Errorf("%s: %d packets in a second, the limit is %d", what, n, limit)
 	}
-	if n := l.most(time.Second, count(packets)); n > inSecond(limit)+2 {
+	if n := l.most(time.Second, count(packets)); n > inSecond(limit, 2)+2 {
 		t.Errorf("%s: %d SYNs and RSTs in a second, the limit is %d", what, n, limit)
 	}
 }
@@ -270,7 +270,7 @@ func TestWindow(t *testing.T) {
 			return n
 		}
 		fits := func(now probe.Instant, limit int) bool {
-			return within(now, limitWindow)+2 <= limit && within(now, limitSecond)+2 <= inSecond(limit)
+			return within(now, limitWindow)+2 <= limit && within(now, limitSecond)+2 <= inSecond(limit, 2)
 		}
 		limit := 2 + r.IntN(50)
 		now := probe.Instant(1e9)

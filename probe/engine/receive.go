@@ -174,8 +174,11 @@ func (s *Shard) expire() {
 		if !ok {
 			return
 		}
-		kind, _ := s.table.slots[i].conv.Timer()
-		s.step(i, &probe.Event{Kind: kind})
+		if kind, _ := s.table.slots[i].conv.Timer(); kind == probe.Reopen {
+			s.step(i, s.syn(i, kind))
+		} else {
+			s.step(i, &probe.Event{Kind: kind})
+		}
 	}
 }
 

@@ -19,10 +19,6 @@ type (
 // who is there.
 func addrPortFrom(a addr, port uint16) addrPort { return netip.AddrPortFrom(a.WithZone(""), port) }
 
-// probePackets is what one half-open probe costs of the limits: a SYN and a
-// RST.
-const probePackets = 2
-
 // A route is how the host reaches a target.
 type route struct {
 	source  addr
@@ -37,7 +33,7 @@ func (s *Shard) send() time.Duration {
 	for len(s.launched) < burst && s.schedule.due(s.now) {
 		e := s.schedule[0].value
 		if e.sends(s.now) {
-			if at := s.window.room(s.now, probePackets, s.limits.Global); at > s.now {
+			if at := s.window.room(s.now, e.Params.Packets(), s.limits.Global); at > s.now {
 				s.throttled = true
 				s.sent()
 				return max(at.Sub(s.now), burstGap)
@@ -97,10 +93,11 @@ func (s *Shard) fire(e *entry) {
 		return
 	}
 	e.throttle(false)
-	if a := e.peer.address; a.window.room(s.now, probePackets, s.limits.PerAddress) > s.now {
+	packets := e.Params.Packets()
+	if a := e.peer.address; a.window.room(s.now, packets, s.limits.PerAddress) > s.now {
 		// It queues behind those that wait already: if all came back at once,
 		// all but one would have come for nothing.
-		s.schedule.push(a.window.room(s.now, probePackets*(1+a.waiting), s.limits.PerAddress), e)
+		s.schedule.push(a.window.room(s.now, packets*(1+a.waiting), s.limits.PerAddress), e)
 		e.throttle(true)
 		return
 	}
@@ -222,16 +219,23 @@ func (s *Shard) open(e *entry, r *route, port uint16) {
 	s.count(true)
 	e.peer.target = e
 	e.sent++
-	s.window.add(s.now, probePackets)
-	e.peer.address.window.add(s.now, probePackets)
+	packets := e.Params.Packets()
+	s.window.add(s.now, packets)
+	e.peer.address.window.add(s.now, packets)
 	s.launched = append(s.launched, launch{e.due, e.peer.address})
 
-	syn := e.SYN
-	syn.Seq = s.secret.iss(&tuple, s.now)
-	if syn.Options.Has(probe.OptTimestamps) {
-		syn.Options.TSVal = s.secret.tsval(s.now)
+	s.step(i, s.syn(i, probe.Open))
+}
+
+// syn returns the event that sends a conversation's SYN.
+func (s *Shard) syn(i int32, k probe.EventKind) *probe.Event {
+	sl := &s.table.slots[i]
+	s.event = probe.Event{Kind: k, Segment: sl.target.SYN}
+	s.event.Segment.Seq = s.secret.iss(&sl.tuple, s.now)
+	if s.event.Segment.Options.Has(probe.OptTimestamps) {
+		s.event.Segment.Options.TSVal = s.secret.tsval(s.now)
 	}
-	s.step(i, &probe.Event{Kind: probe.Open, Segment: syn})
+	return &s.event
 }
 
 // queue adds a segment to the batch.

@@ -87,6 +87,7 @@ type Shard struct {
 	arena    []byte   // the batch's bytes
 	launched []launch // the SYNs in the batch
 	failed   func(int, error)
+	event    probe.Event  // that sends a SYN
 	output   probe.Output // of the last step: on a function's stack it would escape to the heap
 	told     probe.Observation
 	swept    probe.Instant
