@@ -64,6 +64,7 @@ type ledger struct {
 	rejects     map[probe.RejectReason]int
 	rtts        []time.Duration
 	reactions   []time.Duration
+	peers       []probe.Fingerprint
 	duplicates  int
 	late        int
 	transcripts []probe.Transcript
@@ -89,6 +90,8 @@ func (l *ledger) Observe(o *probe.Observation) {
 		l.rejects[o.Reject]++
 	case probe.HandshakeRTT:
 		l.rtts = append(l.rtts, o.Duration)
+	case probe.PeerSeen:
+		l.peers = append(l.peers, o.Peer)
 	case probe.Reaction:
 		l.reactions = append(l.reactions, o.Duration)
 	case probe.SYNACKDuplicate:
