@@ -71,6 +71,3 @@ func PreciseTimers() error {
 	err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	return os.NewSyscallError("prctl PR_SET_TIMERSLACK", err)
 }
-
-// Clocks reads both clocks without a Clock to hand, at the price of a new one.
-func Clocks() (monotonic, wall int64) { return NewClock().Both() }
