@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/promslog"
@@ -56,7 +57,9 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	logging.Writer = stderr
 	d.log = promslog.New(&logging)
 	if err := d.run(); err != nil {
-		fmt.Fprintf(stderr, "probed: %v\n", err)
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintf(stderr, "probed: %s\n", strings.TrimSpace(line))
+		}
 		return 1
 	}
 	return 0

@@ -62,7 +62,7 @@ func (d *daemon) run() error {
 	}
 	if file := *d.web.WebConfigFile; file != "" {
 		if err := web.Validate(file); err != nil {
-			return fmt.Errorf("--web.config.file=%s: %w", file, err)
+			return fmt.Errorf("--web.config.file=%s: %s", file, webConfigError(err))
 		}
 	}
 	listeners, err := d.listen()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -52,6 +53,19 @@ func (d *daemon) listen() ([]net.Listener, error) {
 	}
 	d.notePort(listeners)
 	return listeners, nil
+}
+
+// webConfigError puts what exporter-toolkit says about its file into one line.
+func webConfigError(err error) string {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err.Error()
+	}
+	text := strings.TrimPrefix(err.Error(), "yaml: unmarshal errors:\n")
+	lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' })
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return strings.Join(lines, "; ")
 }
 
 // cause strips net.OpError's own words from its error.

@@ -22,7 +22,7 @@ func Check(device string, source netip.Addr) error {
 			return fmt.Errorf("source_address: %w", err)
 		}
 		if !slices.Contains(have, source.WithZone("")) {
-			return fmt.Errorf("source_address: %v is not an address of this host", source)
+			return fmt.Errorf("source_address: %v is not an address of this host (see ip address): choose one that is, or leave it out", source)
 		}
 	}
 	return nil
