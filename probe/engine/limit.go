@@ -16,16 +16,16 @@ type Limits struct {
 
 // A schedule that uses a limit up to the last packet must be able to catch up
 // after a delay, or every hiccup of the loop would add to the last. So the
-// limit holds exactly for every 995 ms, wherever they begin, and what may be
-// sent in a whole second, wherever that begins, is half a percent more than the
+// limit holds exactly for every 990 ms, wherever they begin, and what may be
+// sent in a whole second, wherever that begins, is one percent more than the
 // limit, or one probe.
 const (
-	limitWindow = 995 * time.Millisecond
+	limitWindow = 990 * time.Millisecond
 	limitSecond = time.Second
 )
 
 // inSecond is the most packets of any one second, if probes have that many each.
-func inSecond(limit, packets int) int { return limit + max(packets, limit/200) }
+func inSecond(limit, packets int) int { return limit + max(packets, limit/100) }
 
 // A window is the exact log of what was sent in the last second. It grows with
 // what is sent, not with the limit.

@@ -54,7 +54,7 @@ func syns(s *sent) int {
 
 func packets(*sent) int { return 1 }
 
-// held checks a limit on what was sent: exactly for each 995 ms, and with its
+// held checks a limit on what was sent: exactly for each 990 ms, and with its
 // half percent or one probe for each second.
 func (l *wireLog) held(t *testing.T, what string, limit int, to addr) {
 	t.Helper()
