@@ -250,7 +250,7 @@ func readableDir(t *testing.T) string {
 	return dir
 }
 
-// config writes a configuration with some targets of one job.
+// simpleConfig writes a configuration with some targets of one job.
 func simpleConfig(interval, timeout string, targets ...string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "global: {interval: %s, timeout: %s}\njobs:\n- name: test\n  targets:\n", interval, timeout)
@@ -258,4 +258,15 @@ func simpleConfig(interval, timeout string, targets ...string) string {
 		fmt.Fprintf(&b, "  - %q\n", t)
 	}
 	return b.String()
+}
+
+// runAlone runs probed where the test runs, for what touches no network.
+func runAlone(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), runAsProbed+"=1")
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	code = exitCode(t, cmd.Run())
+	return code, out.String(), errs.String()
 }

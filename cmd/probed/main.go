@@ -27,6 +27,7 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	app.UsageWriter(stdout).ErrorWriter(stderr)
 	app.Version(version.Print("probed")).VersionFlag.Short('V')
 	app.HelpFlag.Short('h')
+	app.UsageTemplate(kingpin.LongHelpTemplate) // the default command has flags too
 
 	runCmd := app.Command("run", "Run the daemon.").Default()
 	var d daemon
