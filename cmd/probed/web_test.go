@@ -1,0 +1,276 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/probed/probed/config"
+	"github.com/probed/probed/internal/lab"
+)
+
+func TestPages(t *testing.T) {
+	t.Parallel()
+	h := lab.NewHost(t, "a")
+	h.Listen("tcp", "[::]:80")
+	p, file := reloadable(t, h, simpleConfig("20ms", "10ms", "127.0.0.1:80", "[::1]:80"))
+	p.awaitProbes("127.0.0.1:80", 3)
+	for _, r := range []struct {
+		method, path string
+		code         int
+		body         string // is in it
+	}{
+		{"GET", "/", 200, `href="/metrics"`},
+		{"GET", "/metrics", 200, "probed_handshake_rtt_seconds_bucket"},
+		{"GET", "/-/healthy", 200, "probed is healthy.\n"},
+		{"GET", "/-/ready", 200, "probed is ready.\n"},
+		{"HEAD", "/-/ready", 200, ""},
+		{"GET", "/config", 200, "127.0.0.1:80"},
+		{"POST", "/-/reload", 200, "configuration reloaded\n"},
+		{"GET", "/debug/pprof/", 200, "goroutine"},
+		{"GET", "/debug/pprof/goroutine?debug=1", 200, "engine.(*Shard).Run"},
+		{"GET", "/debug/pprof/cmdline", 200, "--config.file"},
+		{"GET", "/nowhere", 404, "404 page not found"},
+		{"GET", "/metrics/more", 404, "404 page not found"},
+		{"GET", "/-/reload", 405, "Method Not Allowed"},
+		{"PUT", "/-/reload", 405, "Method Not Allowed"},
+		{"POST", "/metrics", 405, "Method Not Allowed"},
+		{"DELETE", "/config", 405, "Method Not Allowed"},
+		{"POST", "/", 405, "Method Not Allowed"},
+		{"GET", "//etc/passwd", 404, "404 page not found"},
+	} {
+		code, body := p.do(r.method, r.path)
+		if code != r.code || !strings.Contains(body, r.body) {
+			t.Errorf("%s %s: %d, want %d and %q in\n%.400s", r.method, r.path, code, r.code, r.body, body)
+		}
+	}
+
+	// /config is the configuration: what it shows, read back, is the same.
+	want, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown := p.do("GET", "/config")
+	got, err := config.Parse("/config", []byte(shown))
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("/config read back: %v\n%s", err, shown)
+	}
+}
+
+// TestProtobuf scrapes as Prometheus does, and finds native histograms that
+// agree with the classic ones of the text.
+func TestProtobuf(t *testing.T) {
+	t.Parallel()
+	h := lab.NewHost(t, "a")
+	h.Listen("tcp", "[::]:80")
+	p := start(t, h, simpleConfig("20ms", "10ms", "127.0.0.1:80"))
+	p.awaitProbes("127.0.0.1:80", 20)
+	req, err := http.NewRequestWithContext(t.Context(), "GET", p.base+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim)))
+	resp, err := p.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	families := make(scrape)
+	decoder := expfmt.NewDecoder(resp.Body, expfmt.ResponseFormat(resp.Header))
+	for {
+		f := new(dto.MetricFamily)
+		if err := decoder.Decode(f); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatalf("%s: %v", resp.Header.Get("Content-Type"), err)
+		}
+		families[f.GetName()] = f
+	}
+	found := families.find("probed_handshake_rtt_seconds", labels{"target": "127.0.0.1:80"})
+	if len(found) != 1 {
+		t.Fatalf("%d histograms", len(found))
+	}
+	m := found[0].GetHistogram()
+	var native, delta int64
+	for _, d := range m.GetPositiveDelta() {
+		delta += d
+		native += delta
+	}
+	native += int64(m.GetZeroCount())
+	buckets := m.GetBucket()
+	if m.GetSampleCount() < 20 || uint64(native) != m.GetSampleCount() || len(buckets) == 0 || m.Schema == nil {
+		t.Errorf("%d samples, %d in native buckets of schema %d, %d classic buckets",
+			m.GetSampleCount(), native, m.GetSchema(), len(buckets))
+	}
+	if families["go_goroutines"] == nil || families["process_cpu_seconds_total"] == nil {
+		t.Error("the runtime's and the process's own metrics are missing")
+	}
+}
+
+// TestReadyHandler shows what a client sees before probing and while it ends,
+// which is too short to be caught from outside.
+func TestReadyHandler(t *testing.T) {
+	t.Parallel()
+	var d daemon
+	ask := func() (int, string) {
+		w := httptest.NewRecorder()
+		d.serveReady(w, httptest.NewRequest("GET", "/-/ready", nil))
+		return w.Code, w.Body.String()
+	}
+	if code, body := ask(); code != 503 || body != "probed is not ready.\n" {
+		t.Errorf("not ready: %d %q", code, body)
+	}
+	d.ready.Store(true)
+	if code, body := ask(); code != 200 || body != "probed is ready.\n" {
+		t.Errorf("ready: %d %q", code, body)
+	}
+}
+
+// TestManyDoors listens on several addresses, with TLS and basic auth, and has
+// the metrics elsewhere.
+func TestManyDoors(t *testing.T) {
+	t.Parallel()
+	h := lab.NewHost(t, "a")
+	h.Listen("tcp", "[::]:80")
+	dir := t.TempDir()
+	certificate, key := selfSigned(t)
+	write(t, filepath.Join(dir, "cert.pem"), certificate)
+	write(t, filepath.Join(dir, "key.pem"), key)
+	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := filepath.Join(dir, "web.yml")
+	write(t, web, fmt.Sprintf("tls_server_config: {cert_file: cert.pem, key_file: key.pem}\nbasic_auth_users: {prometheus: %q}\n", hash))
+	p := launch(t, h, simpleConfig("20ms", "10ms", "127.0.0.1:80"), withArgs("--web.config.file="+web,
+		"--web.listen-address=127.0.0.1:10965", "--web.listen-address=[::1]:10966", "--web.telemetry-path=/m/etrics"))
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(certificate))
+	p.http.Transport = &http.Transport{
+		DialContext:     dialer(h),
+		TLSClientConfig: &tls.Config{RootCAs: roots},
+		Proxy:           nil,
+	}
+	get := func(url, user, password string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if user != "" {
+			req.SetBasicAuth(user, password)
+		}
+		resp, err := p.http.Do(req)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	for _, base := range []string{"https://127.0.0.1:10965", "https://[::1]:10966"} {
+		eventually(t, 10*time.Second, func() error {
+			if code, body := get(base+"/-/ready", "prometheus", "secret"); code != 200 {
+				return fmt.Errorf("%d %s\n%s", code, body, p.said())
+			}
+			return nil
+		})
+		if code, body := get(base+"/m/etrics", "prometheus", "secret"); code != 200 || len(parseMetrics(t, body)) == 0 {
+			t.Errorf("%s: metrics: %d", base, code)
+		}
+		if code, _ := get(base+"/metrics", "prometheus", "secret"); code != 404 {
+			t.Errorf("%s: the metrics' usual path: %d", base, code)
+		}
+		if _, body := get(base+"/", "prometheus", "secret"); !strings.Contains(body, "m/etrics") {
+			t.Errorf("%s: the landing page does not link to the metrics:\n%s", base, body)
+		}
+		for _, path := range []string{"/", "/m/etrics", "/config", "/-/ready", "/debug/pprof/"} {
+			for _, user := range []string{"", "prometheus"} {
+				if code, _ := get(base+path, user, "wrong"); code != 401 {
+					t.Errorf("%s%s as %q with a wrong password: %d", base, path, user, code)
+				}
+			}
+		}
+		if code, _ := get(strings.Replace(base, "https", "http", 1)+"/m/etrics", "prometheus", "secret"); code == 200 {
+			t.Errorf("%s answers without TLS", base)
+		}
+	}
+	if code := stop(p); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// selfSigned makes a certificate for the loopback addresses.
+func selfSigned(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "probed"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+}
+
+// TestEmbeddedDefault starts probed with nothing at all: it probes its own
+// listener.
+func TestEmbeddedDefault(t *testing.T) {
+	t.Parallel()
+	h := lab.NewHost(t, "a")
+	p := launchFile(t, h, "", func(c *lab.Cmd) { c.Args = c.Args[:1] }, withArgs("--web.listen-address=:10977"))
+	p.base = "http://127.0.0.1:10977"
+	p.awaitReady()
+	var s scrape
+	eventually(t, 10*time.Second, func() error {
+		s = p.scrape()
+		for _, target := range []string{"127.0.0.1:10977", "[::1]:10977"} {
+			if n := s.sum("probed_handshake_rtt_seconds", labels{"target": target}); n < 2 {
+				return fmt.Errorf("%s: %v handshakes", target, n)
+			}
+		}
+		return nil
+	})
+	if got := s.targets(); !slices.Equal(got, []string{"127.0.0.1:10977", "[::1]:10977"}) {
+		t.Errorf("targets %v", got)
+	}
+	if code, body := p.do("POST", "/-/reload"); code != 200 {
+		t.Errorf("reload: %d %s", code, body)
+	}
+	if code := stop(p); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
