@@ -70,19 +70,16 @@ func newLoad(t testing.TB, n int) *load {
 	return l
 }
 
-// cpu is what this process has used of the processors, the peer's kernel
-// included: it answers within our system calls.
-func cpu() time.Duration {
+// usage is what this process has used of the processors, the peer's kernel
+// included (it answers within our system calls), and its largest resident set in
+// MiB.
+func usage(t testing.TB) (cpu time.Duration, resident float64) {
+	t.Helper()
 	var u unix.Rusage
-	unix.Getrusage(unix.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// resident is the process's resident set in octets.
-func resident(t testing.TB) uint64 {
-	var u unix.Rusage
-	unix.Getrusage(unix.RUSAGE_SELF, &u)
-	return uint64(u.Maxrss) << 10
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), float64(u.Maxrss) / (1 << 10)
 }
 
 // TestAccuracyOfTenThousandTargets probes 10,000 targets a second for a minute,
@@ -92,20 +89,22 @@ func TestAccuracyOfTenThousandTargets(t *testing.T) {
 	const n, seconds = 10_000, 60
 	l := newLoad(t, n)
 	runtime.GC()
-	before, began := cpu(), time.Now()
+	before, _ := usage(t)
+	began := time.Now()
 	for range seconds / 10 {
 		time.Sleep(10 * time.Second)
 		if err := l.metrics.WriteText(io.Discard); err != nil {
 			t.Error(err)
 		}
 	}
-	used, took := cpu()-before, time.Since(began)
+	after, resident := usage(t)
+	used, took := after-before, time.Since(began)
 	drops := l.rig.shard.Stats.TapDrops.Load()
 	l.rig.end()
 	slices.Sort(l.self.delays)
 	p := func(q float64) time.Duration { return l.self.delays[int(q*float64(len(l.self.delays)-1))] }
 	t.Logf("%d targets at 1 s for %.0f s: %d probes, %.1f µs of CPU a probe, %.0f MiB resident at most, schedule delay p50 %v p99 %v max %v",
-		n, took.Seconds(), l.probes, float64(used.Microseconds())/float64(l.probes), float64(resident(t))/(1<<20), p(0.5), p(0.99), p(1))
+		n, took.Seconds(), l.probes, float64(used.Microseconds())/float64(l.probes), resident, p(0.5), p(0.99), p(1))
 	if len(l.self.skipped) > 0 {
 		t.Errorf("skipped: %v", l.self.skipped)
 	}
@@ -131,12 +130,13 @@ func BenchmarkLoad(b *testing.B) {
 			for range b.N {
 				l := newLoad(b, n)
 				time.Sleep(2 * time.Second) // the first probes fill tables and pages
-				before := cpu()
+				before, _ := usage(b)
 				time.Sleep(10 * time.Second)
-				used := cpu() - before
+				after, resident := usage(b)
+				used := after - before
 				b.ReportMetric(float64(used.Microseconds())/float64(10*n), "cpu-µs/probe")
 				b.ReportMetric(100*used.Seconds()/10, "cpu-%")
-				b.ReportMetric(float64(resident(b))/(1<<20), "rss-MiB")
+				b.ReportMetric(resident, "rss-MiB")
 				l.rig.end()
 			}
 		})
