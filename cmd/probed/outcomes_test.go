@@ -115,7 +115,7 @@ func TestEveryOutcome(t *testing.T) {
 	jobs.WriteString("- {name: v6, module: v6, targets: [\"both.test:80\"]}\n")
 	fmt.Fprintf(&jobs, "- {name: fancy, module: fancy, targets: [\"%s:80\", \"[%s]:80\"]}\n", b.Addr4(), b.Addr6())
 
-	captures := []*lab.Capture{a.Capture(t, a.End(0).Iface, ourPorts), a.Capture(t, a.End(1).Iface, ourPorts)}
+	captures := []*lab.Capture{a.Capture(t, a.End(0).Iface, ourPorts, lab.Immediate), a.Capture(t, a.End(1).Iface, ourPorts, lab.Immediate)}
 	file := t.TempDir() + "/probed.yml"
 	write(t, file, outcomesConfig(250*time.Millisecond, jobs.String()))
 	p := launchFile(t, a, file, withDNS(t, "127.0.0.1"))

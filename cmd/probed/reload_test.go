@@ -187,7 +187,7 @@ func TestNamesThatChange(t *testing.T) {
 	a, b := lab.Pair(t)
 	b.Listen("tcp", "[::]:80")
 	dns := serveDNS(t, a, map[string][]netip.Addr{"one.test": {b.Addr4()}, "many.test": {b.Addr4(), b.Addr6()}})
-	capture := a.Capture(t, a.Iface(), ourPorts)
+	capture := a.Capture(t, a.Iface(), ourPorts, lab.Immediate)
 	p := start(t, a, `
 global: {interval: 20ms, timeout: 10ms, resolve_interval: 1s}
 modules: {every: {probe: half_open, resolve: all}}

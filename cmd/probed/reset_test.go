@@ -26,7 +26,7 @@ func TestOneResetPerAnswer(t *testing.T) {
 		"127.0.0.1:80", "[::1]:80",
 		netip.AddrPortFrom(a.Addr4(), 80).String(), netip.AddrPortFrom(a.Addr6(), 80).String(), // by lo too
 	}
-	veth, lo := a.Capture(t, a.Iface(), ourPorts), a.Capture(t, "lo", ourPorts)
+	veth, lo := a.Capture(t, a.Iface(), ourPorts, lab.Immediate), a.Capture(t, "lo", ourPorts, lab.Immediate)
 	p := start(t, a, simpleConfig("50ms", "900ms", targets...))
 	eventually(t, 10*time.Second, func() error {
 		if n := p.scrape().sum("probed_segments_sent_total", nil); n < 6*2*20 {

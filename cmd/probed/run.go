@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"slices"
@@ -39,7 +40,7 @@ type daemon struct {
 	web         *web.FlagConfig
 	log         *slog.Logger
 
-	webPort uint16 // of the first TCP listener, for the embedded default
+	own     []netip.AddrPort // of the web listeners, for the embedded default
 	metrics *metrics.Metrics
 	shard   *engine.Shard
 	roster  *targets.Roster
@@ -70,6 +71,9 @@ func (d *daemon) run() error {
 		return err
 	}
 	defer closeAll(listeners)
+	if d.own, err = ownAddresses(listeners); err != nil {
+		return err
+	}
 	c, err := d.load()
 	if err != nil {
 		return err
@@ -202,7 +206,7 @@ func limits(c *config.Config) engine.Limits {
 func (d *daemon) load() (*config.Config, error) {
 	if _, err := os.Stat(d.configFile); !d.configNamed && !d.fromFile && errors.Is(err, fs.ErrNotExist) {
 		d.log.Info("no configuration file: probing our own web listener over loopback", "looked_for", d.configFile)
-		return config.Default(d.webPort)
+		return config.Default(d.own)
 	}
 	c, err := config.Load(d.configFile)
 	d.fromFile = d.fromFile || err == nil

@@ -51,7 +51,7 @@ jobs:
 	}
 	yaml += "- {name: literal, targets: [\"198.18.0.255:80\", \"127.255.255.255:80\"]}\n"
 	serveDNS(t, a, names)
-	veth, lo := a.Capture(t, a.Iface(), anyOfOurs), a.Capture(t, "lo", anyOfOurs)
+	veth, lo := a.Capture(t, a.Iface(), anyOfOurs, lab.Immediate), a.Capture(t, "lo", anyOfOurs, lab.Immediate)
 	p := start(t, a, yaml, withDNS(t, "127.0.0.1"))
 	eventually(t, 10*time.Second, func() error {
 		s := p.scrape()
@@ -171,7 +171,7 @@ jobs:
 	moving("pin4", "pin6", "free")
 
 	addresses("del", extra...)
-	capture := a.Capture(t, a.Iface(), ourPorts)
+	capture := a.Capture(t, a.Iface(), ourPorts, lab.Immediate)
 	failing("pin4", "pin6")
 	moving("free")
 	for _, s := range segments(t, capture.Packets()) {
@@ -186,7 +186,7 @@ jobs:
 	own := []string{a.Addr4().String() + "/24", a.Addr6().String() + "/64"}
 	addresses("del", extra...)
 	addresses("del", own...)
-	capture = a.Capture(t, a.Iface(), ourPorts)
+	capture = a.Capture(t, a.Iface(), ourPorts, lab.Immediate)
 	failing("pin4", "pin6", "free")
 	for _, s := range segments(t, capture.Packets()) {
 		if s.ours() {
@@ -234,7 +234,7 @@ jobs:
 		yaml += fmt.Sprintf("  - %s:80\n", name)
 	}
 	serveDNS(t, a, names)
-	capture := a.Capture(t, a.Iface(), ourPorts)
+	capture := a.Capture(t, a.Iface(), ourPorts, lab.Immediate)
 	file := filepath.Join(t.TempDir(), "probed.yml")
 	write(t, file, strings.ReplaceAll(yaml, "ROUND", "0"))
 	p := launchFile(t, a, file, withDNS(t, "127.0.0.1"))

@@ -228,7 +228,7 @@ func TestLeastPrivilege(t *testing.T) {
 		b.Addr4().String()+":80", fmt.Sprintf("[%v]:80", b.Addr6()),
 		b.Addr4().String()+":81", fmt.Sprintf("[%v]:81", b.Addr6()),
 		"127.0.0.1:10965", "[::1]:10965"))
-	veth := a.Capture(t, a.Iface(), ourPorts)
+	veth := a.Capture(t, a.Iface(), ourPorts, lab.Immediate)
 	p := launchFile(t, a, file, unprivileged(unix.CAP_NET_RAW))
 	p.awaitReady()
 	status := procStatus(t, p)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"net/url"
 	gopath "path"
 	"slices"
@@ -19,6 +20,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
+
+	"github.com/probed/probed/internal/host"
 )
 
 const (
@@ -39,7 +42,6 @@ func (d *daemon) listen() ([]net.Listener, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--web.systemd-socket: %w", err)
 		}
-		d.notePort(listeners)
 		return listeners, nil
 	}
 	var listeners []net.Listener
@@ -51,7 +53,6 @@ func (d *daemon) listen() ([]net.Listener, error) {
 		}
 		listeners = append(listeners, l)
 	}
-	d.notePort(listeners)
 	return listeners, nil
 }
 
@@ -76,14 +77,35 @@ func cause(err error) error {
 	return err
 }
 
-// notePort keeps the first TCP port.
-func (d *daemon) notePort(listeners []net.Listener) {
+// ownAddresses are those at which this host reaches its own web listeners, for
+// the embedded default: loopback where they listen on every address.
+func ownAddresses(listeners []net.Listener) ([]netip.AddrPort, error) {
+	have, err := host.Addresses()
+	if err != nil {
+		return nil, err
+	}
+	var own []netip.AddrPort
 	for _, l := range listeners {
-		if a, ok := l.Addr().(*net.TCPAddr); ok {
-			d.webPort = uint16(a.Port)
-			return
+		tcp, ok := l.Addr().(*net.TCPAddr)
+		if !ok {
+			continue
+		}
+		ip := tcp.AddrPort().Addr().Unmap()
+		all := []netip.Addr{ip}
+		if ip.IsUnspecified() {
+			all = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+			if ip.Is6() {
+				all = append(all, netip.IPv6Loopback())
+			}
+		}
+		for _, ip := range all {
+			a := netip.AddrPortFrom(ip, uint16(tcp.Port))
+			if slices.Contains(have, ip.WithZone("")) && !slices.Contains(own, a) {
+				own = append(own, a)
+			}
 		}
 	}
+	return own, nil
 }
 
 func closeAll(listeners []net.Listener) {
