@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -99,7 +100,7 @@ func again(t *testing.T, c *Config) {
 }
 
 func TestDefault(t *testing.T) {
-	c, err := Default(4321)
+	c, err := Default([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4321"), netip.MustParseAddrPort("[::1]:4321")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +110,9 @@ func TestDefault(t *testing.T) {
 	}
 	if want := []string{"half_open 127.0.0.1:4321 1s", "half_open [::1]:4321 1s"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	if c, err := Default(nil); err != nil || len(c.Targets()) != 0 {
+		t.Errorf("without a web listener: %d targets, %v", len(c.Targets()), err)
 	}
 }
 

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
-	"strconv"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
@@ -54,19 +54,26 @@ func Parse(name string, data []byte) (*Config, error) {
 //go:embed default.yml
 var defaultYAML []byte
 
-// defaultPort is the port in default.yml.
-const defaultPort = "10965"
-
 // Default returns the configuration that runs without a file: it probes
-// probed's own web listener on webPort over loopback.
-func Default(webPort uint16) (*Config, error) {
-	return Parse("default.yml", DefaultYAML(webPort))
+// probed's own web listener at the addresses that it can be reached at.
+func Default(web []netip.AddrPort) (*Config, error) {
+	return Parse("default.yml", DefaultYAML(web))
 }
 
 // DefaultYAML returns the text of the default configuration, for a user to
 // start from.
-func DefaultYAML(webPort uint16) []byte {
-	return bytes.ReplaceAll(defaultYAML, []byte(defaultPort), strconv.AppendUint(nil, uint64(webPort), 10))
+func DefaultYAML(web []netip.AddrPort) []byte {
+	const targets = "    targets:\n"
+	before, _, _ := bytes.Cut(defaultYAML, []byte(targets))
+	text := bytes.Clone(before)
+	if len(web) == 0 {
+		return append(text, "    targets: []\n"...)
+	}
+	text = append(text, targets...)
+	for _, a := range web {
+		text = fmt.Appendf(text, "      - %q\n", a)
+	}
+	return text
 }
 
 // document returns the top mapping of the only document in data.

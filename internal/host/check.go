@@ -17,7 +17,7 @@ func Check(device string, source netip.Addr) error {
 		}
 	}
 	if source.IsValid() {
-		have, err := addresses()
+		have, err := Addresses()
 		if err != nil {
 			return fmt.Errorf("source_address: %w", err)
 		}
@@ -40,7 +40,8 @@ func interfaces() []string {
 	return names
 }
 
-func addresses() ([]netip.Addr, error) {
+// Addresses returns the addresses of this host's interfaces.
+func Addresses() ([]netip.Addr, error) {
 	nets, err := net.InterfaceAddrs()
 	if err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import (
 
 // The configuration prints the default buckets, so it has a list of its own.
 func TestDefaultBucketsAgree(t *testing.T) {
-	c, err := config.Default(1)
+	c, err := config.Default(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
