@@ -2,9 +2,8 @@ package targets
 
 import (
 	"hash/fnv"
-	"io"
 	"net/netip"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/probed/probed/config"
@@ -102,20 +101,17 @@ func (r *Roster) commit(ch *change) {
 }
 
 // identity is what makes a target the same one across a reload: what its series
-// are labelled with.
+// are labelled with. Quotes keep apart what only looks alike when joined.
 func identity(t *config.Target) string {
-	var b strings.Builder
+	var b []byte
 	for _, s := range []string{t.Job, t.Address, t.Module.Name} {
-		b.WriteString(s)
-		b.WriteByte(0)
+		b = strconv.AppendQuote(b, s)
 	}
 	for _, l := range t.Labels {
-		b.WriteString(l.Name)
-		b.WriteByte(0)
-		b.WriteString(l.Value)
-		b.WriteByte(0)
+		b = strconv.AppendQuote(b, l.Name)
+		b = strconv.AppendQuote(b, l.Value)
 	}
-	return b.String()
+	return string(b)
 }
 
 // labels are those of an instance's series.
@@ -141,8 +137,7 @@ func options(m *config.Module) metrics.TargetOptions {
 func probing(t *config.Target, ip string, addr netip.Addr, sink engine.Sink) engine.Target {
 	m := &t.Module
 	h := fnv.New64a()
-	io.WriteString(h, identity(t))
-	io.WriteString(h, ip)
+	h.Write([]byte(identity(t) + ip))
 	e := engine.Target{
 		ID:       h.Sum64(),
 		Params:   m.Params(),
