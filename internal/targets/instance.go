@@ -3,6 +3,7 @@ package targets
 import (
 	"hash/fnv"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -38,7 +39,7 @@ type change struct {
 	add, remove []*engine.Target
 	newborn     []*metrics.Target
 	dead        []*metrics.Target
-	options     []func() error
+	changed     []*target // their metrics have other options
 	errs        []error
 }
 
@@ -55,9 +56,6 @@ func (r *Roster) plan(ch *change, t *target, before instances) instances {
 			}
 			ch.newborn = append(ch.newborn, m)
 			in = &instance{metrics: m}
-		} else {
-			m := in.metrics
-			ch.options = append(ch.options, func() error { return r.metrics.Reconfigure(m, options(&t.conf.Module)) })
 		}
 		after[ip] = ch.place(in, probing(&t.conf, ip, addr, in.metrics))
 	}
@@ -89,13 +87,17 @@ func (ch *change) drop(before, after instances) {
 
 // commit carries a change out.
 func (r *Roster) commit(ch *change) {
-	r.engine.Update(ch.add, ch.remove)
+	if len(ch.add)+len(ch.remove) > 0 {
+		r.engine.Update(ch.add, ch.remove)
+	}
 	for _, m := range ch.dead {
 		r.metrics.RemoveTarget(m)
 	}
-	for _, set := range ch.options {
-		if err := set(); err != nil {
-			r.log.Error("cannot change a target's buckets", "err", err)
+	for _, t := range ch.changed {
+		for _, in := range t.instances {
+			if err := r.metrics.Reconfigure(in.metrics, options(&t.conf.Module)); err != nil {
+				r.log.Error("cannot change a target's buckets", "target", t.conf.Address, "err", err)
+			}
 		}
 	}
 }
@@ -130,6 +132,11 @@ func options(m *config.Module) metrics.TargetOptions {
 		o.Buckets = []float64{} // to the configuration nil means none, to the metrics the default
 	}
 	return o
+}
+
+// sameOptions reports whether two modules have the same options.
+func sameOptions(a, b *config.Module) bool {
+	return a.Flows == b.Flows && slices.Equal(a.Buckets, b.Buckets)
 }
 
 // probing is how the engine is to probe a target at an address; the zero Addr

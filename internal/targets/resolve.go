@@ -1,11 +1,13 @@
 package targets
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/probed/probed/config"
@@ -18,6 +20,9 @@ const (
 	lookups = 16
 )
 
+// errNoUnicast is an answer without an address that can be probed.
+var errNoUnicast = errors.New("no unicast address")
+
 // A Resolver looks host names up, as net.Resolver does: network is "ip", "ip4"
 // or "ip6", and the answers come in the order of RFC 6724 where it can tell.
 type Resolver interface {
@@ -27,39 +32,32 @@ type Resolver interface {
 // A question is what a resolver is asked.
 type question struct{ network, host string }
 
-// A name is a host name that targets have in common.
+// A name is a host name that targets have in common. It outlives a reload, with
+// what is known of it and with its look-up that is under way.
 type name struct {
 	question
-	targets []*target
+	targets []*target    // that have it, of the configuration in force
 	asked   bool         // there was an answer, or none in time
 	addrs   []netip.Addr // that can be probed; empty: the name does not resolve
 	failing bool         // the last look-up failed
 	busy    bool         // a look-up is under way
-	due     time.Time    // of the next one
+	last    time.Time    // when that or the last one began
 }
 
-// use returns the name of a target, with what is known of it already.
+// use puts a target's name among names, the one in force if there is one, and
+// returns it.
 func (r *Roster) use(names map[question]*name, t *config.Target) *name {
-	network := "ip"
+	q := question{"ip", t.Host}
 	switch t.Module.IPProtocol {
 	case config.IP4:
-		network = "ip4"
+		q.network = "ip4"
 	case config.IP6:
-		network = "ip6"
+		q.network = "ip6"
 	}
-	q := question{network, t.Host}
-	n := names[q]
-	if n == nil {
-		n = &name{question: q}
-		if old := r.names[q]; old != nil {
-			n.asked, n.addrs, n.failing = old.asked, old.addrs, old.failing
-			if !old.busy { // else its answer will find nobody
-				n.due = old.due
-			}
-		}
-		names[q] = n
+	if names[q] == nil {
+		names[q] = cmp.Or(r.names[q], &name{question: q})
 	}
-	return n
+	return names[q]
 }
 
 // first returns the address to probe of a name with several: the one that was
@@ -73,50 +71,63 @@ func (n *name) first(before instances) netip.Addr {
 
 // Run looks names up until ctx ends, each again and again.
 func (r *Roster) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
 	slots := make(chan struct{}, lookups)
-	for {
-		next := time.Hour
-		for n := range r.due(time.Now(), &next) {
+	for ctx.Err() == nil {
+		queue, pause := r.due(time.Now())
+		if len(queue) == 0 {
 			select {
-			case slots <- struct{}{}:
 			case <-ctx.Done():
-				return
+			case <-r.renamed:
+			case <-time.After(pause):
 			}
-			go func() {
-				defer func() { <-slots }()
-				r.lookup(ctx, n)
-			}()
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.renamed:
-		case <-time.After(next):
+		for len(queue) > 0 {
+			select {
+			case <-ctx.Done():
+				queue = nil
+			case <-r.renamed:
+				queue = nil // of names that may be gone
+			case slots <- struct{}{}:
+				n := queue[0]
+				queue = queue[1:]
+				r.begin(n, time.Now())
+				running.Go(func() {
+					defer func() { <-slots }()
+					r.lookup(ctx, n)
+				})
+			}
 		}
 	}
 }
 
-// due returns the names to look up now, and in next how long until more are.
-func (r *Roster) due(now time.Time, next *time.Duration) map[*name]struct{} {
+// due returns the names to look up now, those that have waited longest first,
+// and how long until there are more.
+func (r *Roster) due(now time.Time) (names []*name, pause time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	names := make(map[*name]struct{})
+	pause = time.Hour
 	for _, n := range r.names {
-		if soon := now.Add(r.every); n.due.After(soon) {
-			n.due = soon // a reload has shortened the interval
+		wait := n.last.Add(r.every).Sub(now)
+		if wait <= 0 && !n.busy {
+			names = append(names, n)
+			continue
 		}
-		switch wait := n.due.Sub(now); {
-		case n.busy && wait <= 0: // for longer than the interval: look again later
-			*next = min(*next, r.every)
-		case wait <= 0:
-			n.busy, n.due = true, now.Add(r.every)
-			names[n] = struct{}{}
-			*next = min(*next, r.every)
-		default:
-			*next = min(*next, wait)
+		if wait <= 0 {
+			wait = r.every // its look-up takes longer than that
 		}
+		pause = min(pause, wait)
 	}
-	return names
+	slices.SortFunc(names, func(a, b *name) int { return a.last.Compare(b.last) })
+	return names, pause
+}
+
+// begin notes that a look-up is under way.
+func (r *Roster) begin(n *name, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n.busy, n.last = true, now
 }
 
 // lookup asks about a name and puts the answer in force.
@@ -138,12 +149,10 @@ func (r *Roster) answer(n *name, addrs []netip.Addr, err error) {
 	defer r.mu.Unlock()
 	n.busy = false
 	if r.names[n.question] != n {
-		return // a reload has taken its place
+		return // a reload has removed it
 	}
-	var dns *net.DNSError
-	gone := errors.As(err, &dns) && dns.IsNotFound || err == nil && len(addrs) == 0
-	if err == nil && gone {
-		err = errors.New("no unicast address")
+	if err == nil && len(addrs) == 0 {
+		err = errNoUnicast
 	}
 	if err != nil {
 		r.ResolveFailures.Add(1)
@@ -157,8 +166,11 @@ func (r *Roster) answer(n *name, addrs []netip.Addr, err error) {
 		}
 	}
 	n.asked = true
-	if err == nil || gone {
+	switch {
+	case err == nil:
 		n.addrs = addrs
+	case gone(err):
+		n.addrs = nil
 	}
 	var ch change
 	for _, t := range n.targets {
@@ -168,6 +180,18 @@ func (r *Roster) answer(n *name, addrs []netip.Addr, err error) {
 		r.log.Error("cannot add a target", "err", err)
 	}
 	r.commit(&ch)
+}
+
+// gone reports whether a look-up's error says that there is nothing to probe,
+// and not merely that nothing could be learnt.
+func gone(err error) bool {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return dns.IsNotFound
+	}
+	// net gives an AddrError where a name has addresses, in /etc/hosts say, but
+	// none of the network asked for.
+	_, wrongNetwork := errors.AsType[*net.AddrError](err)
+	return wrongNetwork || errors.Is(err, errNoUnicast)
 }
 
 // usable returns the addresses that can be probed, each once.

@@ -66,15 +66,19 @@ func (r *Roster) Apply(c *config.Config) error {
 		id := identity(&conf)
 		t := &target{conf: conf}
 		targets[id] = t
-		var before instances
 		if old := r.targets[id]; old != nil {
-			before = old.instances
+			t.instances = old.instances
+			if !sameOptions(&old.conf.Module, &conf.Module) {
+				ch.changed = append(ch.changed, t)
+			}
 		}
 		if !conf.IP.IsValid() {
 			t.name = r.use(names, &conf)
-			t.name.targets = append(t.name.targets, t)
+			if !t.name.asked {
+				continue // until the answer it goes on as before
+			}
 		}
-		t.instances = r.plan(&ch, t, before)
+		t.instances = r.plan(&ch, t, t.instances)
 	}
 	for id, old := range r.targets {
 		if targets[id] == nil {
@@ -88,6 +92,7 @@ func (r *Roster) Apply(c *config.Config) error {
 		return err
 	}
 	r.targets, r.names, r.every = targets, names, c.Global.ResolveInterval
+	r.gather()
 	r.commit(&ch)
 	select {
 	case r.renamed <- struct{}{}:
@@ -96,19 +101,23 @@ func (r *Roster) Apply(c *config.Config) error {
 	return nil
 }
 
+// gather tells the names in force who has them.
+func (r *Roster) gather() {
+	for _, n := range r.names {
+		n.targets = nil
+	}
+	for _, t := range r.targets {
+		if t.name != nil {
+			t.name.targets = append(t.name.targets, t)
+		}
+	}
+}
+
 // wanted returns the addresses to probe by the label that tells them apart.
-// Before the first answer about a name there are none but those that a reload
-// has found.
 func (t *target) wanted(before instances) map[string]netip.Addr {
 	switch {
 	case t.name == nil:
 		return map[string]netip.Addr{"": t.conf.IP}
-	case !t.name.asked:
-		known := make(map[string]netip.Addr, len(before))
-		for ip, in := range before {
-			known[ip] = in.engine.Remote.Addr()
-		}
-		return known
 	case len(t.name.addrs) == 0:
 		return map[string]netip.Addr{"": {}}
 	case t.conf.Module.Resolve == config.ResolveAll:
