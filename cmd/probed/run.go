@@ -142,7 +142,7 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 // serve runs the parts until ctx ends or one of them fails. Probing ends first,
 // so that the last figures can still be scraped.
 func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []net.Listener) error {
-	server, err := d.server()
+	servers, err := d.servers(len(listeners))
 	if err != nil {
 		return err
 	}
@@ -161,15 +161,16 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 		d.reloadOnHangup(ctx, hup)
 		return nil
 	})
-	group.Go(func() error {
-		return d.serveWeb(server, listeners)
-	})
+	for i, s := range servers {
+		group.Go(func() error { return d.serveWeb(s, listeners[i]) })
+	}
 	group.Go(func() error {
 		<-ctx.Done()
 		d.ready.Store(false)
 		d.log.Info("closing the open conversations")
 		<-probing.Done()
-		return shutdown(server)
+		shutdown(servers)
+		return nil
 	})
 	d.ready.Store(true)
 	d.log.Info("probing", "targets", len(d.running().Targets()), "version", version.Version)

@@ -112,6 +112,10 @@ func (s scrape) targets() []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
+// about compares a count of some probes with the count of all, which a scrape
+// reads a moment later.
+func about(some, all float64) bool { return some <= all && all-some <= 2 }
+
 // promtool checks an exposition as Prometheus's own linter does. PROMTOOL names
 // the program where it is not on the path.
 func promtool(t *testing.T, exposition string) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -13,6 +14,7 @@ import (
 	gopath "path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -114,37 +116,48 @@ func closeAll(listeners []net.Listener) {
 	}
 }
 
-// server returns the HTTP server.
-func (d *daemon) server() (*http.Server, error) {
+// servers returns an HTTP server for each of n listeners: exporter-toolkit
+// changes the server that it is given, so that two listeners can't share one.
+func (d *daemon) servers(n int) ([]*http.Server, error) {
 	routes, err := d.routes()
 	if err != nil {
 		return nil, err
 	}
-	return &http.Server{
-		Handler:           routes,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-	}, nil
+	servers := make([]*http.Server, n)
+	for i := range servers {
+		servers[i] = &http.Server{
+			Handler:           routes,
+			ReadHeaderTimeout: headerTimeout,
+			IdleTimeout:       idleTimeout,
+			ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
+		}
+	}
+	return servers, nil
 }
 
 // serveWeb serves until the server is shut down.
-func (d *daemon) serveWeb(s *http.Server, listeners []net.Listener) error {
-	err := web.ServeMultiple(listeners, s, d.web, d.log)
+func (d *daemon) serveWeb(s *http.Server, l net.Listener) error {
+	err := web.Serve(l, s, d.web, d.log)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return err
 }
 
-// shutdown ends the server once its running requests are done, or at once after
+// shutdown ends servers once their running requests are done, or at once after
 // webGrace.
-func shutdown(s *http.Server) error {
+func shutdown(servers []*http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), webGrace)
 	defer cancel()
-	if err := s.Shutdown(ctx); err != nil {
-		return s.Close()
+	var done sync.WaitGroup
+	for _, s := range servers {
+		done.Go(func() {
+			if s.Shutdown(ctx) != nil {
+				s.Close()
+			}
+		})
 	}
-	return nil
+	done.Wait()
 }
 
 // routes returns the handler of every path.
