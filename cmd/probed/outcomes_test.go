@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -325,4 +326,80 @@ func stop(p *process) int {
 	p.t.Helper()
 	p.signal(syscall.SIGTERM)
 	return p.end(2500 * time.Millisecond)
+}
+
+// TestInterfaces probes link-local addresses, which need an interface, and
+// others through an interface that routing would not choose.
+func TestInterfaces(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	a, b, c := l.Host("a"), l.Host("b"), l.Host("c")
+	l.Join(a, b)
+	l.Join(a, c)
+	b.Listen("tcp", "[::]:80")
+	c.Listen("tcp", "[::]:80")
+	toB, toC := a.End(0).Iface, a.End(1).Iface
+	local := linkLocal(t, b)
+	onC := a.Capture(t, toC, ourPorts, lab.Immediate)
+	p := start(t, a, fmt.Sprintf(`
+global: {interval: 20ms, timeout: 900ms}
+modules:
+  b: {probe: half_open, interface: %[1]s}
+  c: {probe: half_open, interface: %[2]s}
+jobs:
+- {name: zone, targets: ["[%[3]s%%%[1]s]:80"]}
+- {name: device, module: b, targets: ["[%[3]s]:80", "%[4]s:80", "[%[5]s]:80"]}
+- {name: astray, module: c, timeout: 100ms, targets: ["%[4]s:80", "[%[5]s]:80"]}
+`, toB, toC, local, b.Addr4(), b.Addr6()))
+	var s scrape
+	eventually(t, 10*time.Second, func() error {
+		s = p.scrape()
+		for job, n := range map[string]float64{"zone": 20, "device": 60} {
+			if got := s.sum("probed_handshake_rtt_seconds", labels{"job_name": job}); got < n {
+				return fmt.Errorf("%s: %v handshakes", job, got)
+			}
+		}
+		return nil
+	})
+	for _, job := range []string{"zone", "device"} {
+		if with := (labels{"job_name": job}); len(s.reasons("probed_probe_failures_total", with))+len(s.reasons("probed_probes_discarded_total", with)) > 0 {
+			t.Errorf("%s: failures %v, discards %v", job, s.reasons("probed_probe_failures_total", with), s.reasons("probed_probes_discarded_total", with))
+		}
+	}
+	if n := s.sum("probed_handshake_rtt_seconds", labels{"job_name": "astray"}); n > 0 {
+		t.Errorf("%v handshakes with b through the interface to c", n)
+	}
+	if code := stop(p); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	for _, s := range segments(t, onC.Packets()) {
+		if s.Dst == local {
+			t.Errorf("a segment to %v left through %s", s.Dst, toC)
+		}
+	}
+}
+
+// linkLocal returns the link-local address of a host's first interface.
+func linkLocal(t *testing.T, h *lab.Host) netip.Addr {
+	t.Helper()
+	var found netip.Addr
+	h.Do(func() {
+		dev, err := net.InterfaceByName(h.Iface())
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs, err := dev.Addrs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			if p := netip.MustParsePrefix(a.String()); p.Addr().IsLinkLocalUnicast() && p.Addr().Is6() {
+				found = p.Addr()
+			}
+		}
+	})
+	if !found.IsValid() {
+		t.Fatalf("host %s has no link-local address", h.Name)
+	}
+	return found
 }

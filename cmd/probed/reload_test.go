@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -142,9 +144,11 @@ func TestReload(t *testing.T) {
 	}
 
 	// A file that is gone is an error too.
-	write(t, file, "")
-	if code, _ := p.do("POST", "/-/reload"); code != 500 {
-		t.Errorf("reload of an empty file: %d", code)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if code, body := p.do("POST", "/-/reload"); code != 500 || !strings.Contains(body, "no such file") {
+		t.Errorf("reload of no file: %d %s", code, body)
 	}
 	if code := stop(p); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -272,5 +276,26 @@ jobs:
 	}
 	if len(both) != 2 {
 		t.Errorf("SYNs by address: %v", both)
+	}
+}
+
+// TestDefaultFileThatGoes looks for the default file: without it the embedded
+// configuration runs, but does not take the place of one that was in force.
+func TestDefaultFileThatGoes(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "probed.yml")
+	d := daemon{configFile: file, log: slog.New(slog.DiscardHandler)}
+	if _, err := d.load(); err != nil {
+		t.Errorf("without a file: %v", err)
+	}
+	write(t, file, minimal)
+	if c, err := d.load(); err != nil || len(c.Jobs) != 1 || c.Jobs[0].Name != "test" {
+		t.Errorf("with the file: %v %v", c, err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := d.load(); err == nil {
+		t.Errorf("the file is gone, and %v took its place", c.Jobs)
 	}
 }

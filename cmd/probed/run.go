@@ -256,7 +256,7 @@ func (d *daemon) reloadOnHangup(ctx context.Context, hup <-chan os.Signal) {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			d.reload() // which says what went wrong
+			_ = d.reload() // which says what went wrong
 		}
 	}
 }

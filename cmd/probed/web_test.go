@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -99,7 +100,7 @@ func TestProtobuf(t *testing.T) {
 	decoder := expfmt.NewDecoder(resp.Body, expfmt.ResponseFormat(resp.Header))
 	for {
 		f := new(dto.MetricFamily)
-		if err := decoder.Decode(f); err == io.EOF {
+		if err := decoder.Decode(f); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			t.Fatalf("%s: %v", resp.Header.Get("Content-Type"), err)
