@@ -94,35 +94,54 @@ func (r *Routes) listen() {
 func (r *Routes) Generation() uint64 { return r.generation.Load() }
 
 // Source returns the address that the kernel would send from to dst, by the
-// named device or, if that is "", by the one that routing chooses. It asks by
-// connect(2) on a UDP socket, which sends nothing. A dst that is no single
-// host's gives ErrNotUnicast, also where only the kernel knows (broadcast
-// addresses of the host's networks). A link-local dst needs its zone or the
-// device.
-func (r *Routes) Source(dst netip.Addr, device string) (netip.Addr, error) {
+// named device or, if that is "", by the one that routing chooses. A valid
+// source is the one to come back: rules may send it another way than the host's
+// other addresses, so the question is asked from it.
+//
+// It asks by connect(2) on a UDP socket, which sends nothing. A dst that is no
+// single host's gives ErrNotUnicast, also where only the kernel knows (broadcast
+// addresses of the host's networks); a source that isn't this host's gives
+// ErrSource. A link-local dst needs its zone or the device.
+func (r *Routes) Source(dst, source netip.Addr, device string) (netip.Addr, error) {
 	if err := checkDestination(dst); err != nil {
 		return netip.Addr{}, err
 	}
-	src, err := r.ask(dst, device)
+	if !source.IsValid() {
+		src, err := r.ask(dst, device)
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("route to %s: %w", dst, err)
+		}
+		return src, nil
+	}
+	if err := checkSource(source, dst); err != nil {
+		return netip.Addr{}, err
+	}
+	src, err := askAnew(dst, source, device)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("route to %s: %w", dst, err)
+		return netip.Addr{}, fmt.Errorf("route from %s to %s: %w", source, dst, err)
 	}
 	return src, nil
 }
 
 func (r *Routes) ask(dst netip.Addr, device string) (netip.Addr, error) {
-	if device == "" {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		fd := r.v4
-		if dst.Is6() {
-			fd = r.v6
-		}
-		if fd < 0 {
-			return netip.Addr{}, os.NewSyscallError("socket", unix.EAFNOSUPPORT)
-		}
-		return sourceOf(fd, dst, 0)
+	if device != "" {
+		return askAnew(dst, netip.Addr{}, device)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fd := r.v4
+	if dst.Is6() {
+		fd = r.v6
+	}
+	if fd < 0 {
+		return netip.Addr{}, os.NewSyscallError("socket", unix.EAFNOSUPPORT)
+	}
+	return sourceOf(fd, dst, 0)
+}
+
+// askAnew asks by a socket of its own, since neither a device nor a source can
+// be taken off one again.
+func askAnew(dst, source netip.Addr, device string) (netip.Addr, error) {
 	family := unix.AF_INET
 	if dst.Is6() {
 		family = unix.AF_INET6
@@ -132,18 +151,51 @@ func (r *Routes) ask(dst netip.Addr, device string) (netip.Addr, error) {
 		return netip.Addr{}, err
 	}
 	defer unix.Close(fd)
-	if err := unix.BindToDevice(fd, device); err != nil {
-		return netip.Addr{}, fmt.Errorf("device %q: %w", device, os.NewSyscallError("setsockopt SO_BINDTODEVICE", err))
-	}
 	scope := 0
-	if dst.IsLinkLocalUnicast() {
-		link, err := net.InterfaceByName(device)
-		if err != nil {
-			return netip.Addr{}, fmt.Errorf("device %q: %w", device, err)
+	if zone := dst.Zone(); zone != "" {
+		if scope, err = zoneIndex(zone); err != nil {
+			return netip.Addr{}, err
 		}
-		scope = link.Index
+	}
+	if source.Is4() {
+		// bind(2) takes a broadcast address too, to receive on.
+		if _, err := sourceOf(fd, source, 0); errors.Is(err, ErrNotUnicast) {
+			return netip.Addr{}, errForeign
+		}
+	}
+	if device != "" {
+		if err := unix.BindToDevice(fd, device); err != nil {
+			return netip.Addr{}, fmt.Errorf("device %q: %w", device, os.NewSyscallError("setsockopt SO_BINDTODEVICE", err))
+		}
+		if dst.IsLinkLocalUnicast() || source.IsLinkLocalUnicast() {
+			if scope, err = deviceIndex(device); err != nil {
+				return netip.Addr{}, fmt.Errorf("device %q: %w", device, err)
+			}
+		}
+	}
+	if source.IsValid() {
+		if err := bindSource(fd, source, scope); err != nil {
+			return netip.Addr{}, err
+		}
 	}
 	return sourceOf(fd, dst, scope)
+}
+
+// errForeign is the fault of a source address that only others may send from.
+var errForeign = fmt.Errorf("%w: it is not an address of this host (see ip address)", ErrSource)
+
+// bindSource gives a socket its source address. scope is the interface index of
+// a link-local source without a zone.
+func bindSource(fd int, source netip.Addr, scope int) error {
+	from, err := sockaddr(source, 0, scope)
+	if err != nil {
+		return err
+	}
+	err = unix.Bind(fd, from)
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		return errForeign
+	}
+	return os.NewSyscallError("bind", err)
 }
 
 // openUDP returns a UDP socket, or -1.
@@ -158,17 +210,9 @@ func openUDP(family int) (int, error) {
 // sourceOf connects the socket, reads its address and disconnects it. scope is
 // the interface index of a link-local dst without a zone.
 func sourceOf(fd int, dst netip.Addr, scope int) (netip.Addr, error) {
-	var to unix.Sockaddr = &unix.SockaddrInet4{Port: discardPort}
-	if dst.Is4() {
-		to.(*unix.SockaddrInet4).Addr = dst.As4()
-	} else {
-		if zone := dst.Zone(); zone != "" {
-			var err error
-			if scope, err = zoneIndex(zone); err != nil {
-				return netip.Addr{}, err
-			}
-		}
-		to = &unix.SockaddrInet6{Port: discardPort, Addr: dst.As16(), ZoneId: uint32(scope)}
+	to, err := sockaddr(dst, discardPort, scope)
+	if err != nil {
+		return netip.Addr{}, err
 	}
 	if err := unix.Connect(fd, to); err != nil {
 		if errors.Is(err, unix.EACCES) && isBroadcast(fd, to) {
@@ -191,6 +235,21 @@ func sourceOf(fd int, dst netip.Addr, scope int) (netip.Addr, error) {
 		return netip.AddrFrom16(name.Addr), nil
 	}
 	return netip.Addr{}, unix.EAFNOSUPPORT
+}
+
+// sockaddr is the kernel's form of an address and port. scope is the interface
+// index of a link-local address without a zone; the kernel ignores that of others.
+func sockaddr(a netip.Addr, port, scope int) (unix.Sockaddr, error) {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Port: port, Addr: a.As4()}, nil
+	}
+	if zone := a.Zone(); zone != "" {
+		var err error
+		if scope, err = zoneIndex(zone); err != nil {
+			return nil, err
+		}
+	}
+	return &unix.SockaddrInet6{Port: port, Addr: a.As16(), ZoneId: uint32(scope)}, nil
 }
 
 // isBroadcast tells the kernel's EACCES for a broadcast address from the one
@@ -222,9 +281,17 @@ func zoneIndex(zone string) (int, error) {
 	if n, err := strconv.Atoi(zone); err == nil {
 		return n, nil
 	}
-	link, err := net.InterfaceByName(zone)
+	n, err := deviceIndex(zone)
 	if err != nil {
 		return 0, fmt.Errorf("zone %q: %w", zone, err)
+	}
+	return n, nil
+}
+
+func deviceIndex(name string) (int, error) {
+	link, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0, err
 	}
 	return link.Index, nil
 }

@@ -77,7 +77,7 @@ func TestRoutesSource(t *testing.T) {
 		{"::ffff:198.18.0.2", "", "", ErrNotUnicast},
 	} {
 		here.must(t, func() error {
-			src, err := r.Source(netip.MustParseAddr(c.dst), c.device)
+			src, err := r.Source(netip.MustParseAddr(c.dst), netip.Addr{}, c.device)
 			if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) {
 				t.Errorf("%s by %q: error %v, want %v", c.dst, c.device, err, c.err)
 			}
@@ -90,9 +90,94 @@ func TestRoutesSource(t *testing.T) {
 			return nil
 		})
 	}
-	if _, err := r.Source(netip.Addr{}, ""); !errors.Is(err, ErrNotUnicast) {
+	if _, err := r.Source(netip.Addr{}, netip.Addr{}, ""); !errors.Is(err, ErrNotUnicast) {
 		t.Errorf("no address: %v", err)
 	}
+}
+
+// A rule may send one of the host's addresses another way than the others: the
+// question is asked from that address, and is refused from one that isn't the
+// host's.
+func TestRoutesSourceGiven(t *testing.T) {
+	here, _ := newVeth(t)
+	here.run(t, `
+		ip link add other type veth peer name end
+		ip link set end up
+		ip link set other up
+		ip addr add 198.18.2.1/24 dev other
+		ip addr add 198.18.2.3/24 dev other
+		ip addr add 2001:db8:2::1/64 dev other nodad
+		ip addr add fe80::1/64 dev other nodad
+		ip route add local 198.19.6.0/24 dev lo
+		ip rule add from 198.18.2.1 lookup 100
+		ip route add 198.19.1.0/24 via 198.18.2.2 table 100
+		ip route add prohibit 198.19.2.0/24 table 100
+		ip route add 198.19.2.0/24 via 198.18.0.2
+		ip -6 rule add from 2001:db8:2::1 lookup 100
+		ip -6 route add 2001:db8:a::/64 via 2001:db8:2::2 table 100
+		ip -6 route add unreachable 2001:db8:b::/64 table 100
+		ip -6 route add 2001:db8:b::/64 via 2001:db8::2`)
+	here.running(t, "other")
+	r := newRoutes(t, here)
+	for _, c := range []struct {
+		dst, source, device string
+		err                 error
+	}{
+		{"198.19.1.7", "198.18.2.1", "", nil},
+		{"198.19.1.7", "198.18.2.1", "other", nil},
+		{"198.19.1.7", "198.18.2.1", "veth", nil}, // taken for on-link (net/ipv4/route.c)
+		{"198.19.1.7", "198.18.2.3", "", unix.ENETUNREACH},
+		{"198.19.2.7", "198.18.2.1", "", unix.EACCES},
+		{"198.19.2.7", "198.18.2.3", "", nil}, // secondary, of another device
+		{"198.19.2.7", "198.18.0.1", "", nil},
+		{"198.18.0.2", "198.19.6.7", "", nil}, // AnyIP: ours altogether
+		{"127.0.0.1", "127.0.0.2", "", nil},
+		{"2001:db8:a::7", "2001:db8:2::1", "", nil},
+		{"2001:db8:a::7", "2001:db8:2::1", "other", nil},
+		{"2001:db8:a::7", "2001:db8::1", "", unix.ENETUNREACH},
+		{"2001:db8:b::7", "2001:db8:2::1", "", unix.EHOSTUNREACH},
+		{"2001:db8:b::7", "2001:db8::1", "", nil},
+		{"fe80::2", "fe80::1", "other", nil},
+		{"fe80::2%other", "fe80::1", "", nil},
+		{"fe80::2%other", "fe80::1%other", "", nil},
+		{"2001:db8:2::2", "fe80::1%other", "", nil},
+		{"fe80::2%veth", "fe80::1", "", ErrSource},
+		{"198.18.0.2", "198.18.0.77", "", ErrSource},
+		{"198.18.0.2", "198.18.0.77", "veth", ErrSource},
+		{"198.18.0.2", "198.18.0.2", "", ErrSource},
+		{"198.18.0.2", "198.18.0.255", "", ErrSource},
+		{"198.18.0.2", "255.255.255.255", "", ErrSource},
+		{"198.18.0.2", "224.0.0.1", "", ErrSource},
+		{"198.18.0.2", "0.0.0.0", "", ErrSource},
+		{"198.18.0.2", "2001:db8::1", "", ErrSource},
+		{"198.18.0.2", "::ffff:198.18.0.1", "", ErrSource},
+		{"2001:db8::2", "2001:db8::77", "", ErrSource},
+		{"2001:db8::2", "198.18.0.1", "", ErrSource},
+		{"2001:db8::2", "::", "", ErrSource},
+		{"198.18.0.255", "198.18.0.1", "", ErrNotUnicast},
+		{"224.0.0.1", "198.18.0.1", "", ErrNotUnicast},
+		{"198.18.0.2", "198.18.0.1", "nosuch", unix.ENODEV},
+	} {
+		here.must(t, func() error {
+			dst, source := netip.MustParseAddr(c.dst), netip.MustParseAddr(c.source)
+			src, err := r.Source(dst, source, c.device)
+			if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) {
+				t.Errorf("%s from %s by %q: error %v, want %v", c.dst, c.source, c.device, err, c.err)
+			}
+			if err == nil && src != source.WithZone("") {
+				t.Errorf("%s from %s by %q: source %s", c.dst, c.source, c.device, src)
+			}
+			return nil
+		})
+	}
+	here.must(t, func() error {
+		_, err := r.Source(netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("198.18.0.77"), "")
+		const want = "route from 198.18.0.77 to 198.18.0.2: unusable source address: it is not an address of this host (see ip address)"
+		if err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+		return nil
+	})
 }
 
 // Every kind of change raises the generation, and Source gives the new answer.
@@ -128,13 +213,13 @@ func TestRoutesGeneration(t *testing.T) {
 			}
 		}
 	}
-	if _, err := r.Source(netip.MustParseAddr("198.18.0.2"), ""); !errors.Is(err, unix.ENETUNREACH) {
+	if _, err := r.Source(netip.MustParseAddr("198.18.0.2"), netip.Addr{}, ""); !errors.Is(err, unix.ENETUNREACH) {
 		t.Errorf("with the link down: %v", err)
 	}
 	if err := errors.Join(r.Close(), r.Close()); err != nil {
 		t.Error(err)
 	}
-	if _, err := r.Source(netip.MustParseAddr("198.18.0.2"), ""); err == nil {
+	if _, err := r.Source(netip.MustParseAddr("198.18.0.2"), netip.Addr{}, ""); err == nil {
 		t.Error("an answer after Close")
 	}
 }
@@ -146,7 +231,7 @@ func BenchmarkRoutesSource(b *testing.B) {
 		dst := netip.MustParseAddr(pair[1])
 		b.Run(pair[1], func(b *testing.B) {
 			for b.Loop() {
-				if _, err := r.Source(dst, ""); err != nil {
+				if _, err := r.Source(dst, netip.Addr{}, ""); err != nil {
 					b.Fatal(err)
 				}
 			}

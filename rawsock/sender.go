@@ -136,9 +136,13 @@ func (p *Packet) check() error {
 	if err := checkDestination(p.Dst); err != nil {
 		return err
 	}
-	s := p.Src
-	if s.Is4() != p.Dst.Is4() || s.Is4In6() || s.IsUnspecified() || s.IsMulticast() || s == limitedBroadcast() {
-		return fmt.Errorf("%w %s for %s", ErrSource, s, p.Dst)
+	return checkSource(p.Src, p.Dst)
+}
+
+// checkSource refuses addresses that nobody sends from to dst.
+func checkSource(s, dst netip.Addr) error {
+	if s.Is4() != dst.Is4() || s.Is4In6() || s.IsUnspecified() || s.IsMulticast() || s == limitedBroadcast() {
+		return fmt.Errorf("%w %s for %s", ErrSource, s, dst)
 	}
 	return nil
 }

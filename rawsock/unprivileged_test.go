@@ -170,9 +170,11 @@ func operate() error {
 	for _, to := range []string{"127.0.0.1", "::1"} {
 		dst := netip.MustParseAddr(to)
 		for _, device := range []string{"", "lo"} {
-			src, err := routes.Source(dst, device)
-			if err != nil || src != dst {
-				return fmt.Errorf("source for %s by %q: %s, %w", to, device, src, err)
+			for _, source := range []netip.Addr{{}, dst} {
+				src, err := routes.Source(dst, source, device)
+				if err != nil || src != dst {
+					return fmt.Errorf("source for %s from %q by %q: %s, %w", to, source, device, src, err)
+				}
 			}
 		}
 		if err := exchange(tap, sender, poller, dst); err != nil {

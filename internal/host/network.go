@@ -101,11 +101,11 @@ func (n *Network) Clocks() (probe.Instant, int64) {
 }
 
 // Source implements engine.Network.
-func (n *Network) Source(dst netip.Addr, device string) (netip.Addr, int, error) {
+func (n *Network) Source(dst, source netip.Addr, device string) (netip.Addr, int, error) {
 	if device == "" {
 		device = dst.Zone()
 	}
-	src, err := n.routes.Source(dst, device)
+	src, err := n.routes.Source(dst, source, device)
 	if err != nil || device == "" {
 		return src, 0, err
 	}
@@ -140,6 +140,7 @@ func (n *Network) showFrame(f *rawsock.Frame) {
 	n.frame = engine.Frame{
 		Data:       f.Data,
 		Wall:       f.Wall,
+		Ifindex:    f.Ifindex,
 		Stamped:    f.Stamped,
 		Outgoing:   f.Outgoing,
 		ChecksumOK: f.ChecksumValid || f.ChecksumPartial,
