@@ -94,6 +94,9 @@ func (c *Conversation) Local() State { return c.local }
 // since.
 func (c *Conversation) Peer() State { return c.peer }
 
+// Left reports whether our SYN was seen leaving this host.
+func (c *Conversation) Left() bool { return c.seen }
+
 // Settled reports whether the verdict or the discard is made.
 func (c *Conversation) Settled() bool { return c.settled }
 

@@ -40,11 +40,12 @@ type daemon struct {
 	web         *web.FlagConfig
 	log         *slog.Logger
 
-	own     []netip.AddrPort // of the web listeners, for the embedded default
-	metrics *metrics.Metrics
-	shard   *engine.Shard
-	roster  *targets.Roster
-	ready   atomic.Bool
+	own        []netip.AddrPort // of the web listeners, for the embedded default
+	metrics    *metrics.Metrics
+	complaints *complaints
+	shard      *engine.Shard
+	roster     *targets.Roster
+	ready      atomic.Bool
 
 	mu     sync.Mutex // one reload at a time
 	config *config.Config
@@ -121,6 +122,7 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 	for i := range skips {
 		skips[i] = engine.SkipReason(i).String()
 	}
+	d.complaints = newComplaints(d.log)
 	d.metrics = metrics.New(metrics.Options{
 		Version:     version.Version,
 		Revision:    version.GetRevision(),
@@ -130,7 +132,7 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 	reserved := c.Global.SourcePorts.Reserved()
 	d.shard = engine.New(engine.Config{
 		Network:   network,
-		Observer:  observer{d.metrics},
+		Observer:  observer{d.metrics, d.complaints},
 		FirstPort: reserved.First,
 		LastPort:  reserved.Last,
 		Limits:    limits(c),
@@ -159,6 +161,10 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 	})
 	group.Go(func() error {
 		d.reloadOnHangup(ctx, hup)
+		return nil
+	})
+	group.Go(func() error {
+		d.complaints.run(ctx)
 		return nil
 	})
 	for i, s := range servers {
@@ -190,8 +196,12 @@ func (d *daemon) stats() metrics.Stats {
 	}
 }
 
-// An observer books with the metrics what concerns probed itself.
-type observer struct{ *metrics.Metrics }
+// An observer books what concerns probed itself with the metrics, and what
+// this host has against it with the log.
+type observer struct {
+	*metrics.Metrics
+	*complaints
+}
 
 // Skipped implements engine.Observer.
 func (o observer) Skipped(r engine.SkipReason) { o.Metrics.Skipped(r.String()) }

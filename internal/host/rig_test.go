@@ -142,6 +142,10 @@ func (o *self) Skipped(r engine.SkipReason) {
 	o.skipped[r]++
 }
 
+func (o *self) Trouble(*engine.Target, error) {}
+
+func (o *self) ClockStep(time.Duration) {}
+
 // target returns a half-open target with Linux's usual SYN.
 func target(id uint64, remote netip.AddrPort, interval, timeout time.Duration, l *ledger) *engine.Target {
 	return &engine.Target{

@@ -51,6 +51,7 @@ func (s *Shard) update(add, remove []*Target) {
 		}
 		e := &entry{Target: t}
 		s.targets[t] = e
+		s.demand += t.demands()
 		if t.Remote.IsValid() {
 			e.peer = s.peers.use(addrPortFrom(t.Remote.Addr(), t.Remote.Port()), s.secret)
 		}
@@ -74,6 +75,7 @@ func (s *Shard) forget(e *entry) {
 	e.gone = true
 	s.goners++
 	delete(s.targets, e.Target)
+	s.demand -= e.demands()
 	if e.peer != nil {
 		if e.peer.target == e {
 			e.peer.target = nil

@@ -15,6 +15,8 @@ func (nobody) Observe(*probe.Observation)  {}
 func (nobody) Record(*probe.Transcript)    {}
 func (nobody) ScheduleDelay(time.Duration) {}
 func (nobody) Skipped(SkipReason)          {}
+func (nobody) Trouble(*Target, error)      {}
+func (nobody) ClockStep(time.Duration)     {}
 
 // steady is a world with n targets at 1 s that has run long enough to have all
 // the memory that it needs.

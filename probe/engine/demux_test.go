@@ -181,6 +181,9 @@ func TestOwnReset(t *testing.T) {
 	if l.verdicts[probe.OK] != 30 || w.resets != 30 || l.reactions != 30 {
 		t.Errorf("%d answered, %d RSTs, %d reactions", l.verdicts[probe.OK], w.resets, l.reactions)
 	}
+	if len(w.troubles) != 1 || w.troubles[0] != errNoReset.Error() {
+		t.Errorf("reported %q", w.troubles)
+	}
 }
 
 // Each conversation's transcript is handed over once, with its SYN in it.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -61,7 +62,7 @@ func TestClockSteps(t *testing.T) {
 						t.Fatalf("observed %v for %v", got, rtt)
 					}
 				}
-				if got := int(w.shard.Stats.ClockSteps.Load()); got != steps {
+				if got := len(w.steps); got != steps {
 					t.Errorf("%d steps noticed of %d", got, steps)
 				}
 				if n := all.discards[probe.DiscardClockStep]; n < steps/10 || n != sum(all.discards[:]) {
@@ -90,7 +91,7 @@ func TestClockTolerance(t *testing.T) {
 	wobble()
 	w.run(20 * time.Second)
 	all := w.total()
-	if n := w.shard.Stats.ClockSteps.Load(); n != 0 || sum(all.discards[:]) != 0 {
+	if n := len(w.steps); n != 0 || sum(all.discards[:]) != 0 {
 		t.Errorf("%d steps, discarded %v", n, all.discards)
 	}
 	for _, got := range all.rtts {
@@ -142,7 +143,7 @@ func (w *world) flood(d time.Duration) {
 			return
 		}
 		for range 2 * batch * maxBatches {
-			w.ring = append(w.ring, inRing{append(w.buffer(), b...), int64(w.now) + w.offset, false})
+			w.ring = append(w.ring, inRing{append(w.buffer(), b...), int64(w.now) + w.offset, false, 1})
 		}
 		w.after(5*time.Millisecond, pour)
 	}
@@ -237,6 +238,9 @@ func TestSendErrors(t *testing.T) {
 	if lb.verdicts[probe.OK] != 30 {
 		t.Errorf("its neighbour: verdicts %v, discarded %v", lb.verdicts, lb.discards)
 	}
+	if !slices.Equal(w.troubles, []string{errRefused.Error()}) {
+		t.Errorf("reported %q", w.troubles)
+	}
 }
 
 // No source address: the probe is ours to answer for, and asked for again each
@@ -258,6 +262,9 @@ func TestSourceErrors(t *testing.T) {
 		w.run(20 * time.Second)
 		if l.discards[probe.DiscardSendError] != 10 || l.verdicts[probe.OK] != 10 {
 			t.Errorf("source %v: verdicts %v, discarded %v", source, l.verdicts, l.discards)
+		}
+		if !slices.Equal(w.troubles, []string{"simulated: no route"}) {
+			t.Errorf("reported %q", w.troubles)
 		}
 	}
 }

@@ -6,36 +6,53 @@ import (
 	"github.com/probed/probed/probe"
 )
 
-// Limits bound what is sent, in packets per second. A probe counts as all its
-// packets (probe.Params.Packets) when its SYN goes, since it ends with a RST
-// whoever sends it. Below that, nothing is ever sent.
+// Limits bound what is sent, in packets per second: no second, wherever it
+// begins, has more. A probe counts as all its packets (probe.Params.Packets)
+// when its SYN goes, since it ends with a RST whoever sends it. Below that,
+// nothing is ever sent.
 type Limits struct {
 	Global     int
 	PerAddress int
 }
 
-// A schedule that uses a limit up to the last packet must be able to catch up
-// after a delay, or every hiccup of the loop would add to the last. So the
-// limit holds exactly for every 990 ms, wherever they begin, and what may be
-// sent in a whole second, wherever that begins, is one percent more than the
-// limit, or one probe.
-const (
-	limitWindow = 990 * time.Millisecond
-	limitSecond = time.Second
-)
+// limitSpan is what a limit is about.
+const limitSpan = time.Second
 
-// inSecond is the most packets of any one second, if probes have that many each.
-func inSecond(limit, packets int) int { return limit + max(packets, limit/100) }
+// most is what any one second may have, given what the schedule asks for. There
+// is one exception to the limit, and arithmetic forces it: if the schedule uses
+// it up, a probe that was late by a hiccup of the loop would be late for ever,
+// because its second's room is taken by those after it. Such a schedule has one
+// percent more to catch up with.
+func (l Limits) most(d demand) int {
+	asked := int64(d)
+	limit := int64(l.Global) * int64(packetPerSecond)
+	if asked <= limit && asked > limit/100*99 {
+		return l.Global + l.Global/100
+	}
+	return l.Global
+}
+
+// A demand is what targets ask for, in millionths of a packet per second. It is
+// an integer so that what is added can be taken away without a rest.
+type demand int64
+
+const packetPerSecond demand = 1e6
+
+// demands is what a target asks for.
+func (t *Target) demands() demand {
+	if !t.Remote.IsValid() {
+		return 0
+	}
+	return demand(t.Params.Packets()) * packetPerSecond * demand(time.Second/time.Microsecond) / demand(max(t.Interval/time.Microsecond, 1))
+}
 
 // A window is the exact log of what was sent in the last second. It grows with
 // what is sent, not with the limit.
 type window struct {
-	sent   []sending // a ring
-	head   int       // oldest
-	n      int       // entries in use
-	total  int       // packets in them
-	old    int       // entries, the oldest, that are older than limitWindow
-	recent int       // packets in the others
+	sent  []sending // a ring
+	head  int       // oldest
+	n     int       // entries in use
+	total int       // packets in them
 }
 
 type sending struct {
@@ -49,32 +66,23 @@ func (w *window) entry(i int) *sending { return &w.sent[(w.head+i)%len(w.sent)] 
 // room returns when packets more may be sent under limit: now, or later.
 func (w *window) room(now probe.Instant, packets, limit int) probe.Instant {
 	w.forget(now)
-	return max(
-		w.free(now, w.old, w.recent+packets-limit, limitWindow),
-		w.free(now, 0, w.total+packets-inSecond(limit, packets), limitSecond),
-	)
-}
-
-// free returns when the entries from the i-th on that hold excess packets are
-// older than span.
-func (w *window) free(now probe.Instant, i, excess int, span time.Duration) probe.Instant {
+	excess := w.total + packets - limit
 	if excess <= 0 {
 		return now
 	}
-	for ; i < w.n; i++ {
+	for i := range w.n {
 		s := w.entry(i)
 		if excess -= s.packets; excess <= 0 {
-			return s.at.Add(span)
+			return s.at.Add(limitSpan)
 		}
 	}
-	return now.Add(span)
+	return now.Add(limitSpan)
 }
 
 // add logs packets as sent now.
 func (w *window) add(now probe.Instant, packets int) {
 	w.total += packets
-	w.recent += packets
-	if w.n > w.old {
+	if w.n > 0 {
 		if last := w.entry(w.n - 1); last.at == now {
 			last.packets += packets
 			return
@@ -93,7 +101,7 @@ func (w *window) add(now probe.Instant, packets int) {
 
 // left corrects the last entry: the batch had left by now only.
 func (w *window) left(now probe.Instant) {
-	if w.n > w.old {
+	if w.n > 0 {
 		w.entry(w.n - 1).at = now
 	}
 }
@@ -105,14 +113,9 @@ func (w *window) idle(now probe.Instant) bool {
 }
 
 func (w *window) forget(now probe.Instant) {
-	for w.old < w.n && w.entry(w.old).at.Add(limitWindow) <= now {
-		w.recent -= w.entry(w.old).packets
-		w.old++
-	}
-	for w.old > 0 && w.entry(0).at.Add(limitSecond) <= now {
+	for w.n > 0 && w.entry(0).at.Add(limitSpan) <= now {
 		w.total -= w.entry(0).packets
 		w.head = (w.head + 1) % len(w.sent)
 		w.n--
-		w.old--
 	}
 }

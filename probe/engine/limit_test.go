@@ -54,8 +54,8 @@ func syns(s *sent) int {
 
 func packets(*sent) int { return 1 }
 
-// held checks a limit on what was sent: exactly for each 990 ms, and with its
-// half percent or one probe for each second.
+// held checks that no second has more than limit. The RSTs of a second's SYNs
+// may come in the next.
 func (l *wireLog) held(t *testing.T, what string, limit int, to addr) {
 	t.Helper()
 	count := func(weigh func(*sent) int) func(*sent) int {
@@ -66,13 +66,10 @@ func (l *wireLog) held(t *testing.T, what string, limit int, to addr) {
 			return weigh(s)
 		}
 	}
-	if n := l.most(limitWindow, count(syns)); n > limit {
-		t.Errorf("%s: %d packets in %v, the limit is %d", what, n, limitWindow, limit)
-	}
-	if n := l.most(time.Second, count(syns)); n > inSecond(limit, 2) {
+	if n := l.most(time.Second, count(syns)); n > limit {
 		t.Errorf("%s: %d packets in a second, the limit is %d", what, n, limit)
 	}
-	if n := l.most(time.Second, count(packets)); n > inSecond(limit, 2)+2 {
+	if n := l.most(time.Second, count(packets)); n > limit+2 {
 		t.Errorf("%s: %d SYNs and RSTs in a second, the limit is %d", what, n, limit)
 	}
 }
@@ -166,7 +163,7 @@ func TestLimitUsedUp(t *testing.T) {
 	calm := 0
 	w.after(40*time.Second, func() { calm = len(w.delays) })
 	w.run(45 * time.Second)
-	log.held(t, "global", 20000, addr{})
+	log.held(t, "global", 20200, addr{}) // one percent to catch up with
 	if n := sum(w.skips[:]); n != 0 {
 		t.Errorf("skipped %v", w.skips)
 	}
@@ -181,7 +178,8 @@ func TestLimitUsedUp(t *testing.T) {
 	w.delaysBelow(2 * time.Millisecond)
 }
 
-// The same on one address: a hundred targets at 1 s, 200 packets per second.
+// The same on one address, where nothing is above the limit: what a hiccup
+// delayed stays delayed, but hiccups don't add up.
 func TestAddressLimitUsedUp(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 20000, PerAddress: 200} })
 	w.peer = listening(10 * time.Millisecond)
@@ -193,15 +191,12 @@ func TestAddressLimitUsedUp(t *testing.T) {
 	for i := range 10 {
 		w.after(time.Duration(2+i)*time.Second+time.Duration(i)*70*time.Millisecond, func() { w.stallFor(30 * time.Millisecond) })
 	}
-	calm := 0
-	w.after(60*time.Second, func() { calm = len(w.delays) })
 	w.run(70 * time.Second)
 	log.held(t, "per address", 200, netip.MustParseAddr("198.19.0.1"))
 	if n := sum(w.skips[:]); n != 0 {
 		t.Errorf("skipped %v", w.skips)
 	}
-	w.delays = w.delays[calm:]
-	w.delaysBelow(15 * time.Millisecond)
+	w.delaysBelow(100 * time.Millisecond)
 }
 
 // A lower limit holds as soon as the second has gone in which the old one was
@@ -269,9 +264,7 @@ func TestWindow(t *testing.T) {
 			}
 			return n
 		}
-		fits := func(now probe.Instant, limit int) bool {
-			return within(now, limitWindow)+2 <= limit && within(now, limitSecond)+2 <= inSecond(limit, 2)
-		}
+		fits := func(now probe.Instant, limit int) bool { return within(now, time.Second)+2 <= limit }
 		limit := 2 + r.IntN(50)
 		now := probe.Instant(1e9)
 		for range 2000 {
@@ -298,7 +291,7 @@ func TestWindow(t *testing.T) {
 				}
 			}
 		}
-		if !w.idle(now.Add(time.Second)) || w.total != 0 || w.recent != 0 || w.old != 0 {
+		if !w.idle(now.Add(time.Second)) || w.total != 0 {
 			t.Fatalf("%+v after a second of silence", w)
 		}
 		if len(w.sent) > 64 {

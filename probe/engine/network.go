@@ -14,9 +14,10 @@ type Network interface {
 	Clocks() (now probe.Instant, wall int64)
 
 	// Source returns the address from which the host reaches dst, through
-	// device if that is not empty, and that device's index (0 without one). It
+	// device if that is not empty, and that device's index (0 without one). A
+	// valid source is the one to come back, if the host may send from it. It
 	// refuses a dst that is not unicast.
-	Source(dst netip.Addr, device string) (src netip.Addr, ifindex int, err error)
+	Source(dst, source netip.Addr, device string) (src netip.Addr, ifindex int, err error)
 
 	// RouteGeneration rises when an answer of Source may have changed.
 	RouteGeneration() uint64
@@ -54,6 +55,7 @@ type Packet struct {
 type Frame struct {
 	Data       []byte // from the IP header on; valid during the callback
 	Wall       int64  // the kernel's stamp, ns since the Unix epoch
+	Ifindex    int    // the interface that it crossed
 	Stamped    bool   // Wall was taken as the packet arrived or left; else as the frame was queued for reading
 	Outgoing   bool
 	ChecksumOK bool // verified by the kernel, or not computed yet because it never left this host

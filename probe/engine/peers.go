@@ -26,6 +26,7 @@ type address struct {
 	window  window
 	users   int // peers
 	waiting int // targets that wait for the limit
+	unsent  int // SYNs that lie in this host
 }
 
 // peers finds both. They outlive their last target, so that removing and adding

@@ -15,21 +15,21 @@ type clock struct {
 	stepped probe.Instant // when the last step was noticed
 }
 
-// read takes a new reading and reports whether the packet clock stepped since
-// the last one.
-func (c *clock) read(now probe.Instant, wall int64) bool {
+// read takes a new reading and returns by how much the packet clock stepped
+// since the last one, 0 for not at all.
+func (c *clock) read(now probe.Instant, wall int64) time.Duration {
 	offset := wall - int64(now)
 	d := time.Duration(offset - c.offset)
 	if c.stretch != 0 && d.Abs() <= stepTolerance {
-		return false
+		return 0
 	}
 	c.offset = offset
 	c.stretch++
 	if c.stretch == 1 {
-		return false
+		return 0
 	}
 	c.stepped = now
-	return true
+	return d
 }
 
 // stamp names the stretch that a stamp of a frame just read lies on, if that
@@ -45,8 +45,8 @@ func (c *clock) stamp(f *frame, caughtUp probe.Instant) probe.Stamp {
 func (s *Shard) read() {
 	now, wall := s.net.Clocks()
 	s.now = now
-	if s.clock.read(now, wall) {
-		s.Stats.ClockSteps.Add(1)
+	if by := s.clock.read(now, wall); by != 0 {
+		s.cfg.Observer.ClockStep(by)
 	}
 }
 
@@ -67,6 +67,7 @@ func (s *Shard) receive() (drained bool) {
 		}
 		if n < batch {
 			s.caughtUp = began
+			s.noticeUnsent()
 			return true
 		}
 	}
@@ -98,20 +99,31 @@ func (s *Shard) keepFrame(f *Frame) {
 	if wire.Parse(f.Data, &k.packet) != nil {
 		return
 	}
-	k.wall, k.stamped, k.outgoing = f.Wall, f.Stamped, f.Outgoing
+	k.wall, k.ifindex, k.stamped, k.outgoing = f.Wall, f.Ifindex, f.Stamped, f.Outgoing
 	k.intact = f.Outgoing || f.ChecksumOK || k.packet.Checksum != wire.ChecksumBad
 	k.packet.Payload = nil
 	s.nFrames++
 }
 
-// handle delivers a frame to the conversation it belongs to.
+// handle delivers a frame to the conversation it belongs to. Of a packet that
+// arrives through several layers the first sighting is nearest to the wire, and
+// the only one to be delivered; of one that leaves, the last.
 func (s *Shard) handle(f *frame) {
 	p := &f.packet
+	again := s.sightings.again(f)
+	if again && !f.outgoing {
+		return
+	}
 	stamp := s.clock.stamp(f, s.caughtUp)
 	switch {
 	case p.Kind == wire.KindTCP && f.outgoing:
 		if i, ok := s.find(p.Src, p.SrcPort, p.Dst, p.DstPort); ok {
-			s.Stats.SegmentsSent.Add(1)
+			if !again {
+				s.Stats.SegmentsSent.Add(1)
+			}
+			if p.Segment.Flags.Has(probe.SYN) {
+				s.table.slots[i].target.trouble = ""
+			}
 			s.step(i, &probe.Event{Kind: probe.SegmentSent, Stamp: stamp, Segment: p.Segment})
 		}
 	case p.Kind == wire.KindTCP && s.ours(p.DstPort):
@@ -202,6 +214,11 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	if sl.conv.Settled() && !wasSettled {
 		s.table.unsure--
 	}
+	if out.Note == probe.NoteResetOwn && sl.conv.ResetGrace > 0 && !target.resetsUnseen {
+		target.resetsUnseen = true
+		s.cfg.Observer.Trouble(target.Target, errNoReset)
+	}
+	s.noteSent(sl)
 	// A late SYN-ACK opens a conversation again, until it is reset.
 	if isOpen := sl.open(); isOpen != wasOpen {
 		s.count(isOpen)

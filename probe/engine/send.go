@@ -30,10 +30,11 @@ type route struct {
 // long until the next.
 func (s *Shard) send() time.Duration {
 	s.launched = s.launched[:0]
+	most := s.limits.most(s.demand)
 	for len(s.launched) < burst && s.schedule.due(s.now) {
 		e := s.schedule[0].value
 		if e.sends(s.now) {
-			if at := s.window.room(s.now, e.Params.Packets(), s.limits.Global); at > s.now {
+			if at := s.window.room(s.now, e.Params.Packets(), most); at > s.now {
 				s.throttled = true
 				s.sent()
 				return max(at.Sub(s.now), burstGap)
@@ -102,7 +103,10 @@ func (s *Shard) fire(e *entry) {
 		return
 	}
 	if r := s.route(e); r.err != nil {
+		s.trouble(e, r.err)
 		s.tell(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardSendError})
+	} else if e.peer.address.unsent >= maxUnsent {
+		s.cfg.Observer.Skipped(SkipUnsent)
 	} else if port, ok := s.port(e); !ok {
 		s.cfg.Observer.Skipped(SkipNoPort)
 	} else {
@@ -158,10 +162,7 @@ func (s *Shard) route(e *entry) *route {
 	if g := s.net.RouteGeneration(); !e.asked || e.generation != g || e.route.err != nil {
 		e.asked, e.generation = true, g
 		r := &e.route
-		r.source, r.ifindex, r.err = s.net.Source(e.Remote.Addr(), e.Device)
-		if e.Source.IsValid() {
-			r.source = e.Source
-		}
+		r.source, r.ifindex, r.err = s.net.Source(e.Remote.Addr(), e.Source, e.Device)
 		r.source = r.source.WithZone("")
 		if r.err == nil && r.source.Is4() != e.Remote.Addr().Is4() {
 			r.err = errFamily
@@ -223,6 +224,7 @@ func (s *Shard) open(e *entry, r *route, port uint16) {
 	s.window.add(s.now, packets)
 	e.peer.address.window.add(s.now, packets)
 	s.launched = append(s.launched, launch{e.due, e.peer.address})
+	s.leaving = append(s.leaving, departure{s.now, ref{i, sl.generation}})
 
 	s.step(i, s.syn(i, probe.Open))
 }
@@ -264,9 +266,10 @@ func (s *Shard) flush() {
 }
 
 // sendFailed tells a conversation that our host refused its segment.
-func (s *Shard) sendFailed(k int, _ error) {
+func (s *Shard) sendFailed(k int, err error) {
 	r := s.sending[k]
-	if s.table.slots[r.slot].generation == r.generation {
+	if sl := &s.table.slots[r.slot]; sl.generation == r.generation {
+		s.trouble(sl.target, err)
 		s.step(r.slot, &probe.Event{Kind: probe.SendFailed})
 	}
 }

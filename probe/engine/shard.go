@@ -56,7 +56,6 @@ type Stats struct {
 	SegmentsSent     atomic.Uint64 // ours seen leaving, those that our kernel sent for us included
 	SegmentsReceived atomic.Uint64 // TCP segments and ICMP errors to our ports
 	TapDrops         atomic.Uint64 // frames lost between the kernel and the loop
-	ClockSteps       atomic.Uint64 // steps of the packet clock
 	Conversations    atomic.Int64  // open ones
 	Targets          atomic.Int64
 }
@@ -75,22 +74,25 @@ type Shard struct {
 	peers     peers
 	table     table
 	window    window
+	demand    demand // of all targets
 
-	now      probe.Instant // as last read
-	caughtUp probe.Instant // every frame that arrived before was handled
-	clock    clock
-	drops    uint64
-	frames   [batch]frame
-	nFrames  int
-	keep     func(*Frame)
-	sending  []ref    // whose segments are in the batch
-	arena    []byte   // the batch's bytes
-	launched []launch // the SYNs in the batch
-	failed   func(int, error)
-	event    probe.Event  // that sends a SYN
-	output   probe.Output // of the last step: on a function's stack it would escape to the heap
-	told     probe.Observation
-	swept    probe.Instant
+	now       probe.Instant // as last read
+	caughtUp  probe.Instant // every frame that arrived before was handled
+	clock     clock
+	drops     uint64
+	sightings sightings
+	frames    [batch]frame
+	nFrames   int
+	keep      func(*Frame)
+	sending   []ref       // whose segments are in the batch
+	arena     []byte      // the batch's bytes
+	launched  []launch    // the SYNs in the batch
+	leaving   []departure // the SYNs that were not looked for yet, in order
+	failed    func(int, error)
+	event     probe.Event  // that sends a SYN
+	output    probe.Output // of the last step: on a function's stack it would escape to the heap
+	told      probe.Observation
+	swept     probe.Instant
 
 	mu    sync.Mutex
 	inbox []command
@@ -101,6 +103,7 @@ type Shard struct {
 type frame struct {
 	packet   wire.Packet
 	wall     int64
+	ifindex  int
 	stamped  bool // as it arrived or left
 	outgoing bool
 	intact   bool // the checksum holds
@@ -109,15 +112,17 @@ type frame struct {
 // An entry is a target in the schedule.
 type entry struct {
 	*Target
-	peer       *peer
-	slot       probe.Instant // the scheduled moment
-	due        probe.Instant // slot and jitter
-	sent       uint64        // probes sent, to take the flows in turn
-	route      route
-	generation uint64 // of the route
-	asked      bool   // for the route
-	throttled  bool   // it waits for the limit per address
-	gone       bool
+	peer         *peer
+	slot         probe.Instant // the scheduled moment
+	due          probe.Instant // slot and jitter
+	sent         uint64        // probes sent, to take the flows in turn
+	route        route
+	generation   uint64 // of the route
+	asked        bool   // for the route
+	throttled    bool   // it waits for the limit per address
+	trouble      string // what kept its last SYN here, as reported
+	resetsUnseen bool   // reported too
+	gone         bool
 }
 
 // A launch is a SYN that goes with the next batch.

@@ -19,6 +19,7 @@ const (
 	frameCost  = 50 * time.Nanosecond
 	wakeCost   = 40 * time.Microsecond
 	kernelRST  = 3 * time.Microsecond
+	layerCost  = 1 * time.Microsecond
 )
 
 var (
@@ -61,6 +62,10 @@ type sim struct {
 	queued       int // SYNs that were queued
 	sourceless   int // questions for a source address that had no answer
 
+	layers int                     // of devices that show each packet, if more than one
+	held   func(*wire.Packet) bool // it lies in the host's queue for its neighbour
+	queue  [][]byte                // those that do
+
 	frame   Frame
 	out, in wire.Packet // what is leaving and arriving
 }
@@ -77,6 +82,7 @@ type inRing struct {
 	data     []byte
 	wall     int64
 	outgoing bool
+	ifindex  int
 }
 
 func newSim() *sim {
@@ -136,7 +142,7 @@ func (s *sim) Wake() { s.woken.Store(true) }
 func (s *sim) Drops() uint64           { return s.dropped }
 func (s *sim) RouteGeneration() uint64 { return s.gen }
 
-func (s *sim) Source(dst netip.Addr, device string) (netip.Addr, int, error) {
+func (s *sim) Source(dst, source netip.Addr, device string) (netip.Addr, int, error) {
 	s.asked++
 	if s.source != nil {
 		src, err := s.source(dst, device)
@@ -144,6 +150,9 @@ func (s *sim) Source(dst netip.Addr, device string) (netip.Addr, int, error) {
 			s.sourceless++
 		}
 		return src, 0, err
+	}
+	if source.IsValid() {
+		return source, 0, nil
 	}
 	if dst.Is4() {
 		return local4, 0, nil
@@ -183,7 +192,7 @@ func (s *sim) Receive(limit int, fn func(*Frame)) int {
 	n := 0
 	for ; n < limit && s.head < len(s.ring); n++ {
 		f := &s.ring[s.head]
-		s.frame = Frame{Data: f.data, Wall: f.wall, Stamped: true, Outgoing: f.outgoing}
+		s.frame = Frame{Data: f.data, Wall: f.wall, Stamped: true, Outgoing: f.outgoing, Ifindex: f.ifindex}
 		fn(&s.frame)
 		for i := range f.data {
 			f.data[i] = 0xff // valid until the callback returns
@@ -214,6 +223,10 @@ func (s *sim) leaves(b []byte) {
 	if err := wire.Parse(b, p); err != nil {
 		panic(err)
 	}
+	if s.held != nil && s.held(p) {
+		s.queue = append(s.queue, b)
+		return
+	}
 	if p.Segment.Flags.Has(probe.SYN) {
 		s.syns++
 	} else if p.Segment.Flags.Has(probe.RST) {
@@ -237,7 +250,11 @@ func (s *sim) tap(b []byte, p *wire.Packet, outgoing bool) {
 		s.free = append(s.free, b[:0])
 		return
 	}
-	s.ring = append(s.ring, inRing{b, int64(s.now) + s.offset, outgoing})
+	s.ring = append(s.ring, inRing{b, int64(s.now) + s.offset, outgoing, 1})
+	for i := 2; i <= s.layers; i++ {
+		s.now = s.now.Add(layerCost)
+		s.ring = append(s.ring, inRing{append(s.buffer(), b...), int64(s.now) + s.offset, outgoing, i})
+	}
 }
 
 // arrives is a packet coming in: past the tap, to our own kernel, which resets

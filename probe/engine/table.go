@@ -29,6 +29,7 @@ type slot struct {
 	target     *entry
 	ifindex    int
 	transcript *probe.Transcript
+	unsent     bool          // its SYN lies in this host
 	generation uint32        // rises whenever the slot is freed: timers of before are stale
 	queued     probe.Instant // the earliest timer in the queue; 0: none
 }

@@ -41,6 +41,13 @@ type Recorder interface {
 type Observer interface {
 	ScheduleDelay(d time.Duration) // due to sent
 	Skipped(r SkipReason)
+
+	// Trouble says what this host has against a target's segments, once until
+	// it has something else against them or one leaves.
+	Trouble(t *Target, err error)
+
+	// ClockStep says that the clock which stamps packets was set.
+	ClockStep(by time.Duration)
 }
 
 // SkipReason says why a probe was not sent at all.
@@ -51,10 +58,11 @@ const (
 	SkipLate      SkipReason = iota // the loop came round after the next probe was due
 	SkipRateLimit                   // the limits left no room before the next probe was due
 	SkipNoPort                      // every source port is in a conversation with this peer
+	SkipUnsent                      // SYNs to this address still lie in this host
 	NumSkipReasons
 )
 
 // String is the reason's label value.
 func (r SkipReason) String() string {
-	return [...]string{"late", "rate_limit", "no_port"}[r]
+	return [...]string{"late", "rate_limit", "no_port", "unsent"}[r]
 }

@@ -15,11 +15,13 @@ type world struct {
 	tb    testing.TB
 	shard *Shard
 
-	delays  []time.Duration
-	skips   [NumSkipReasons]int
-	ledgers []*ledger
-	first   map[*Target]probe.Instant // the first slots, if the targets never change
-	churn   bool                      // they do
+	delays   []time.Duration
+	skips    [NumSkipReasons]int
+	troubles []string
+	steps    []time.Duration
+	ledgers  []*ledger
+	first    map[*Target]probe.Instant // the first slots, if the targets never change
+	churn    bool                      // they do
 }
 
 // A ledger is what was observed of one target.
@@ -83,6 +85,8 @@ func sum(n []int) (total int) {
 
 func (w *world) ScheduleDelay(d time.Duration) { w.delays = append(w.delays, d) }
 func (w *world) Skipped(r SkipReason)          { w.skips[r]++ }
+func (w *world) Trouble(_ *Target, err error)  { w.troubles = append(w.troubles, err.Error()) }
+func (w *world) ClockStep(by time.Duration)    { w.steps = append(w.steps, by) }
 
 // unlimited is above anything that a test sends.
 var unlimited = Limits{Global: 1 << 30, PerAddress: 1 << 30}
