@@ -70,37 +70,67 @@ func (t *Target) contradiction() string {
 // is held to the limits at run time.
 func (d *decoder) checkLimits(c *Config, top *node) {
 	ts := c.Targets()
-	var total rate
+	if len(ts) == 0 {
+		return
+	}
+	most := c.Global.Limits
+	var total, busiest rate
 	each := make(map[string]rate)
+	largest := 0   // the first target with the most packets a probe
 	var over []int // the first target above its address's limit, for each such address
 	for i := range ts {
-		t := &ts[i]
-		was := each[t.Host]
+		t, host := &ts[i], ts[i].bareHost()
+		was := each[host]
 		now := was + rate(t.PacketsPerSecond())
+		each[host] = now
 		total += rate(t.PacketsPerSecond())
-		each[t.Host] = now
-		if most := c.Global.Limits.PacketsPerSecondPerAddress; !was.above(most) && now.above(most) {
+		busiest = max(busiest, now)
+		if t.Module.PacketsPerProbe() > ts[largest].Module.PacketsPerProbe() {
+			largest = i
+		}
+		if most := most.PacketsPerSecondPerAddress; !was.above(most) && now.above(most) {
 			over = append(over, i)
 		}
 	}
-	if most := c.Global.Limits.PacketsPerSecond; total.above(most) {
-		at := top
-		if d.limits != nil {
-			at = d.limits
+	packets := ts[largest].Module.PacketsPerProbe()
+	switch {
+	case packets > most.PacketsPerSecond:
+		d.tooSmall("packets_per_second", most.PacketsPerSecond, total, &ts[largest], top)
+	case total.above(most.PacketsPerSecond):
+		d.failLimit(top, "packets_per_second", fmt.Sprintf("%s make %s packets per second, the limit is %s; raise it, or lengthen the interval",
+			arithmetic(ts), total, commas(most.PacketsPerSecond)))
+	}
+	switch {
+	case packets > most.PacketsPerSecondPerAddress:
+		d.tooSmall("packets_per_second_per_address", most.PacketsPerSecondPerAddress, busiest, &ts[largest], top)
+	case len(over) > 0:
+		host, more := ts[over[0]].bareHost(), ""
+		if n := len(over) - 1; n > 0 {
+			more = fmt.Sprintf(" (and so for %s)", counted(n, "more address", "more addresses"))
 		}
-		d.failAt(at.Node, "global.limits.packets_per_second", fmt.Sprintf("%s make %s packets per second, the limit is %s; raise it, or lengthen the interval",
-			arithmetic(ts), total, commas(most)))
+		same := slices.DeleteFunc(ts, func(t Target) bool { return t.bareHost() != host })
+		d.fail(d.targets[over[0]], "%s to %s make %s packets per second, global.limits.packets_per_second_per_address is %s; raise it, or lengthen the interval%s",
+			arithmetic(same), host, each[host], commas(most.PacketsPerSecondPerAddress), more)
 	}
-	if len(over) == 0 {
-		return
+}
+
+// tooSmall refuses a limit that a single probe of t exceeds, however long its
+// interval: its packets are counted at once, when its SYN goes, so that it would
+// never go. asked is the rate that the limit must have room for besides.
+func (d *decoder) tooSmall(limit string, is int, asked rate, t *Target, top *node) {
+	packets := t.Module.PacketsPerProbe()
+	d.failLimit(top, limit, fmt.Sprintf("a probe of %s by module %s is %d packets at once, the limit is %s, so none would ever go; raise it to at least %s",
+		t.Address, t.Module.Name, packets, commas(is), commas(max(packets, asked.ceil()))))
+}
+
+// failLimit records what is wrong with a limit, where it stands or, if it is the
+// default, at the top of the file.
+func (d *decoder) failLimit(top *node, limit, message string) {
+	at := top
+	if d.limits != nil {
+		at = d.limits.value(limit)
 	}
-	host, more := ts[over[0]].Host, ""
-	if n := len(over) - 1; n > 0 {
-		more = fmt.Sprintf(" (and so for %s)", counted(n, "more address", "more addresses"))
-	}
-	same := slices.DeleteFunc(ts, func(t Target) bool { return t.Host != host })
-	d.fail(d.targets[over[0]], "%s to %s make %s packets per second, global.limits.packets_per_second_per_address is %s; raise it, or lengthen the interval%s",
-		arithmetic(same), host, each[host], commas(c.Global.Limits.PacketsPerSecondPerAddress), more)
+	d.failAt(at.Node, "global.limits."+limit, message)
 }
 
 // rate is in packets per second.
@@ -112,7 +142,9 @@ const slack = 1e-9
 func (r rate) above(limit int) bool { return float64(r) > float64(limit)*(1+slack) }
 
 // String rounds up, so that a rate above a limit shows as one.
-func (r rate) String() string { return commas(int(math.Ceil(float64(r) * (1 - slack)))) }
+func (r rate) String() string { return commas(r.ceil()) }
+
+func (r rate) ceil() int { return int(math.Ceil(float64(r) * (1 - slack))) }
 
 // arithmetic says what some targets are made of: 12,000 targets × 2 packets
 // every 1s.

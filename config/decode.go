@@ -26,7 +26,7 @@ type decoder struct {
 	bomb   error // the only error, once the budget is spent
 
 	config  *Config // what has been read so far
-	limits  *node   // global.limits.packets_per_second, or what is nearest to it in the file
+	limits  *node   // global.limits, if the file has it
 	targets []*node // where each target stands, in the order of Config.Targets
 }
 

@@ -14,6 +14,10 @@ type Endpoint struct {
 	Port    uint16
 }
 
+// bareHost returns the host without the dot that may end a name: with or without
+// it, it is the same one.
+func (e *Endpoint) bareHost() string { return strings.TrimSuffix(e.Host, ".") }
+
 // parseEndpoint reads host:port, or says what is wrong.
 func parseEndpoint(s string) (e Endpoint, wrong string) {
 	host, port, wrong := splitHostPort(s)

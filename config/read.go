@@ -53,7 +53,7 @@ func readGlobal(d *decoder, n *node, c *Config) {
 	f := global.read(d, n, &c.Global)
 	d.checkPace(f, c.Global.Pace)
 	if n := f["limits"]; n != nil {
-		d.limits = n.value("packets_per_second")
+		d.limits = n
 	}
 	c.addBuiltins()
 }
