@@ -37,7 +37,7 @@ func (d *decoder) checkTargets(ts []Target, places []*node) {
 		if wrong := t.contradiction(); wrong != "" {
 			d.fail(at, "%s", wrong)
 		}
-		id := identity{t.Host, t.Port, own}
+		id := identity{t.bareHost(), t.Port, own}
 		if was := seen[id]; was != nil {
 			d.fail(at, "%s is there twice; first at line %d (%s). Remove one, or give them different labels", t.Address, was.Line, was.path())
 			continue
