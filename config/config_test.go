@@ -143,7 +143,7 @@ func check(t *testing.T, x *Target) {
 		x.Module.Pace != x.Pace,
 		x.Module.Probe != probe.HalfOpen || x.Module.Flows < 1,
 		!slices.IsSorted(x.Module.Buckets),
-		x.IP.IsValid() && (x.IP.IsMulticast() || x.IP.IsUnspecified() || x.IP.Is4In6() || !x.Module.IPProtocol.admits(x.IP)):
+		x.IP.IsValid() && (NotUnicast(x.IP) != "" || x.IP.Is4In6() || !x.Module.IPProtocol.admits(x.IP)):
 		t.Fatalf("no target should be like this: %+v", x)
 	}
 	for i, l := range x.Labels {

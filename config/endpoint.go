@@ -120,14 +120,36 @@ func parseUnicast(s string) (netip.Addr, string) {
 		return netip.Addr{}, quote(s) + " is not an IP address"
 	case ip.Is4In6():
 		return netip.Addr{}, s + " is an IPv4 address written as IPv6; write " + ip.Unmap().String()
-	case ip.IsUnspecified():
-		return netip.Addr{}, s + " is the unspecified address; only unicast addresses can be probed"
-	case ip.IsMulticast():
-		return netip.Addr{}, s + " is a multicast address; only unicast addresses can be probed"
-	case ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return netip.Addr{}, s + " is the broadcast address; only unicast addresses can be probed"
+	}
+	if what := NotUnicast(ip); what != "" {
+		return netip.Addr{}, s + " is " + what + "; only unicast addresses can be probed"
 	}
 	return ip, ""
+}
+
+// Blocks of IPv4 that no host has an address of.
+var (
+	thisNetwork = netip.PrefixFrom(netip.AddrFrom4([4]byte{0}), 8)   // RFC 1122 §3.2.1.3
+	reserved    = netip.PrefixFrom(netip.AddrFrom4([4]byte{240}), 4) // RFC 1112 §4
+)
+
+// NotUnicast says what an address is that no single host can have: "a multicast
+// address". It says nothing of one that a host can have.
+func NotUnicast(ip netip.Addr) string {
+	ip = ip.Unmap()
+	switch {
+	case ip.IsUnspecified():
+		return "the unspecified address"
+	case ip.IsMulticast():
+		return "a multicast address"
+	case ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "the broadcast address"
+	case thisNetwork.Contains(ip):
+		return "an address of 0.0.0.0/8, which no host can have"
+	case reserved.Contains(ip):
+		return "a reserved address (240.0.0.0/4)"
+	}
+	return ""
 }
 
 // checkHostName says what is wrong with a DNS name (RFC 1123 §2.1, and the

@@ -199,8 +199,7 @@ func usable(addrs []netip.Addr) []netip.Addr {
 	var ok []netip.Addr
 	for _, a := range addrs {
 		a = a.Unmap()
-		broadcast := a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
-		if !a.IsMulticast() && !a.IsUnspecified() && !broadcast && !slices.Contains(ok, a) {
+		if config.NotUnicast(a) == "" && !slices.Contains(ok, a) {
 			ok = append(ok, a)
 		}
 	}
