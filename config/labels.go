@@ -23,8 +23,9 @@ func (ls Labels) merge(over Labels) Labels {
 	return slices.DeleteFunc(all, func(l Label) bool { return l.Value == "" })
 }
 
-// reservedLabels are those that probed's own metrics carry.
-var reservedLabels = []string{"answer", "ecn", "form", "ip", "job_name", "le", "module", "reason", "sack", "side",
+// reservedLabels are those that probed's own metrics carry, and those that
+// Prometheus gives a meaning there. Package metrics has them too.
+var reservedLabels = []string{"answer", "ecn", "form", "ip", "job_name", "le", "module", "quantile", "reason", "sack", "side",
 	"syn_cookies", "target", "timestamps", "what", "window_scale"}
 
 // checkLabelName says what is wrong with a label's name, or nothing.
@@ -33,7 +34,7 @@ func checkLabelName(name string) string {
 	case strings.HasPrefix(name, "__"):
 		return "label names that start with __ are Prometheus's own"
 	case slices.Contains(reservedLabels, name):
-		return "probed's own metrics have this label; choose another name"
+		return "reserved for probed's own metrics; choose another name"
 	case !model.LegacyValidation.IsValidLabelName(name):
 		return "not a label name; allowed: letters, digits and _, not starting with a digit"
 	}
