@@ -153,69 +153,6 @@ func check(t *testing.T, x *Target) {
 	}
 }
 
-// TestExample asserts that the example in deploy has every key.
-func TestExample(t *testing.T) {
-	data, err := os.ReadFile("../deploy/probed.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, k := range Reference() {
-		key := k.Path[strings.LastIndexByte(k.Path, '.')+1:]
-		if !strings.Contains(string(data), key+":") {
-			t.Errorf("%s is not in deploy/probed.yml", k.Path)
-		}
-	}
-}
-
-// TestReference asserts that every key is described, and that its example and
-// default are accepted by the key itself.
-func TestReference(t *testing.T) {
-	for _, k := range Reference() {
-		if k.Allowed == "" || k.Doc == "" {
-			t.Errorf("%s lacks words: %+v", k.Path, k)
-		}
-		for _, value := range []string{k.Example, k.Default} {
-			if value == "" || strings.HasPrefix(value, "as in") {
-				continue
-			}
-			if _, err := Parse(k.Path, []byte(with(k.Path, value))); err != nil {
-				t.Errorf("%s: %s: %v", k.Path, value, err)
-			}
-		}
-	}
-}
-
-// with writes a configuration that has one key with a value.
-func with(path, value string) string {
-	global, modules, job, targets := "{}", "{}", "", "targets: [], "
-	parent, key := path[:strings.LastIndexByte(path, '.')], path[strings.LastIndexByte(path, '.')+1:]
-	pair := key + ": " + value
-	switch parent {
-	case "global":
-		global = "{" + pair + "}"
-	case "global.limits":
-		global = "{limits: {" + pair + "}}"
-	case "modules.<name>":
-		modules = "{half_open: {" + pair + "}}"
-	case "modules.<name>.tcp_options":
-		modules = "{half_open: {tcp_options: {" + pair + "}}}"
-	case "jobs[]":
-		job = pair
-		if key == "targets" {
-			targets = ""
-		}
-	case "jobs[].static_configs[]":
-		job = "static_configs: [{targets: [], " + pair + "}]"
-		if key == "targets" {
-			job = "static_configs: [{" + pair + "}]"
-		}
-	}
-	if key != "name" {
-		job = "name: x, " + job
-	}
-	return "global: " + global + "\nmodules: " + modules + "\njobs: [{" + targets + job + "}]\n"
-}
-
 func TestPorts(t *testing.T) {
 	for r, want := range map[PortRange][2]PortRange{
 		{61000, 61255}: {{61000, 61127}, {61128, 61255}},

@@ -118,21 +118,6 @@ func (o object[T]) print(v *T) *yaml.Node {
 	return m
 }
 
-// describe lists the table's keys under prefix, with their defaults as v has
-// them.
-func (o object[T]) describe(prefix string, v *T) []Key {
-	var keys []Key
-	for _, k := range o.keys {
-		doc := k.Key
-		doc.Path = prefix + doc.Path
-		if y := k.write(v); y != nil && !k.Required && k.Default == "" {
-			doc.Default = flow(y)
-		}
-		keys = append(keys, doc)
-	}
-	return keys
-}
-
 // unless makes a required key one that may be left out where it is given.
 func unless[T any](given func(*T) bool, k key[T]) key[T] {
 	k.given = given

@@ -7,19 +7,6 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Reference lists every key with its default, in the order in which they are
-// printed.
-func Reference() []Key {
-	c := initial()
-	m := newModule("", c.Global)
-	keys := global.describe("global.", &c.Global)
-	keys = append(keys, limits.describe("global.limits.", &c.Global.Limits)...)
-	keys = append(keys, module.describe("modules.<name>.", &m)...)
-	keys = append(keys, tcpOptions.describe("modules.<name>.tcp_options.", &m.TCPOptions)...)
-	keys = append(keys, job.describe("jobs[].", &Job{Module: builtin})...)
-	return append(keys, staticConfig.describe("jobs[].static_configs[].", &StaticConfig{})...)
-}
-
 // YAML prints the configuration. It parses to an equal one.
 func (c *Config) YAML() []byte { return marshal(root.print(c)) }
 
@@ -42,10 +29,4 @@ func word(s string) *yaml.Node {
 		y.Style = yaml.DoubleQuotedStyle
 	}
 	return y
-}
-
-// flow writes a tree on one line.
-func flow(y *yaml.Node) string {
-	y.Style |= yaml.FlowStyle
-	return strings.TrimSpace(string(marshal(y)))
 }

@@ -1,0 +1,146 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+)
+
+// reference lists every key with its default, in the order in which they are
+// printed.
+func reference() []Key {
+	c := initial()
+	m := newModule("", c.Global)
+	keys := global.describe("global.", &c.Global)
+	keys = append(keys, limits.describe("global.limits.", &c.Global.Limits)...)
+	keys = append(keys, module.describe("modules.<name>.", &m)...)
+	keys = append(keys, tcpOptions.describe("modules.<name>.tcp_options.", &m.TCPOptions)...)
+	keys = append(keys, job.describe("jobs[].", &Job{Module: builtin})...)
+	return append(keys, staticConfig.describe("jobs[].static_configs[].", &StaticConfig{})...)
+}
+
+// describe lists the table's keys under prefix, with their defaults as v has
+// them.
+func (o object[T]) describe(prefix string, v *T) []Key {
+	var keys []Key
+	for _, k := range o.keys {
+		doc := k.Key
+		doc.Path = prefix + doc.Path
+		if y := k.write(v); y != nil && !k.Required && k.Default == "" {
+			doc.Default = flow(y)
+		}
+		keys = append(keys, doc)
+	}
+	return keys
+}
+
+// flow writes a tree on one line.
+func flow(y *yaml.Node) string {
+	y.Style |= yaml.FlowStyle
+	return strings.TrimSpace(string(marshal(y)))
+}
+
+// TestPage holds docs/configuration.md against the tables.
+func TestPage(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`# The configuration, key by key
+
+Made from the tables that read it: ` + "`go test ./config -update`" + ` writes this page.
+[deploy/probed.yml](../deploy/probed.yml) is an example with every key.
+`)
+	section := ""
+	for _, k := range reference() {
+		dot := strings.LastIndexByte(k.Path, '.')
+		if k.Path[:dot] != section {
+			section = k.Path[:dot]
+			fmt.Fprintf(&b, "\n## `%s`\n\n| key | allowed | default | |\n|---|---|---|---|\n", section)
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Path[dot+1:], k.allowed(), k.byDefault(), k.Doc)
+	}
+	golden(t, "../docs/configuration.md", b.String())
+}
+
+// allowed is what the key allows, with its unit.
+func (k Key) allowed() string {
+	if k.Unit == "" || strings.Contains(k.Allowed, k.Unit) {
+		return k.Allowed
+	}
+	return k.Allowed + " (" + k.Unit + ")"
+}
+
+// byDefault is what is in force without the key.
+func (k Key) byDefault() string {
+	switch {
+	case k.Required:
+		return "required"
+	case k.Default == "" || strings.HasPrefix(k.Default, "as in"):
+		return k.Default
+	}
+	return "`" + k.Default + "`"
+}
+
+// TestExample asserts that the example in deploy has every key.
+func TestExample(t *testing.T) {
+	data, err := os.ReadFile("../deploy/probed.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range reference() {
+		key := k.Path[strings.LastIndexByte(k.Path, '.')+1:]
+		if !strings.Contains(string(data), key+":") {
+			t.Errorf("%s is not in deploy/probed.yml", k.Path)
+		}
+	}
+}
+
+// TestReference asserts that every key is described, and that its example and
+// default are accepted by the key itself.
+func TestReference(t *testing.T) {
+	for _, k := range reference() {
+		if k.Allowed == "" || k.Doc == "" {
+			t.Errorf("%s lacks words: %+v", k.Path, k)
+		}
+		for _, value := range []string{k.Example, k.Default} {
+			if value == "" || strings.HasPrefix(value, "as in") {
+				continue
+			}
+			if _, err := Parse(k.Path, []byte(with(k.Path, value))); err != nil {
+				t.Errorf("%s: %s: %v", k.Path, value, err)
+			}
+		}
+	}
+}
+
+// with writes a configuration that has one key with a value.
+func with(path, value string) string {
+	global, modules, job, targets := "{}", "{}", "", "targets: [], "
+	parent, key := path[:strings.LastIndexByte(path, '.')], path[strings.LastIndexByte(path, '.')+1:]
+	pair := key + ": " + value
+	switch parent {
+	case "global":
+		global = "{" + pair + "}"
+	case "global.limits":
+		global = "{limits: {" + pair + "}}"
+	case "modules.<name>":
+		modules = "{half_open: {" + pair + "}}"
+	case "modules.<name>.tcp_options":
+		modules = "{half_open: {tcp_options: {" + pair + "}}}"
+	case "jobs[]":
+		job = pair
+		if key == "targets" {
+			targets = ""
+		}
+	case "jobs[].static_configs[]":
+		job = "static_configs: [{targets: [], " + pair + "}]"
+		if key == "targets" {
+			job = "static_configs: [{" + pair + "}]"
+		}
+	}
+	if key != "name" {
+		job = "name: x, " + job
+	}
+	return "global: " + global + "\nmodules: " + modules + "\njobs: [{" + targets + job + "}]\n"
+}
