@@ -14,7 +14,7 @@ import (
 const builtin = "half_open"
 
 // defaultBuckets span what a handshake can take, from a local peer's 10 µs to a
-// satellite path with queues. They are package metrics' own.
+// satellite path with queues, in steps of 2 to 2.5.
 var defaultBuckets = []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6,
 	1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5}
 

@@ -7,23 +7,11 @@ import (
 	"strconv"
 )
 
-// defaultBuckets spans what a handshake can take, from a local peer's 10 µs to
-// a satellite path with queues, in steps of 2 to 2.5.
-var defaultBuckets = [...]float64{
-	10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6,
-	1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3,
-	1, 2.5, 5,
-}
-
-// selfBuckets spans our own delays, which start where a peer's end.
+// selfBuckets spans our own delays, in steps of 2 to 2.5.
 var selfBuckets = [...]float64{
 	1e-6, 2.5e-6, 5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6,
 	1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1,
 }
-
-// DefaultBuckets returns the upper bounds, in seconds, of the classic buckets
-// of a target that names none.
-func DefaultBuckets() []float64 { return slices.Clone(defaultBuckets[:]) }
 
 // bounds are the upper bounds of classic buckets, in seconds, and their label
 // values. One value serves every histogram with the same buckets.

@@ -24,7 +24,7 @@ func populated(tb testing.TB, n int) (*Metrics, []*Target) {
 		targets[i] = mustAdd(tb, m, Labels{
 			Job: "edge", Module: "half_open", Target: fmt.Sprintf("198.18.%d.%d:443", i/256, i%256),
 			Extra: map[string]string{"team": "core"},
-		}, TargetOptions{})
+		}, TargetOptions{Buckets: usualBuckets})
 	}
 	return m, targets
 }
@@ -180,7 +180,7 @@ func BenchmarkWrite(b *testing.B) {
 
 func reference() prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "reference", Buckets: DefaultBuckets(), NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: maxNative,
+		Name: "reference", Buckets: usualBuckets, NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: maxNative,
 	})
 }
 

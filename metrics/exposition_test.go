@@ -38,7 +38,7 @@ func scenario(t testing.TB) *Metrics {
 	m.ConfigReload(false, time.UnixMilli(1_800_000_100_000))
 	well := mustAdd(t, m, Labels{
 		Job: "edge", Target: "198.18.0.10:443", Module: "half_open", Extra: map[string]string{"team": "core"},
-	}, TargetOptions{})
+	}, TargetOptions{Buckets: usualBuckets})
 	for _, rtt := range []time.Duration{900 * time.Microsecond, 1100 * time.Microsecond, 30 * time.Millisecond} {
 		for _, o := range answered(rtt) {
 			well.Observe(&o)
@@ -291,7 +291,7 @@ func TestPromtool(t *testing.T) {
 
 func TestRemoveTarget(t *testing.T) {
 	m := New(Options{})
-	target := mustAdd(t, m, Labels{Target: "a:1"}, TargetOptions{})
+	target := mustAdd(t, m, Labels{Target: "a:1"}, TargetOptions{Buckets: usualBuckets})
 	if n := len(gathered(t, m, "probed_probes_total").Metric); n != 1 {
 		t.Fatalf("%d series, want 1", n)
 	}
@@ -314,11 +314,11 @@ func TestRemoveTarget(t *testing.T) {
 func TestLabelNames(t *testing.T) {
 	m := New(Options{})
 	for _, name := range []string{"", "1a", "a-b", "a.b", "é", "__meta", "a b"} {
-		if _, err := m.AddTarget(Labels{Extra: map[string]string{name: "x"}}, TargetOptions{}); err == nil {
+		if _, err := m.AddTarget(Labels{Extra: map[string]string{name: "x"}}, TargetOptions{Buckets: usualBuckets}); err == nil {
 			t.Errorf("label name %q is accepted", name)
 		}
 	}
 	for _, name := range []string{"a", "_a1", "A", "instance"} {
-		mustAdd(t, m, Labels{Extra: map[string]string{name: "x"}}, TargetOptions{})
+		mustAdd(t, m, Labels{Extra: map[string]string{name: "x"}}, TargetOptions{Buckets: usualBuckets})
 	}
 }

@@ -120,7 +120,7 @@ func TestWriteStopsWithTheClient(t *testing.T) {
 	m := New(Options{})
 	for _, name := range []string{"a", "b", "c"} {
 		for i := range 200 {
-			mustAdd(t, m, Labels{Job: name, Target: strings.Repeat("x", i)}, TargetOptions{})
+			mustAdd(t, m, Labels{Job: name, Target: strings.Repeat("x", i)}, TargetOptions{Buckets: usualBuckets})
 		}
 	}
 	for _, write := range []func(io.Writer) error{m.WriteText, m.WriteProtobuf} {

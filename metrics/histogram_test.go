@@ -35,16 +35,12 @@ func TestHistogramAgainstClientGolang(t *testing.T) {
 		"powers of two":  func() time.Duration { return time.Second << rng.IntN(5) },
 		"zero":           func() time.Duration { return time.Duration(rng.IntN(2)) * time.Microsecond },
 	} {
-		for _, buckets := range [][]float64{nil, {}, {0.001, 0.01, math.Inf(1)}} {
+		for _, buckets := range [][]float64{usualBuckets, {}, {0.001, 0.01, math.Inf(1)}} {
 			for _, n := range []int{0, 1, 2, 10, 100, 10_000} {
 				t.Run(fmt.Sprintf("%s/%d buckets/%d", name, len(buckets), n), func(t *testing.T) {
-					upper := buckets
-					if upper == nil {
-						upper = DefaultBuckets()
-					}
 					reference := prometheus.NewHistogram(prometheus.HistogramOpts{
 						Name:                           "probed_handshake_rtt_seconds",
-						Buckets:                        upper,
+						Buckets:                        buckets,
 						NativeHistogramBucketFactor:    1.1,
 						NativeHistogramMaxBucketNumber: maxNative,
 					})
@@ -106,7 +102,7 @@ func TestReconfigure(t *testing.T) {
 	for _, step := range []struct {
 		buckets []float64
 		want    uint64
-	}{{[]float64{1}, 1}, {[]float64{1, 2}, 0}} {
+	}{{[]float64{1}, 1}, {[]float64{1, 2}, 0}, {nil, 0}} {
 		if err := m.Reconfigure(target, TargetOptions{Flows: 4, Buckets: step.buckets}); err != nil {
 			t.Fatal(err)
 		}

@@ -41,11 +41,10 @@ type Metrics struct {
 	families []family
 	self     self
 
-	mu       sync.Mutex
-	targets  map[string]*Target // by labels.text
-	sorted   []*Target          // a snapshot of targets, replaced and never changed; nil when stale
-	bounds   []*bounds          // those that targets have named, shared
-	defaults *bounds
+	mu      sync.Mutex
+	targets map[string]*Target // by labels.text
+	sorted  []*Target          // a snapshot of targets, replaced and never changed; nil when stale
+	bounds  []*bounds          // those that targets have named, shared
 
 	text, proto sync.Pool // of *exposition
 	gzip        sync.Pool // of *gzip.Writer
@@ -55,7 +54,6 @@ type Metrics struct {
 func New(o Options) *Metrics {
 	m := &Metrics{stats: o.Stats, families: allFamilies(), targets: map[string]*Target{}}
 	m.self.init(o)
-	m.defaults = mustBounds(defaultBuckets[:])
 	return m
 }
 
@@ -122,9 +120,6 @@ func (m *Metrics) RemoveTarget(t *Target) {
 
 // boundsFor returns the shared bounds for a target's buckets. m.mu is held.
 func (m *Metrics) boundsFor(upper []float64) (*bounds, error) {
-	if upper == nil {
-		return m.defaults, nil
-	}
 	b, err := newBounds(upper)
 	if err != nil {
 		return nil, err

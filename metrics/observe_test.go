@@ -11,7 +11,7 @@ import (
 
 func TestObserveDoesNotAllocate(t *testing.T) {
 	m := New(Options{SkipReasons: []string{"overload"}})
-	target := mustAdd(t, m, Labels{Job: "edge", Target: "198.18.0.10:443", Module: "half_open"}, TargetOptions{})
+	target := mustAdd(t, m, Labels{Job: "edge", Target: "198.18.0.10:443", Module: "half_open"}, TargetOptions{Buckets: usualBuckets})
 	o := answered(time.Millisecond)
 	for i := range o {
 		target.Observe(&o[i])
@@ -31,7 +31,7 @@ func TestObserveDoesNotAllocate(t *testing.T) {
 // TestHistogramAllocationsEnd feeds latencies over all octaves that a
 // handshake can take: allocations stop once every bucket was reached.
 func TestHistogramAllocationsEnd(t *testing.T) {
-	h := newHistogram(mustBounds(defaultBuckets[:]))
+	h := newHistogram(mustBounds(usualBuckets))
 	rng := rand.New(rand.NewPCG(1, 2))
 	latency := func() time.Duration { return time.Duration(1000 << rng.IntN(23)) }
 	for range 1000 {
@@ -44,7 +44,7 @@ func TestHistogramAllocationsEnd(t *testing.T) {
 
 func TestObserveIgnoresWhatItDoesNotKnow(t *testing.T) {
 	m := New(Options{})
-	target := mustAdd(t, m, Labels{Target: "a:1"}, TargetOptions{})
+	target := mustAdd(t, m, Labels{Target: "a:1"}, TargetOptions{Buckets: usualBuckets})
 	for kind := range 256 {
 		target.Observe(&probe.Observation{
 			Kind: probe.ObservationKind(kind), Reason: 255, Discard: 255, Reject: 255, Duration: -1,
@@ -112,12 +112,12 @@ func TestPeerChanges(t *testing.T) {
 func TestDuplicateTarget(t *testing.T) {
 	m := New(Options{})
 	l := Labels{Job: "edge", Target: "a:1", Module: "half_open", Extra: map[string]string{"team": "core"}}
-	first := mustAdd(t, m, l, TargetOptions{})
-	if _, err := m.AddTarget(l, TargetOptions{}); !errors.Is(err, ErrDuplicate) {
+	first := mustAdd(t, m, l, TargetOptions{Buckets: usualBuckets})
+	if _, err := m.AddTarget(l, TargetOptions{Buckets: usualBuckets}); !errors.Is(err, ErrDuplicate) {
 		t.Errorf("the second: %v, want ErrDuplicate", err)
 	}
 	m.RemoveTarget(first)
-	second := mustAdd(t, m, l, TargetOptions{})
+	second := mustAdd(t, m, l, TargetOptions{Buckets: usualBuckets})
 	m.RemoveTarget(first) // gone already: must not take the second with it
 	if got := m.snapshot(); len(got) != 1 || got[0] != second {
 		t.Errorf("targets %v, want the second alone", got)

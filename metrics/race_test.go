@@ -22,7 +22,7 @@ func TestObserversAndScrapes(t *testing.T) {
 	for loop := range loops {
 		var own []*Target
 		for i := range targets {
-			own = append(own, mustAdd(t, m, Labels{Job: strconv.Itoa(loop), Target: strconv.Itoa(i)}, TargetOptions{}))
+			own = append(own, mustAdd(t, m, Labels{Job: strconv.Itoa(loop), Target: strconv.Itoa(i)}, TargetOptions{Buckets: usualBuckets}))
 		}
 		engines.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(loop), 1))
@@ -59,7 +59,7 @@ func TestObserversAndScrapes(t *testing.T) {
 				return
 			default:
 			}
-			target, err := m.AddTarget(Labels{Job: "reload", Target: strconv.Itoa(i % 3)}, TargetOptions{})
+			target, err := m.AddTarget(Labels{Job: "reload", Target: strconv.Itoa(i % 3)}, TargetOptions{Buckets: usualBuckets})
 			if err != nil {
 				t.Error(err)
 				return

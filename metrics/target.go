@@ -38,8 +38,7 @@ type counts struct {
 type TargetOptions struct {
 	Flows int // fixed source ports; probed_flows is exported above 1
 	// Buckets are the upper bounds of the classic buckets in seconds, rising.
-	// nil means DefaultBuckets; empty but not nil, as `buckets: []` gives,
-	// turns classic buckets off.
+	// Without any there are no classic buckets.
 	Buckets []float64
 }
 

@@ -127,11 +127,7 @@ func labels(t *config.Target, ip string) metrics.Labels {
 
 // options are those of a module's series.
 func options(m *config.Module) metrics.TargetOptions {
-	o := metrics.TargetOptions{Flows: m.Flows, Buckets: m.Buckets}
-	if o.Buckets == nil {
-		o.Buckets = []float64{} // to the configuration nil means none, to the metrics the default
-	}
-	return o
+	return metrics.TargetOptions{Flows: m.Flows, Buckets: m.Buckets}
 }
 
 // sameOptions reports whether two modules have the same options.
