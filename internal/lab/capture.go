@@ -3,6 +3,7 @@ package lab
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -32,7 +33,8 @@ type Capture struct {
 	iface    string
 	hardware []byte // the device's Ethernet address, nil on a TUN
 	cmd      *Cmd
-	over     bool // Packets has ended it
+	mark     []byte // that the marker of a capture of "any" carries
+	over     bool   // Packets has ended it
 
 	counts chan captureCounts // one for every report that tcpdump writes
 
@@ -65,7 +67,7 @@ const (
 // language, "" for everything. iface may be "any". It takes both directions.
 //
 // It reads the kernel's ring by the block unless how says Immediate. Output is
-// flushed at Packets and at the end only, because a write per packet would cost
+// flushed at the end only, but of "any" by the packet: at high rates that costs
 // more than the ring can hide.
 func (h *Host) Capture(tb testing.TB, iface, filter string, how ...CaptureMode) *Capture {
 	tb.Helper()
@@ -81,6 +83,13 @@ func (h *Host) Capture(tb testing.TB, iface, filter string, how ...CaptureMode) 
 	}
 	if slices.Contains(how, Immediate) {
 		args = append(args, "--immediate-mode")
+	}
+	if iface == "any" {
+		c.mark = newMark()
+		args = append(args, "--packet-buffered") // the marker is looked for in the file
+		if filter != "" {
+			filter = fmt.Sprintf("(%s) or ether proto %d", filter, markerType)
+		}
 	}
 	if filter != "" {
 		args = append(args, filter)
@@ -170,6 +179,11 @@ func (c *Capture) said() string {
 // filter let through, and fails the test if the kernel dropped any.
 func (c *Capture) caughtUp() {
 	c.tb.Helper()
+	if c.mark != nil {
+		if err := c.sendMarker(); err != nil {
+			c.tb.Fatalf("lab: host %s: capture: marker: %v", c.host.Name, err)
+		}
+	}
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		if err := c.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
@@ -185,7 +199,10 @@ func (c *Capture) caughtUp() {
 				// writes only the arriving one.
 				n.received /= 2
 			}
-			if n.captured >= n.received {
+			if c.mark == nil && n.captured >= n.received {
+				return
+			}
+			if c.mark != nil && c.marked() {
 				return
 			}
 		case <-c.ended:
