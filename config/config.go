@@ -64,7 +64,7 @@ type Module struct {
 	Flows            int // source ports per target, used in turn
 	TOS              uint8
 	TTL              uint8  // 0: the host's default
-	MSS              uint16 // octets; 0: the SYN carries no MSS option
+	MSS              uint16 // octets; 0: the address family's usual one; MSSOff: the SYN carries no MSS option
 	Window           uint16 // SEG.WND of the SYN
 	TCPOptions       TCPOptions
 	SourceAddress    netip.Addr // the zero Addr: routing decides
@@ -72,6 +72,16 @@ type Module struct {
 	Buckets          []float64  // seconds, ascending; nil: no classic buckets
 	DetectSYNCookies bool
 }
+
+// MSSOff is the Module.MSS of a SYN without the option.
+const MSSOff = 1
+
+// What fits into an Ethernet frame of 1500 octets beside an IP and a TCP header,
+// each without options: what Linux announces there (RFC 6691 §2).
+const (
+	mss4 = 1500 - 20 - 20
+	mss6 = 1500 - 40 - 20
+)
 
 // TCPOptions says what else, beside the MSS, a SYN offers.
 type TCPOptions struct {
@@ -81,13 +91,19 @@ type TCPOptions struct {
 	ECN         bool // the flags ECE and CWR, RFC 3168 §6.1.1
 }
 
-// Options returns the TCP options of the module's SYN. The timestamp's value is
-// the sender's to fill in.
-func (m *Module) Options() probe.Options {
+// Options returns the TCP options of the module's SYN to an address. The
+// timestamp's value is the sender's to fill in.
+func (m *Module) Options(to netip.Addr) probe.Options {
 	var o probe.Options
-	if m.MSS > 0 {
+	if m.MSS != MSSOff {
 		o.Set |= probe.OptMSS
 		o.MSS = m.MSS
+	}
+	if m.MSS == 0 {
+		o.MSS = mss4
+		if to.Is6() {
+			o.MSS = mss6
+		}
 	}
 	if m.TCPOptions.SACK {
 		o.Set |= probe.OptSACKPermitted

@@ -168,12 +168,19 @@ func TestPorts(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	m := initial().Modules["half_open"]
-	o := m.Options()
-	if all := probe.OptMSS | probe.OptSACKPermitted | probe.OptTimestamps | probe.OptWindowScale; o.Set != all || o.MSS != 1460 || o.WindowScale != 7 {
-		t.Errorf("the default SYN is not Linux's: %+v", o)
+	ip4, ip6 := netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("2001:db8::1")
+	for to, mss := range map[netip.Addr]uint16{ip4: 1460, ip6: 1440} {
+		o := m.Options(to)
+		if all := probe.OptMSS | probe.OptSACKPermitted | probe.OptTimestamps | probe.OptWindowScale; o.Set != all || o.MSS != mss || o.WindowScale != 7 {
+			t.Errorf("the default SYN to %v is not Linux's: %+v", to, o)
+		}
 	}
-	m.MSS, m.TCPOptions = 0, TCPOptions{WindowScale: -1}
-	if o := m.Options(); o != (probe.Options{}) {
+	m.MSS = 1220
+	if o := m.Options(ip6); o.MSS != 1220 {
+		t.Errorf("MSS %d, want 1220", o.MSS)
+	}
+	m.MSS, m.TCPOptions = MSSOff, TCPOptions{WindowScale: -1}
+	if o := m.Options(ip4); o != (probe.Options{}) {
 		t.Errorf("options though all are off: %+v", o)
 	}
 }

@@ -42,7 +42,6 @@ func newModule(name string, g Global) Module {
 		Name:       name,
 		Pace:       g.Pace,
 		Flows:      1,
-		MSS:        1460,
 		Window:     64240,
 		TCPOptions: TCPOptions{SACK: true, Timestamps: true, WindowScale: 7},
 		Buckets:    append([]float64(nil), defaultBuckets...),

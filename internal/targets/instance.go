@@ -144,7 +144,7 @@ func probing(t *config.Target, ip string, addr netip.Addr, sink engine.Sink) eng
 	e := engine.Target{
 		ID:       h.Sum64(),
 		Params:   m.Params(),
-		SYN:      probe.Segment{Flags: probe.SYN, Window: m.Window, Options: m.Options()},
+		SYN:      probe.Segment{Flags: probe.SYN, Window: m.Window, Options: m.Options(addr)},
 		Interval: t.Interval,
 		Jitter:   t.Jitter,
 		Flows:    m.Flows,

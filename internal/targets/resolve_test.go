@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/probed/probed/probe"
 )
 
 // oneName is a configuration with one host name, in a module with a key of its
@@ -194,6 +196,26 @@ func TestIPProtocol(t *testing.T) {
 			network := strings.Replace(key, "any", "ip", 1)
 			if n := w.dns.times(network + " db.test"); n != 1 || len(w.dns.questions()) != 1 {
 				t.Errorf("%s: asked %v", key, w.dns.questions())
+			}
+		})
+	}
+}
+
+// A SYN has the MSS of its address's family, unless the module says otherwise.
+func TestMSS(t *testing.T) {
+	for module, want := range map[string][2]uint16{"mss: 1220": {1220, 1220}, "mss: off": {0, 0}, "flows: 1": {1460, 1440}} {
+		inBubble(t, func(w *world) {
+			w.dns.set("db.test", "198.18.0.1", "2001:db8::1")
+			w.load(oneName("resolve: all, " + module))
+			w.settle()
+			for _, x := range w.engine.targets() {
+				family := 0
+				if x.Remote.Addr().Is6() {
+					family = 1
+				}
+				if o := x.SYN.Options; o.MSS != want[family] || (o.Set&probe.OptMSS != 0) != (want[family] > 0) {
+					t.Errorf("%s: %v has %+v, want MSS %d", module, x.Remote, o, want[family])
+				}
 			}
 		})
 	}
