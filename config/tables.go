@@ -77,7 +77,7 @@ var module = object[Module]{
 		at(Key{Path: "ip_protocol", Example: "ip6", Doc: "Which addresses of a host name are used."},
 			oneOf[IPProtocol](ipProtocolNames), func(m *Module) *IPProtocol { return &m.IPProtocol },
 			"preferred_ip_protocol", "family"),
-		at(Key{Path: "resolve", Example: "all", Doc: "Whether the first address of a host name is probed, or all, with a series for each."},
+		at(Key{Path: "resolve", Example: "all", Doc: "Whether the first address of a host name is probed, or all, with a series for each; of more than 256 the log says once which are left out."},
 			oneOf[Resolve](resolveNames), func(m *Module) *Resolve { return &m.Resolve }),
 		at(Key{Path: "flows", Unit: "source ports", Example: "8", Doc: "How many source ports a target's probes use in turn, always the same ones, so that each follows one path among several of equal cost. Above 1, probed_flows says how many."},
 			number[int](1, 32768), func(m *Module) *int { return &m.Flows }),

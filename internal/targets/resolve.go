@@ -18,10 +18,16 @@ const (
 	lookupTimeout = 5 * time.Second
 	// lookups bounds how many run at once.
 	lookups = 16
+	// maxAddresses bounds how many addresses of one name are probed: what a
+	// name server says is not what the configuration asked for.
+	maxAddresses = 256
 )
 
-// errNoUnicast is an answer without an address that can be probed.
-var errNoUnicast = errors.New("no unicast address")
+// Answers without an address that can be probed.
+var (
+	errNoUnicast = errors.New("no unicast address")
+	errNoZone    = errors.New("only link-local addresses, which need the module to name its interface")
+)
 
 // A Resolver looks host names up, as net.Resolver does: network is "ip", "ip4"
 // or "ip6", and the answers come in the order of RFC 6724 where it can tell.
@@ -29,8 +35,12 @@ type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// A question is what a resolver is asked.
-type question struct{ network, host string }
+// A question is what a resolver is asked, and of whom: link-local addresses can
+// only be probed by a module that names its interface.
+type question struct {
+	network, host string
+	device        bool
+}
 
 // A name is a host name that targets have in common. It outlives a reload, with
 // what is known of it and with its look-up that is under way.
@@ -40,6 +50,7 @@ type name struct {
 	asked   bool         // there was an answer, or none in time
 	addrs   []netip.Addr // that can be probed; empty: the name does not resolve
 	failing bool         // the last look-up failed
+	tooMany bool         // the last answer had more addresses than are probed
 	busy    bool         // a look-up is under way
 	last    time.Time    // when that or the last one began
 }
@@ -47,7 +58,7 @@ type name struct {
 // use puts a target's name among names, the one in force if there is one, and
 // returns it.
 func (r *Roster) use(names map[question]*name, t *config.Target) *name {
-	q := question{"ip", t.Host}
+	q := question{"ip", t.Host, t.Module.Interface != ""}
 	switch t.Module.IPProtocol {
 	case config.IP4:
 		q.network = "ip4"
@@ -138,7 +149,7 @@ func (r *Roster) lookup(ctx context.Context, n *name) {
 	if ctx.Err() != nil {
 		return
 	}
-	r.answer(n, usable(addrs), err)
+	r.answer(n, addrs, err)
 }
 
 // answer puts the answer about a name in force. A name that is known not to
@@ -151,8 +162,8 @@ func (r *Roster) answer(n *name, addrs []netip.Addr, err error) {
 	if r.names[n.question] != n {
 		return // a reload has removed it
 	}
-	if err == nil && len(addrs) == 0 {
-		err = errNoUnicast
+	if err == nil {
+		addrs, err = usable(addrs, n.device)
 	}
 	if err != nil {
 		r.ResolveFailures.Add(1)
@@ -168,7 +179,7 @@ func (r *Roster) answer(n *name, addrs []netip.Addr, err error) {
 	n.asked = true
 	switch {
 	case err == nil:
-		n.addrs = addrs
+		n.addrs = r.atMost(n, addrs)
 	case gone(err):
 		n.addrs = nil
 	}
@@ -191,17 +202,49 @@ func gone(err error) bool {
 	// net gives an AddrError where a name has addresses, in /etc/hosts say, but
 	// none of the network asked for.
 	_, wrongNetwork := errors.AsType[*net.AddrError](err)
-	return wrongNetwork || errors.Is(err, errNoUnicast)
+	return wrongNetwork || errors.Is(err, errNoUnicast) || errors.Is(err, errNoZone)
 }
 
-// usable returns the addresses that can be probed, each once.
-func usable(addrs []netip.Addr) []netip.Addr {
+// atMost returns as many of a name's addresses as may be probed: those that are
+// probed already, so that answers in another order change nothing, and then the
+// first ones.
+func (r *Roster) atMost(n *name, addrs []netip.Addr) []netip.Addr {
+	tooMany := len(addrs) > maxAddresses
+	if tooMany {
+		probed := make(map[netip.Addr]int, len(n.addrs))
+		for _, a := range n.addrs {
+			probed[a] = 1
+		}
+		addrs = slices.Clone(addrs)
+		slices.SortStableFunc(addrs, func(a, b netip.Addr) int { return probed[b] - probed[a] })
+		if !n.tooMany {
+			r.log.Warn("host name has too many addresses: some are not probed", "host", n.host, "most", maxAddresses, "left_out", addrs[maxAddresses:])
+		}
+		addrs = addrs[:maxAddresses]
+	}
+	n.tooMany = tooMany
+	return addrs
+}
+
+// usable returns the addresses that can be probed, each once, or why there is
+// none; device says whether the module names its interface.
+func usable(addrs []netip.Addr, device bool) ([]netip.Addr, error) {
 	var ok []netip.Addr
+	seen := make(map[netip.Addr]bool, len(addrs))
+	err := errNoUnicast
 	for _, a := range addrs {
 		a = a.Unmap()
-		if config.NotUnicast(a) == "" && !slices.Contains(ok, a) {
+		switch {
+		case config.NotUnicast(a) != "" || seen[a]:
+		case a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" && !device:
+			err = errNoZone
+		default:
+			seen[a] = true
 			ok = append(ok, a)
 		}
 	}
-	return ok
+	if len(ok) == 0 {
+		return nil, err
+	}
+	return ok, nil
 }

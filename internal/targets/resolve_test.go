@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -229,6 +230,71 @@ func TestUsable(t *testing.T) {
 		w.settle()
 		w.wantAddresses("198.18.0.1:80 [2001:db8::1]:80")
 		w.wantIPs("198.18.0.1", "2001:db8::1")
+	})
+}
+
+// A link-local address needs an interface to be reached through: the zone of
+// the address, which DNS has not, or the module's.
+func TestLinkLocal(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.dns.set("db.test", "fe80::1")
+		w.load(oneName("resolve: all"))
+		w.pass(5 * 30 * time.Second)
+		w.wantAddresses("-")
+		w.wantFailures(6)
+		if n := strings.Count(w.log.String(), "only link-local addresses, which need the module to name its interface"); n != 1 {
+			t.Errorf("said %d times, want once:\n%s", n, w.log)
+		}
+		w.load(oneName("resolve: all, interface: eth0"))
+		w.settle()
+		w.wantAddresses("[fe80::1]:80")
+	})
+	inBubble(t, func(w *world) {
+		w.dns.set("db.test", "fe80::1", "2001:db8::1", "169.254.0.1", "fe80::2%eth1")
+		w.load(oneName("resolve: all"))
+		w.settle()
+		w.wantAddresses("169.254.0.1:80 [2001:db8::1]:80 [fe80::2%eth1]:80")
+		w.wantFailures(0)
+	})
+}
+
+// However many addresses a name has, so many are probed and no more, and it is
+// said once which are not. Those that are probed stay.
+func TestTooManyAddresses(t *testing.T) {
+	all := make([]string, 300)
+	for i := range all {
+		all[i] = fmt.Sprintf("198.18.%d.%d", i>>8, i&0xff)
+	}
+	inBubble(t, func(w *world) {
+		w.dns.set("db.test", all...)
+		w.load(oneName("resolve: all"))
+		w.settle()
+		before := w.addresses()
+		if n := len(w.engine.targets()); n != maxAddresses || strings.Contains(before, "198.18.1.") {
+			t.Errorf("%d targets, want the first %d of the answer", n, maxAddresses)
+		}
+		calls := w.engine.updates()
+		slices.Reverse(all)
+		w.dns.set("db.test", all...)
+		w.pass(5 * 30 * time.Second)
+		if w.addresses() != before || w.engine.updates() != calls {
+			t.Error("another order of the answer changed what is probed")
+		}
+		said := func() int { return strings.Count(w.log.String(), "host name has too many addresses") }
+		if said() != 1 || !strings.Contains(w.log.String(), "198.18.1.43") || strings.Contains(w.log.String(), "198.18.0.1 ") {
+			t.Errorf("said %d times, want once which are left out:\n%s", said(), w.log)
+		}
+
+		w.dns.set("db.test", all[:maxAddresses]...) // 198.18.0.0 to .43 are gone
+		w.pass(30 * time.Second)
+		if n := len(w.engine.targets()); n != maxAddresses || !strings.Contains(w.addresses(), "198.18.1.43:80") {
+			t.Errorf("%d targets, want all %d of the answer", n, maxAddresses)
+		}
+		w.dns.set("db.test", all...)
+		w.pass(30 * time.Second)
+		if said() != 2 {
+			t.Errorf("said %d times, want again as it begins again", said())
+		}
 	})
 }
 
