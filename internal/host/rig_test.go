@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"sync"
 	"testing"
@@ -121,6 +122,13 @@ func (l *ledger) settled() int {
 	return n
 }
 
+// count is how many verdicts there are of each reason.
+func (l *ledger) count() map[probe.Reason]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.verdicts)
+}
+
 // self keeps what concerns probed itself.
 type self struct {
 	mu      sync.Mutex
@@ -145,6 +153,13 @@ func (o *self) Skipped(r engine.SkipReason) {
 func (o *self) Trouble(*engine.Target, error) {}
 
 func (o *self) ClockStep(time.Duration) {}
+
+// skips is how many probes were skipped for each reason.
+func (o *self) skips() map[engine.SkipReason]int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return maps.Clone(o.skipped)
+}
 
 // target returns a half-open target with Linux's usual SYN.
 func target(id uint64, remote netip.AddrPort, interval, timeout time.Duration, l *ledger) *engine.Target {

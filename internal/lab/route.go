@@ -32,6 +32,30 @@ func (h *Host) AnyIP(prefixes ...string) {
 	}
 }
 
+// Address gives the end one more address, with its prefix length. Unlike AnyIP
+// it changes no route of the neighbours: they find it on the link or not at all.
+func (e *End) Address(prefix string) {
+	e.Host.lab.tb.Helper()
+	p, err := netip.ParsePrefix(prefix)
+	if err != nil {
+		e.Host.lab.tb.Fatalf("lab: host %s: %v", e.Host.Name, err)
+	}
+	e.Host.netlink(fmt.Sprintf("address %s of %s", p, e.Iface), func(nl *netlink.Handle) error {
+		link, err := nl.LinkByName(e.Iface)
+		if err != nil {
+			return err
+		}
+		addr := &netlink.Addr{IPNet: ipNet(p)}
+		if p.Addr().Is6() {
+			addr.Flags = ifaNoDAD
+		}
+		return nl.AddrAdd(link, addr)
+	})
+	e.Host.mu.Lock()
+	e.Host.local = append(e.Host.local, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+	e.Host.mu.Unlock()
+}
+
 // announce routes p to the host in each of its neighbours.
 func (h *Host) announce(p netip.Prefix) {
 	h.lab.tb.Helper()
