@@ -50,7 +50,7 @@ type name struct {
 	asked   bool         // there was an answer, or none in time
 	addrs   []netip.Addr // that can be probed; empty: the name does not resolve
 	failing bool         // the last look-up failed
-	tooMany bool         // the last answer had more addresses than are probed
+	tooMany bool         // the last answer had more addresses than are probed, and all are wanted
 	busy    bool         // a look-up is under way
 	last    time.Time    // when that or the last one began
 }
@@ -209,21 +209,22 @@ func gone(err error) bool {
 // probed already, so that answers in another order change nothing, and then the
 // first ones.
 func (r *Roster) atMost(n *name, addrs []netip.Addr) []netip.Addr {
-	tooMany := len(addrs) > maxAddresses
-	if tooMany {
-		probed := make(map[netip.Addr]int, len(n.addrs))
-		for _, a := range n.addrs {
-			probed[a] = 1
-		}
-		addrs = slices.Clone(addrs)
-		slices.SortStableFunc(addrs, func(a, b netip.Addr) int { return probed[b] - probed[a] })
-		if !n.tooMany {
-			r.log.Warn("host name has too many addresses: some are not probed", "host", n.host, "most", maxAddresses, "left_out", addrs[maxAddresses:])
-		}
-		addrs = addrs[:maxAddresses]
+	if len(addrs) <= maxAddresses {
+		n.tooMany = false
+		return addrs
 	}
-	n.tooMany = tooMany
-	return addrs
+	probed := make(map[netip.Addr]int, len(n.addrs))
+	for _, a := range n.addrs {
+		probed[a] = 1
+	}
+	addrs = slices.Clone(addrs)
+	slices.SortStableFunc(addrs, func(a, b netip.Addr) int { return probed[b] - probed[a] })
+	all := slices.ContainsFunc(n.targets, func(t *target) bool { return t.conf.Module.Resolve == config.ResolveAll })
+	if all && !n.tooMany {
+		r.log.Warn("host name has too many addresses: some are not probed", "host", n.host, "most", maxAddresses, "left_out", addrs[maxAddresses:])
+	}
+	n.tooMany = all
+	return addrs[:maxAddresses]
 }
 
 // usable returns the addresses that can be probed, each once, or why there is

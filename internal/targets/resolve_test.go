@@ -296,6 +296,22 @@ func TestTooManyAddresses(t *testing.T) {
 			t.Errorf("said %d times, want again as it begins again", said())
 		}
 	})
+	inBubble(t, func(w *world) {
+		w.dns.set("db.test", all...)
+		w.load(oneName("resolve: first"))
+		w.settle()
+		if w.log.Len() > 0 {
+			t.Errorf("said though only the first address is wanted:\n%s", w.log)
+		}
+		w.load(oneName("resolve: all"))
+		if n := len(w.engine.targets()); n != maxAddresses {
+			t.Errorf("%d targets after the reload, want %d", n, maxAddresses)
+		}
+		w.pass(30 * time.Second)
+		if !strings.Contains(w.log.String(), "host name has too many addresses") {
+			t.Error("said nothing though all addresses are wanted")
+		}
+	})
 }
 
 // A name is looked up once an interval, whoever has it, and neither early nor
