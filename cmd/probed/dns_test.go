@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +19,7 @@ import (
 type nameServer struct {
 	mu     sync.Mutex
 	names  map[string][]netip.Addr
-	broken bool // every answer is SERVFAIL
+	broken []dnsmessage.Type // the answers to these are SERVFAIL
 }
 
 // serveDNS starts a name server on 127.0.0.1:53 of a host.
@@ -50,10 +51,11 @@ func (s *nameServer) set(name string, addrs ...string) {
 	}
 }
 
-func (s *nameServer) setBroken(broken bool) {
+// fail answers questions of these types with SERVFAIL, and all others as usual.
+func (s *nameServer) fail(types ...dnsmessage.Type) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broken = broken
+	s.broken = types
 }
 
 func parseAddrs(texts ...string) []netip.Addr {
@@ -94,8 +96,9 @@ func (s *nameServer) answer(question []byte) ([]byte, error) {
 	m.Response, m.Authoritative, m.Additionals = true, true, nil
 	q := m.Questions[0]
 	addrs, known := s.names[strings.TrimSuffix(q.Name.String(), ".")]
+	broken := slices.Contains(s.broken, q.Type)
 	switch {
-	case s.broken:
+	case broken:
 		m.RCode = dnsmessage.RCodeServerFailure
 	case !known:
 		m.RCode = dnsmessage.RCodeNameError
@@ -103,7 +106,7 @@ func (s *nameServer) answer(question []byte) ([]byte, error) {
 	for _, a := range addrs {
 		h := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, Type: q.Type}
 		switch {
-		case s.broken:
+		case broken:
 		case q.Type == dnsmessage.TypeA && a.Is4():
 			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: a.As4()}})
 		case q.Type == dnsmessage.TypeAAAA && a.Is6():

@@ -52,6 +52,6 @@ func stage() error {
 			return os.NewSyscallError("prctl", err)
 		}
 	}
-	env := append(slices.Clone(os.Environ()), afterTheStage+"=1", "GODEBUG=netdns=go")
+	env := append(slices.Clone(os.Environ()), afterTheStage+"=1")
 	return os.NewSyscallError("execve", syscall.Exec("/proc/self/exe", os.Args, env))
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/dns/dnsmessage"
+
 	"github.com/probed/probed/internal/lab"
 )
 
@@ -229,20 +231,25 @@ jobs:
 		t.Errorf("%v failures while names moved", n)
 	}
 
-	// A name server that fails is not a name that is gone.
-	dns.setBroken(true)
-	before := p.scrape().sum("probed_resolve_failures_total", nil)
-	eventually(t, 5*time.Second, func() error {
-		if n := p.scrape().sum("probed_resolve_failures_total", nil); n < before+2 {
-			return fmt.Errorf("%v look-ups failed", n-before)
+	// A name server that fails is not a name that is gone, not even if it fails
+	// for one family and has nothing of the other.
+	dns.set("one.test", v4)
+	p.awaitProbes("one.test:80", 60)
+	for _, types := range [][]dnsmessage.Type{{dnsmessage.TypeA, dnsmessage.TypeAAAA}, {dnsmessage.TypeA}} {
+		dns.fail(types...)
+		before := p.scrape().sum("probed_resolve_failures_total", nil)
+		eventually(t, 5*time.Second, func() error {
+			if n := p.scrape().sum("probed_resolve_failures_total", nil); n < before+4 {
+				return fmt.Errorf("%v look-ups failed", n-before)
+			}
+			return nil
+		})
+		p.awaitProbes("one.test:80", 5)
+		if n := p.scrape().sum("probed_probe_failures_total", nil); n > 0 {
+			t.Errorf("%v failures while the name server was broken for %v", n, types)
 		}
-		return nil
-	})
-	p.awaitProbes("one.test:80", 5)
-	if n := p.scrape().sum("probed_probe_failures_total", nil); n > 0 {
-		t.Errorf("%v failures while the name server was broken", n)
 	}
-	dns.setBroken(false)
+	dns.fail()
 
 	// Gone, then back elsewhere.
 	dns.set("one.test")

@@ -138,7 +138,9 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 		Limits:    limits(c),
 		Drain:     drainTime,
 	})
-	d.roster = targets.New(d.shard, d.metrics, net.DefaultResolver, d.log)
+	// Strict, because a resolver that isn't takes a passing SERVFAIL for one
+	// family, with an empty answer for the other, for "no such host".
+	d.roster = targets.New(d.shard, d.metrics, &net.Resolver{PreferGo: true, StrictErrors: true}, d.log)
 }
 
 // serve runs the parts until ctx ends or one of them fails. Probing ends first,
