@@ -150,6 +150,7 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 	if err != nil {
 		return err
 	}
+	d.sayDefault() // now that the start has succeeded: an error would have been the only line
 	group, ctx := errgroup.WithContext(ctx)
 	probing, probed := context.WithCancel(context.Background())
 	group.Go(func() error {
@@ -218,12 +219,19 @@ func limits(c *config.Config) engine.Limits {
 // gone is an error: nobody means to trade it for the default.
 func (d *daemon) load() (*config.Config, error) {
 	if _, err := os.Stat(d.configFile); !d.configNamed && !d.fromFile && errors.Is(err, fs.ErrNotExist) {
-		d.log.Info("no configuration file: probing our own web listener over loopback", "looked_for", d.configFile)
 		return config.Default(d.own)
 	}
 	c, err := config.Load(d.configFile)
 	d.fromFile = d.fromFile || err == nil
 	return c, err
+}
+
+// sayDefault says that the embedded default is in force, if it is: whoever meant
+// to have a file learns where it was looked for.
+func (d *daemon) sayDefault() {
+	if !d.fromFile {
+		d.log.Info("no configuration file: probing our own web listener", "looked_for", d.configFile)
+	}
 }
 
 // apply puts a configuration in force and says so in the metrics.
@@ -257,6 +265,7 @@ func (d *daemon) reload() error {
 		d.log.Error("configuration not reloaded: the old one stays in force", "err", err)
 		return err
 	}
+	d.sayDefault()
 	d.log.Info("configuration reloaded", "targets", len(c.Targets()))
 	return nil
 }

@@ -42,6 +42,10 @@ var failures = []failure{
 		options: []option{unprivileged()},
 		want:    "probed: raw sockets need CAP_NET_RAW: run as root, or `setcap cap_net_raw+ep probed`, or set AmbientCapabilities=CAP_NET_RAW in the unit\n",
 	}, {
+		name:    "no CAP_NET_RAW with the embedded default",
+		options: []option{unprivileged(), withoutConfig},
+		want:    "probed: raw sockets need CAP_NET_RAW: run as root, or `setcap cap_net_raw+ep probed`, or set AmbientCapabilities=CAP_NET_RAW in the unit\n",
+	}, {
 		name: "an interface that isn't there",
 		yaml: "modules: {half_open: {interface: eth7}}\n" + minimal,
 		want: "probed: modules.half_open: interface: this host has no \"eth7\"; it has lo\n",
@@ -131,6 +135,9 @@ var failures = []failure{
 func withConfigFile(file string) option {
 	return func(c *lab.Cmd) { c.Args[1] = "--config.file=" + file }
 }
+
+// withoutConfig names no configuration, so that the embedded default runs.
+func withoutConfig(c *lab.Cmd) { c.Args = c.Args[:1] }
 
 // withWebConfig writes a web configuration next to the configuration, which the
 // first argument names.

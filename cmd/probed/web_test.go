@@ -252,7 +252,7 @@ func selfSigned(t *testing.T) (certificate, key string) {
 func TestEmbeddedDefault(t *testing.T) {
 	t.Parallel()
 	h := lab.NewHost(t, "a")
-	p := launchFile(t, h, "", func(c *lab.Cmd) { c.Args = c.Args[:1] }, withArgs("--web.listen-address=:10977"))
+	p := launchFile(t, h, "", withoutConfig, withArgs("--web.listen-address=:10977"))
 	p.base = "http://127.0.0.1:10977"
 	p.awaitReady()
 	var s scrape
@@ -267,6 +267,9 @@ func TestEmbeddedDefault(t *testing.T) {
 	})
 	if got := s.targets(); !slices.Equal(got, []string{"127.0.0.1:10977", "[::1]:10977"}) {
 		t.Errorf("targets %v", got)
+	}
+	if !strings.Contains(p.said(), "no configuration file") || !strings.Contains(p.said(), "looked_for=/etc/probed/probed.yml") {
+		t.Errorf("did not say that there is no file:\n%s", p.said())
 	}
 	if code, body := p.do("POST", "/-/reload"); code != 200 {
 		t.Errorf("reload: %d %s", code, body)
