@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -105,7 +106,7 @@ func inject(t *testing.T, h *lab.Host, from, to netip.AddrPort) {
 }
 
 // TestSignalsEndProbed has every target silent, so that conversations are open
-// when the signal comes.
+// when the signal comes. While they are waited for, the web pages are there.
 func TestSignalsEndProbed(t *testing.T) {
 	t.Parallel()
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
@@ -121,6 +122,15 @@ func TestSignalsEndProbed(t *testing.T) {
 				return nil
 			})
 			p.signal(s)
+			eventually(t, time.Second, func() error {
+				if code, body := p.do("GET", "/-/ready"); code != http.StatusServiceUnavailable {
+					return fmt.Errorf("ready: %d %s", code, body)
+				}
+				return nil
+			})
+			if n := p.scrape().sum("probed_conversations", nil); n < 10 {
+				t.Errorf("%v conversations while those that are open are waited for", n)
+			}
 			if code := p.end(2500 * time.Millisecond); code != 0 {
 				t.Errorf("exit code %d", code)
 			}

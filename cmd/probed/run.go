@@ -143,8 +143,10 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 	d.roster = targets.New(d.shard, d.metrics, &net.Resolver{PreferGo: true, StrictErrors: true}, d.log)
 }
 
-// serve runs the parts until ctx ends or one of them fails. Probing ends first,
-// so that the last figures can still be scraped.
+// serve runs the parts until ctx ends or one of them fails. While the open
+// conversations end, for drainTime at most, the web listeners stay: a scrape then
+// still has an answer, and /-/ready says no. What ends after the last scrape is in
+// none; the listeners wait for requests that have begun, not for new ones.
 func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []net.Listener) error {
 	servers, err := d.servers(len(listeners))
 	if err != nil {
