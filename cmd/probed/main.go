@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/common/promslog"
 	promslogflag "github.com/prometheus/common/promslog/flag"
 	"github.com/prometheus/common/version"
-	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
+	"github.com/prometheus/exporter-toolkit/web"
 )
 
 // defaultConfigFile is read if it is there and no other file was named.
@@ -27,13 +27,19 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	app.UsageWriter(stdout).ErrorWriter(stderr)
 	app.Version(version.Print("probed")).VersionFlag.Short('V')
 	app.HelpFlag.Short('h')
-	app.UsageTemplate(kingpin.LongHelpTemplate) // the default command has flags too
+	app.UsageTemplate(usage)
 
-	runCmd := app.Command("run", "Run the daemon.").Default()
+	runCmd := app.Command("run", "Run the daemon: what probed does without a command.").Default()
 	var d daemon
 	runCmd.Flag("config.file", "Configuration file. Without the flag, and without the default file, probed probes its own web listener.").
 		Default(defaultConfigFile).IsSetByUser(&d.configNamed).StringVar(&d.configFile)
-	d.web = kingpinflag.AddFlags(runCmd, ":10965")
+	d.web = &web.FlagConfig{ // without kingpinflag's promise of vsock
+		WebListenAddresses: runCmd.Flag("web.listen-address", "Address of the web pages and the metrics, such as :10965 or [::1]:10965. May be repeated.").
+			Default(":10965").Strings(),
+		WebSystemdSocket: runCmd.Flag("web.systemd-socket", "Listen on the sockets that systemd passes instead.").Bool(),
+		WebConfigFile: runCmd.Flag("web.config.file", "File that turns on TLS or authentication. See https://prometheus.io/docs/prometheus/latest/configuration/https/").
+			Default("").String(),
+	}
 	runCmd.Flag("web.telemetry-path", "Path of the metrics.").Default("/metrics").StringVar(&d.metricsPath)
 	var logging promslog.Config
 	promslogflag.AddFlags(app, &logging)

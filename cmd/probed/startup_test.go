@@ -69,6 +69,10 @@ var failures = []failure{
 		options: []option{withArgs("--web.listen-address=127.0.0.1")},
 		want:    "probed: --web.listen-address=127.0.0.1: cannot listen: address 127.0.0.1: missing port in address: choose a free address of this host, such as :10965\n",
 	}, {
+		name:    "a listen address of a vsock",
+		options: []option{withArgs("--web.listen-address=vsock://:9100")},
+		want:    "probed: --web.listen-address=vsock://:9100: not an address to listen on over TCP: write one such as :10965\n",
+	}, {
 		name:    "a listen port out of range",
 		options: []option{withArgs("--web.listen-address=:99999")},
 		want:    "probed: --web.listen-address=:99999: cannot listen: address 99999: invalid port: choose a free address of this host, such as :10965\n",

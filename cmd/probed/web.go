@@ -48,6 +48,10 @@ func (d *daemon) listen() ([]net.Listener, error) {
 	}
 	var listeners []net.Listener
 	for _, address := range *d.web.WebListenAddresses {
+		if strings.Contains(address, "://") {
+			closeAll(listeners)
+			return nil, fmt.Errorf("--web.listen-address=%s: not an address to listen on over TCP: write one such as :10965", address)
+		}
 		l, err := net.Listen("tcp", address)
 		if err != nil {
 			closeAll(listeners)
