@@ -87,7 +87,7 @@ func kindOf(err error) string {
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
 		return errno.Error()
 	}
-	if _, is := err.(clockStepError); is {
+	if _, is := errors.AsType[clockStepError](err); is {
 		return "clock step"
 	}
 	return err.Error()
