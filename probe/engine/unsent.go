@@ -45,7 +45,14 @@ func (s *Shard) noticeUnsent() {
 func (s *Shard) noteSent(sl *slot) {
 	if sl.unsent && (sl.conv.Left() || sl.conv.Settled()) {
 		sl.unsent = false
-		sl.target.peer.address.unsent--
+		a := sl.target.peer.address
+		a.unsent--
+		if sl.conv.Left() {
+			// It leaves only now: what goes later goes after it.
+			packets := sl.target.Params.Packets()
+			s.window.add(s.now, packets)
+			a.window.add(s.now, packets)
+		}
 	}
 }
 
