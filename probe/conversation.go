@@ -20,18 +20,55 @@ type Params struct {
 	ResetGrace time.Duration
 
 	// DetectCookies asks for a second handshake after the first, by which the
-	// peer's SYN cookies show.
+	// peer's SYN cookies show. half_open only.
 	DetectCookies bool
+
+	// The rest is for the kinds that go past the SYN-ACK. Their Timeout is for
+	// everything up to the last ACK.
+
+	// Send is how many octets to send once the connection is established.
+	Send uint32
+
+	// Hold is how long after the last octet (or after the establishment) our
+	// FIN goes. active_close only.
+	Hold time.Duration
+
+	// FINWithData puts our FIN on the last segment of data; active_close.
+	FINWithData bool
+
+	// Combined answers the peer's FIN by one segment with our ACK and FIN, else
+	// by two.
+	Combined bool
+
+	// Measure says what of the peer's TIME-WAIT to measure. time_wait only.
+	Measure Measure
+
+	// After is how long after the last ACK the four-tuple is used again.
+	After time.Duration
+
+	// Lower uses it again with a sequence number that the peer must refuse.
+	Lower bool
+
+	// Limit is how long a TIME-WAIT is waited for.
+	Limit time.Duration
 }
 
 // Packets is how many segments leave this host in a conversation of which
-// nothing is lost, those that our kernel sends included: a SYN and a RST, and
-// both again to detect cookies.
+// nothing is lost and to which the peer sends no data, those that our kernel
+// sends included.
 func (p *Params) Packets() int {
-	if p.DetectCookies {
+	switch {
+	case p.Kind == HalfOpen && p.DetectCookies:
 		return 4
+	case p.Kind == HalfOpen:
+		return 2
 	}
-	return 2
+	// SYN, ACK, the data, FIN and ACK, which may be one.
+	n := 4 + int(p.Send+typicalMSS-1)/typicalMSS
+	if p.Measure != NoMeasure {
+		n += 2 // SYN and RST again
+	}
+	return n
 }
 
 // A phase says what the conversation waits for, and so which timer runs.
@@ -43,6 +80,9 @@ const (
 	resetting              // our RST to be seen leaving; RETRANSMISSION TIMEOUT
 	reopening              // our second SYN to be sent; REOPEN
 	comparing              // the answer to it; USER TIMEOUT
+	connected              // the connection to run its course; several timers
+	parting                // our RST to have reached the peer; RETRANSMISSION TIMEOUT
+	measuring              // the peer's TIME-WAIT to end; REOPEN and USER TIMEOUT
 	lingering              // old segments to drain, as in TIME-WAIT; TIME-WAIT TIMEOUT
 	done                   // nothing: the four-tuple is free
 )
@@ -67,6 +107,10 @@ type Conversation struct {
 	settled  bool   // the verdict or the discard is made
 	reacted  bool   // our reaction to the SYN-ACK is observed
 	resets   uint8  // RSTs of our own since the last SYN-ACK
+	stale    uint8  // RSTs to what does not acknowledge our SYN
+
+	established bool // we were in ESTABLISHED
+	spoiled     bool // frames were lost to us: no stamp of it can be trusted
 
 	iss    Seq // ISS
 	sndNxt Seq // SND.NXT
@@ -79,6 +123,8 @@ type Conversation struct {
 	synAckGot Stamp // the accepted SYN-ACK's first receive stamp
 
 	cookies cookieCheck
+	conn    connection
+	tw      timeWait
 }
 
 // New returns a conversation in CLOSED.
@@ -119,6 +165,12 @@ func (c *Conversation) Timer() (EventKind, Instant) {
 		return Reopen, c.deadline
 	case lingering:
 		return TimeWaitTimeout, c.deadline
+	case parting:
+		return RetransmissionTimeout, c.deadline
+	case connected:
+		return c.connectionTimer()
+	case measuring:
+		return c.measureTimer()
 	}
 	return 0, 0
 }
@@ -127,13 +179,14 @@ func (c *Conversation) Timer() (EventKind, Instant) {
 type Output struct {
 	Note Note // what was concluded, for the transcript
 
-	segments     [2]Segment
-	observations [5]Observation
+	segments     [6]Segment
+	observations [8]Observation
 	nSegments    uint8
 	nObserved    uint8
 }
 
-// Segments returns the segments to send, in order. They have no payload.
+// Segments returns the segments to send, in order. The payload of one is Len
+// octets of what the conversation sends, from SEG.SEQ − (ISS+1) on.
 func (o *Output) Segments() []Segment { return o.segments[:o.nSegments] }
 
 // Observations returns what was learned, in order.
@@ -178,13 +231,16 @@ func Step(c Conversation, now Instant, ev Event) (Conversation, Output) {
 		c.icmpArrives(now, &ev, &out)
 	case SendFailed:
 		c.sendFailed(now, &out)
-	case UserTimeout, RetransmissionTimeout, TimeWaitTimeout:
+	case UserTimeout, RetransmissionTimeout, TimeWaitTimeout, ACKTimeout, Close:
 		if kind, at := c.Timer(); kind == ev.Kind && now >= at {
-			c.timeout(now, &out)
+			c.timeout(now, ev.Kind, &out)
 		}
 	case Reopen:
-		if c.phase == reopening {
+		switch {
+		case c.phase == reopening:
 			c.reopen(now, ev.Segment, &out)
+		case c.phase == measuring && now >= c.tw.next && c.tw.next != 0:
+			c.touch(now, ev.Segment, &out)
 		}
 	case Spoiled:
 		c.discard(now, ev.Discard, &out)
@@ -200,6 +256,7 @@ func Step(c Conversation, now Instant, ev Event) (Conversation, Output) {
 func (c *Conversation) open(now Instant, syn Segment, out *Output) {
 	c.iss, c.sndNxt = syn.Seq, syn.Seq.Add(1)
 	c.local, c.opened = SynSent, now
+	c.conn.offer(now, &syn)
 	c.wait(opening, now.Add(c.Timeout))
 	out.Note = NoteOpen
 	out.send(syn)
@@ -225,6 +282,7 @@ func (c *Conversation) fail(now Instant, r Reason, n Note, out *Output) {
 
 // discard settles the probe without a verdict: the fault was ours.
 func (c *Conversation) discard(now Instant, r DiscardReason, out *Output) {
+	c.spoiled = true
 	if c.settled {
 		return
 	}
@@ -243,8 +301,11 @@ func (c *Conversation) discard(now Instant, r DiscardReason, out *Output) {
 func (c *Conversation) abort(now Instant, r DiscardReason, out *Output) {
 	c.discard(now, r, out)
 	c.endCookieCheck(NotKnown, out)
-	if c.phase == resetting {
+	switch c.phase {
+	case resetting:
 		out.send(c.reset())
+	case connected, parting:
+		c.sendResets(out)
 	}
 	c.local, c.phase = Closed, done
 	out.Note = NoteAborted
@@ -258,6 +319,8 @@ func (c *Conversation) reset() Segment { return Segment{Seq: c.sndNxt, Flags: RS
 func (c *Conversation) segmentSent(now Instant, ev *Event, out *Output) {
 	s := &ev.Segment
 	switch {
+	case c.established:
+		c.connectionSent(now, ev, out)
 	case s.Flags.Has(RST):
 		if c.phase == resetting && s.Seq == c.sndNxt {
 			c.resetSeen(now, ev.Stamp, out)
@@ -298,8 +361,14 @@ func (c *Conversation) sendFailed(now Instant, out *Output) {
 }
 
 // timeout is the running phase's timer going off.
-func (c *Conversation) timeout(now Instant, out *Output) {
+func (c *Conversation) timeout(now Instant, kind EventKind, out *Output) {
 	switch {
+	case c.phase == connected:
+		c.connectionTimeout(now, kind, out)
+	case c.phase == parting:
+		c.partingTimeout(now, out)
+	case c.phase == measuring:
+		c.measureTimeout(now, out)
 	case c.phase == lingering:
 		c.phase = done
 		out.Note = NoteDone

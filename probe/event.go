@@ -5,9 +5,9 @@ type EventKind uint8
 
 // RFC 9293 §3.10's events, then ours.
 const (
-	Open EventKind = iota + 1 // active OPEN: send the SYN
-	Close
-	Abort // end at once and leave the peer with nothing open
+	Open  EventKind = iota + 1 // active OPEN: send the SYN
+	Close                      // our FIN is to follow what was sent: the end of Params.Hold
+	Abort                      // end at once and leave the peer with nothing open
 	SegmentArrives
 	RetransmissionTimeout
 	UserTimeout
@@ -17,11 +17,12 @@ const (
 	SendFailed  // our host refused a segment of ours: nothing left
 	ICMPArrives // an ICMP or ICMPv6 error that quotes a segment of this four-tuple
 	Reopen      // a new SYN on the same four-tuple
+	ACKTimeout  // what was left unacknowledged for a moment is to be acknowledged
 	Spoiled     // our own observation failed (Event.Discard says how): no verdict can be trusted
 )
 
 var eventNames = [...]string{"-", "OPEN", "CLOSE", "ABORT", "SEGMENT ARRIVES", "RETRANSMISSION TIMEOUT",
-	"USER TIMEOUT", "TIME-WAIT TIMEOUT", "SEGMENT SENT", "SEND FAILED", "ICMP ARRIVES", "REOPEN", "SPOILED"}
+	"USER TIMEOUT", "TIME-WAIT TIMEOUT", "SEGMENT SENT", "SEND FAILED", "ICMP ARRIVES", "REOPEN", "ACK TIMEOUT", "SPOILED"}
 
 // String names the event in RFC 9293's manner.
 func (k EventKind) String() string { return name(eventNames[:], int(k)) }

@@ -5,7 +5,7 @@ import "time"
 // Kind is a way of probing.
 type Kind uint8
 
-// The four kinds. Only HalfOpen has a conversation so far.
+// The four kinds.
 const (
 	HalfOpen Kind = iota + 1
 	ActiveClose
@@ -89,7 +89,8 @@ func (r RejectReason) String() string { return name(rejectNames[:], int(r)) }
 type ObservationKind uint8
 
 // What a conversation can observe. Each is made at most once a conversation,
-// but for the three that count segments: SYNACKDuplicate, SYNACKLate, Rejected.
+// but for those that count segments: SYNACKDuplicate, SYNACKLate, Rejected,
+// FINRetransmit.
 const (
 	Verdict         ObservationKind = iota + 1 // Reason: OK or why the probe failed
 	Discarded                                  // Discard: why there is no verdict
@@ -99,10 +100,21 @@ const (
 	SYNACKLate                                 // a SYN-ACK after the timeout
 	Rejected                                   // Reject: a segment not believed
 	Reaction                                   // Duration: their segment's stamp to our answer's stamp
+	FINACKRTT                                  // Duration: our FIN's transmit stamp to its acknowledgement's receive stamp
+	CloseWaitTime                              // Duration: that acknowledgement's receive stamp to the peer's FIN's
+	PeerCloseTime                              // Duration: the handshake's ACK's or our last octet's transmit stamp to the peer's FIN's receive stamp
+	LastACKRTT                                 // Duration: as FINACKRTT, of a FIN that followed the peer's
+	Teardown                                   // Form; Duration: first FIN's stamp to last ACK's, below 0 if not known
+	HalfCloseOctets                            // Octets: received after our FIN
+	FINRetransmit                              // Side: whose FIN went again
+	TimeWaitReuse                              // Answer; Duration: SYN's transmit stamp to SYN-ACK's receive stamp, below 0 without
+	TimeWaitLasted                             // Least, Duration: between which the peer's TIME-WAIT lasted
+	NumObservations = int(TimeWaitLasted) + 1
 )
 
 var observationNames = [...]string{"-", "verdict", "discarded", "handshake_rtt", "peer", "synack_duplicate",
-	"synack_late", "rejected", "reaction"}
+	"synack_late", "rejected", "reaction", "fin_ack_rtt", "close_wait", "peer_close", "last_ack_rtt", "teardown",
+	"half_close_octets", "fin_retransmit", "time_wait_reuse", "time_wait_lasted"}
 
 // String names the observation as scripts do.
 func (k ObservationKind) String() string { return name(observationNames[:], int(k)) }
@@ -114,9 +126,47 @@ type Observation struct {
 	Reason   Reason
 	Discard  DiscardReason
 	Reject   RejectReason
+	Form     Form
+	Side     Side
+	Answer   Answer
+	Octets   uint32
 	Peer     Fingerprint
 	Duration time.Duration
+	Least    time.Duration
 }
+
+// Form is how a connection was torn down.
+type Form uint8
+
+// The forms of the metrics contract.
+const (
+	NoForm       Form = iota
+	FourWay           // each FIN and each ACK a segment
+	ThreeWay          // the second FIN in the segment that acknowledges the first
+	Simultaneous      // the FINs crossed
+	NumForms     = int(Simultaneous) + 1
+)
+
+var formNames = [...]string{"-", "four_way", "three_way", "simultaneous"}
+
+// String is the form's label value.
+func (f Form) String() string { return name(formNames[:], int(f)) }
+
+// Side is one end of a connection.
+type Side uint8
+
+// The sides.
+const (
+	NoSide Side = iota
+	Local
+	Peer
+	NumSides = int(Peer) + 1
+)
+
+var sideNames = [...]string{"-", "local", "peer"}
+
+// String is the side's label value.
+func (s Side) String() string { return name(sideNames[:], int(s)) }
 
 // A Fingerprint is what a SYN-ACK tells about the peer's TCP and the path.
 type Fingerprint struct {

@@ -4,6 +4,10 @@ package probe
 // that asks nothing beyond the SYN-ACK.
 func (c *Conversation) segmentArrives(now Instant, ev *Event, out *Output) {
 	s := &ev.Segment
+	if c.established {
+		c.synchronized(now, ev, out)
+		return
+	}
 	if c.answered && s.Flags.Has(RST) {
 		c.resetFollows(s, out)
 		return
@@ -32,6 +36,7 @@ func (c *Conversation) segmentArrives(now Instant, ev *Event, out *Output) {
 			out.reject(RejectBadACK, NoteChallengeACK)
 			c.suspect(now, ev, ChallengeACK)
 		}
+		c.resetStale(s, out)
 		return
 	}
 	switch {
@@ -44,6 +49,19 @@ func (c *Conversation) segmentArrives(now Instant, ev *Event, out *Output) {
 		// return" (§3.10.7.3, fifth check).
 		out.reject(RejectUnexpected, NoteUnexpected)
 		c.suspect(now, ev, ChallengeACK)
+	}
+}
+
+// maxStale bounds the RSTs to what does not acknowledge our SYN.
+const maxStale = 3
+
+// resetStale is the reset that §3.10.7.3's first check asks for, where our
+// kernel keeps quiet: "<SEQ=SEG.ACK><CTL=RST>". A peer that still holds an old
+// connection loses it by that.
+func (c *Conversation) resetStale(s *Segment, out *Output) {
+	if c.ResetGrace == 0 && !s.Flags.Has(RST) && c.stale < maxStale {
+		c.stale++
+		out.send(Segment{Seq: s.Ack, Flags: RST})
 	}
 }
 
@@ -134,6 +152,10 @@ func (c *Conversation) synAckArrives(now Instant, ev *Event, out *Output) {
 			c.cookies = cookieCheck{stage: cookiesPending, irs: s.Seq, peer: fingerprint(s)}
 		} else {
 			out.observe(Observation{Kind: PeerSeen, Peer: fingerprint(s)})
+		}
+		if c.Kind != HalfOpen {
+			c.establish(now, s, rtt, out)
+			return
 		}
 		c.settle(OK, out)
 	}

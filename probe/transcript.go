@@ -29,6 +29,31 @@ const (
 	NoteDiscarded
 	NoteAborted
 	NoteReopen
+	NoteClose
+	NoteLeft
+	NoteFINLeft
+	NoteACK
+	NoteData
+	NoteAhead
+	NoteOld
+	NoteOutOfWindow
+	NoteBadACK
+	NotePAWS
+	NoteNoTimestamp
+	NoteDelayedACK
+	NoteFINAcked
+	NotePeerFIN
+	NotePeerFINAgain
+	NoteReset
+	NoteRetransmit
+	NoteWindowProbe
+	NoteAfter
+	NoteTouch
+	NoteTimeWaitAlive
+	NoteTimeWaitOver
+	NoteReuseRecycled
+	NoteReuseFresh
+	NoteReuseRefused
 	NoteDone
 )
 
@@ -36,7 +61,12 @@ var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN
 	"late SYN-ACK", "SYN-ACK after the verdict", "bare SYN: simultaneous open", "SYN-ACK not believed",
 	"challenge ACK", "not expected", "refused", "RST not believed", "RST after the verdict", "RST left",
 	"no RST seen leaving: sending our own", "no RST seen leaving", "ICMP error", "ICMP error not believed",
-	"timeout", "discarded", "aborted", "second SYN, to detect cookies", "four-tuple free"}
+	"timeout", "discarded", "aborted", "second SYN, to detect cookies",
+	"CLOSE", "left", "FIN left", "acknowledging", "data", "data ahead of its turn", "all of it came before", "outside the window",
+	"acknowledgement not believed", "older than what came before (PAWS)", "without its timestamp", "delayed ACK",
+	"FIN acknowledged", "the peer's FIN", "the peer's FIN again", "connection reset", "retransmission", "probing a closed window",
+	"after the end", "SYN to TIME-WAIT", "still in TIME-WAIT", "TIME-WAIT is over", "accepted: TIME-WAIT recycled",
+	"accepted: a new connection", "reset: nobody listens", "four-tuple free"}
 
 // String is the note in words.
 func (n Note) String() string { return name(noteNames[:], int(n)) }

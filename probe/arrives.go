@@ -1,0 +1,314 @@
+package probe
+
+// connectionArrives is SEGMENT ARRIVES of RFC 9293 §3.10.7.4 for the
+// synchronized states, with RFC 5961's and RFC 7323's stricter checks.
+func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
+	s, k := &ev.Segment, &c.conn
+	if c.phase == connected && !c.settled && c.late(now, ev.Stamp) {
+		c.giveUp(now, out) // only the timer has not gone off yet
+		return
+	}
+	if s.Flags.Has(SYN|ACK) && !s.Flags.Has(RST) && s.Seq == c.irs && s.Ack == c.iss.Add(1) {
+		c.synAckAgain(now, out)
+		return
+	}
+	// RFC 7323 §5.3 R1: "If there is a Timestamps option in the arriving segment,
+	// SEG.TSval < TS.Recent, … and the RST bit is not set: treat the arriving
+	// segment as not acceptable".
+	if k.timestamps && !s.Flags.Has(RST) {
+		switch {
+		case !s.Options.Has(OptTimestamps):
+			out.Note = NoteNoTimestamp // §3.2: it "SHOULD" be dropped
+			return
+		case int32(s.Options.TSVal-k.tsRecent) < 0:
+			out.Note = NotePAWS
+			c.challenge(now, out)
+			return
+		}
+	}
+	if !c.acceptable(s) {
+		c.unacceptable(now, ev, out)
+		return
+	}
+	// R3: "If an arriving segment satisfies SEG.TSval >= TS.Recent and SEG.SEQ
+	// <= Last.ACK.sent, then record SEG.TSval in TS.Recent."
+	if k.timestamps && s.Seq.LessEq(c.rcvNxt) && !s.Flags.Has(RST) {
+		k.tsRecent = s.Options.TSVal
+	}
+	switch {
+	case s.Flags.Has(RST):
+		c.connectionReset(now, s, out)
+	case s.Flags.Has(SYN):
+		// RFC 5961 §4.2: "If the SYN bit is set, irrespective of the sequence
+		// number, TCP MUST send an ACK (also referred to as challenge ACK)".
+		out.reject(RejectUnexpected, NoteUnexpected)
+		c.challenge(now, out)
+	case !s.Flags.Has(ACK):
+		out.reject(RejectNoACK, NoteUnexpected) // "if the ACK bit is off, drop the segment and return"
+	case c.sndNxt.Less(s.Ack) || s.Ack.Less(k.sndUna.Add(-k.maxSndWnd)):
+		// "If the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send
+		// an ACK, drop the segment, and return"; RFC 5961 §5.2 for what lies too
+		// far behind.
+		out.reject(RejectBadACK, NoteBadACK)
+		c.challenge(now, out)
+	default:
+		c.takeACK(now, ev, out)
+		c.takeText(now, ev, out)
+		c.takeFIN(now, ev, out)
+		c.answer(now, s, out)
+	}
+}
+
+// acceptable is §3.10.7.4's first check, with RCV.WND above 0.
+func (c *Conversation) acceptable(s *Segment) bool {
+	in := func(q Seq) bool { return c.rcvNxt.LessEq(q) && q.Less(c.rcvNxt.Add(c.conn.rcvWnd)) }
+	n := s.SegLen()
+	return in(s.Seq) || n > 0 && in(s.Seq.Add(n-1))
+}
+
+// unacceptable answers a segment outside the window: "an acknowledgment should
+// be sent in reply (unless the RST bit is set, if so drop the segment and
+// return): <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>". A FIN that comes again says
+// that our ACK was lost.
+func (c *Conversation) unacceptable(now Instant, ev *Event, out *Output) {
+	s, k := &ev.Segment, &c.conn
+	switch {
+	case s.Flags.Has(RST):
+		out.reject(RejectBadSequence, NoteBadRST)
+	case s.Flags.Has(FIN) && k.finTaken && s.End() == c.rcvNxt:
+		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
+		out.Note = NotePeerFINAgain
+		c.takeOldACK(now, ev, out)
+		out.send(c.ack(now))
+	case s.Flags.Has(SYN):
+		out.reject(RejectUnexpected, NoteUnexpected)
+		c.challenge(now, out)
+	case s.End().LessEq(c.rcvNxt) && c.rcvNxt.Sub(s.Seq) <= int32(k.received)+1:
+		// All of it has come before, so that our ACK may have been lost.
+		out.Note = NoteOld
+		if c.takeOldACK(now, ev, out); s.SegLen() > 0 {
+			out.send(c.ack(now))
+		} else {
+			c.challenge(now, out)
+		}
+	default:
+		out.reject(RejectBadSequence, NoteOutOfWindow)
+		c.challenge(now, out)
+	}
+}
+
+// takeOldACK takes the acknowledgement of a segment that brings nothing else
+// new: a peer that has no more to say acknowledges our FIN by it.
+func (c *Conversation) takeOldACK(now Instant, ev *Event, out *Output) {
+	if s := &ev.Segment; s.Flags.Has(ACK) && c.conn.sndUna.Less(s.Ack) && s.Ack.LessEq(c.sndNxt) {
+		c.takeACK(now, ev, out)
+	}
+}
+
+// challenge sends an ACK that tells where we are, within RFC 5961 §7's limit.
+func (c *Conversation) challenge(now Instant, out *Output) {
+	if k := &c.conn; now >= k.challengeAt {
+		k.challengeAt = now.Add(challengeEvery)
+		out.send(c.ack(now))
+	}
+}
+
+// synAckAgain handles the SYN-ACK that comes again: our ACK was lost, or the
+// peer has dropped it, as one whose accept queue is full does (net/ipv4/
+// tcp_minisocks.c, tcp_check_req). Only what follows tells.
+func (c *Conversation) synAckAgain(now Instant, out *Output) {
+	k := &c.conn
+	out.observe(Observation{Kind: SYNACKDuplicate})
+	out.Note = NoteSYNACKDuplicate
+	if !k.progress {
+		k.synAcks = min(k.synAcks+1, 250)
+		c.peer = SynReceived
+	}
+	out.send(c.ack(now))
+}
+
+// takeACK is §3.10.7.4's fifth check.
+func (c *Conversation) takeACK(now Instant, ev *Event, out *Output) {
+	s, k := &ev.Segment, &c.conn
+	c.progressed()
+	if k.sndUna.Less(s.Ack) {
+		c.acknowledged(now, s.Ack, out)
+	}
+	// "If SND.UNA =< SEG.ACK =< SND.NXT, the send window should be updated."
+	if k.sndUna.LessEq(s.Ack) && (k.sndWL1.Less(s.Seq) || k.sndWL1 == s.Seq && k.sndWL2.LessEq(s.Ack)) {
+		k.sndWnd = uint32(s.Window) << k.sndShift
+		k.maxSndWnd = max(k.maxSndWnd, k.sndWnd)
+		k.sndWL1, k.sndWL2 = s.Seq, s.Ack
+		if k.sndWnd == 0 && k.retransmitAt == 0 && c.sndNxt != k.dataEnd {
+			k.retransmitAt = now.Add(k.rto)
+		}
+	}
+	if k.finTimes > 0 && !k.finAcked && k.sndUna == c.sndNxt {
+		c.finAcknowledged(now, ev, out)
+	}
+	if c.local == Established || c.local == CloseWait {
+		c.proceed(now, out)
+	}
+}
+
+// progressed notes that the peer is past SYN-RECEIVED.
+func (c *Conversation) progressed() {
+	c.conn.progress = true
+	if c.peer == SynReceived {
+		c.peer = Established
+	}
+}
+
+// finAcknowledged is our FIN's acknowledgement: FIN-WAIT-1 to FIN-WAIT-2,
+// CLOSING to TIME-WAIT, LAST-ACK to CLOSED.
+func (c *Conversation) finAcknowledged(now Instant, ev *Event, out *Output) {
+	k := &c.conn
+	k.finAcked, k.finAckGot = true, ev.Stamp
+	if out.Note == NoteNone || out.Note == NoteDelayedACK {
+		out.Note = NoteFINAcked
+	}
+	rtt := ObservationKind(FINACKRTT)
+	if c.local == LastAck {
+		rtt = LastACKRTT
+	}
+	if d, ok := c.interval(now, k.finSent, ev.Stamp); ok && k.finTimes == 1 && k.finLeft && (rtt == FINACKRTT || c.Kind != ActiveClose) {
+		c.measured(Observation{Kind: rtt, Duration: d}, out)
+	}
+	switch c.local {
+	case FinWait1:
+		c.local = FinWait2
+		if !k.finCame {
+			c.peer = CloseWait
+		}
+	case Closing, LastAck:
+		c.peer = TimeWait
+		c.finish(now, ev.Stamp, out)
+	}
+}
+
+// takeText is the seventh check: the segment's octets are counted, in order or
+// ahead of their turn.
+func (c *Conversation) takeText(_ Instant, ev *Event, out *Output) {
+	s, k := &ev.Segment, &c.conn
+	if s.SegLen() == 0 {
+		return
+	}
+	if c.local != Established && c.local != FinWait1 && c.local != FinWait2 {
+		return // "This should not occur, since a FIN has been received from the remote side."
+	}
+	k.ackOwed = true
+	from, to := s.Seq, s.Seq.Add(s.Len)
+	end := c.rcvNxt.Add(k.rcvWnd)
+	fin := s.Flags.Has(FIN)
+	if end.Less(to) {
+		to, fin = end, false
+	}
+	if k.finCame && k.theirFIN.Less(to) {
+		to = k.theirFIN // it said that nothing comes after
+	}
+	if fin && !k.finCame {
+		k.finCame, k.theirFIN, k.finGot = true, to, ev.Stamp
+	}
+	if from.Less(c.rcvNxt) {
+		from = c.rcvNxt
+	}
+	if !from.Less(to) {
+		return
+	}
+	was := c.rcvNxt
+	c.rcvNxt = k.gaps.add(c.rcvNxt, from, to)
+	if n := uint32(c.rcvNxt.Sub(was)); n > 0 {
+		k.received += n
+		if k.finTimes > 0 {
+			k.halfClose += n
+		}
+		if out.Note == NoteNone {
+			out.Note = NoteData
+		}
+	} else {
+		out.Note = NoteAhead
+	}
+}
+
+// takeFIN is the eighth check, once the FIN is next in order: "advance RCV.NXT
+// over the FIN, and send an acknowledgment for the FIN".
+func (c *Conversation) takeFIN(now Instant, ev *Event, out *Output) {
+	k := &c.conn
+	if !k.finCame || k.finTaken || k.theirFIN != c.rcvNxt {
+		return
+	}
+	k.finTaken, k.ackOwed = true, true
+	c.rcvNxt = c.rcvNxt.Add(1)
+	out.Note = NotePeerFIN
+	switch c.local {
+	case Established:
+		c.peerCloses(now, out)
+	case FinWait1:
+		c.local, k.simultan = Closing, true
+		c.peer = FinWait1
+	case FinWait2:
+		k.threeWay = k.finAckGot == k.finGot
+		c.peer = LastAck
+		if d, ok := c.interval(now, k.finAckGot, k.finGot); ok {
+			c.measured(Observation{Kind: CloseWaitTime, Duration: d}, out)
+		}
+		c.finish(now, k.finGot, out)
+	}
+}
+
+// peerCloses is the peer's FIN in ESTABLISHED: enter CLOSE-WAIT, and since
+// nobody here has anything more to say, CLOSE.
+func (c *Conversation) peerCloses(now Instant, out *Output) {
+	k := &c.conn
+	c.local, c.peer = CloseWait, FinWait1
+	if c.Kind != ActiveClose {
+		from := k.ackSent
+		if c.Send > 0 {
+			from = k.lastSent
+		}
+		if d, ok := c.interval(now, from, k.finGot); ok {
+			c.measured(Observation{Kind: PeerCloseTime, Duration: d}, out)
+		}
+	}
+	k.finAsked, k.closeAt = true, 0
+	if !c.Combined || c.sndNxt != k.dataEnd {
+		out.send(c.ack(now))
+	}
+	c.transmit(now, out)
+}
+
+// answer acknowledges what came, if no segment did on the way.
+func (c *Conversation) answer(now Instant, s *Segment, out *Output) {
+	k := &c.conn
+	if !k.ackOwed {
+		return
+	}
+	if k.quick == 0 && !s.Flags.Has(FIN) && k.gaps.n == 0 && !k.finTaken {
+		if k.ackAt == 0 {
+			k.ackAt = now.Add(ackDelay)
+		}
+		return
+	}
+	if k.quick > 0 {
+		k.quick--
+	}
+	out.send(c.ack(now))
+}
+
+// connectionReset is §3.10.7.4's second check by RFC 5961 §3.2: "If the RST bit
+// is set and the sequence number exactly matches the next expected sequence
+// number (RCV.NXT), then TCP MUST reset the connection"; one that is merely in
+// the window gets a challenge ACK.
+func (c *Conversation) connectionReset(now Instant, s *Segment, out *Output) {
+	if s.Seq != c.rcvNxt {
+		out.reject(RejectBadSequence, NoteBadRST)
+		c.challenge(now, out)
+		return
+	}
+	c.peer, c.local = Closed, Closed
+	out.Note = NoteReset
+	if !c.settled {
+		c.settle(Reset, out)
+	}
+	c.wait(lingering, now.Add(c.Linger))
+}

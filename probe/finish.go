@@ -1,0 +1,249 @@
+package probe
+
+import "time"
+
+// finish is the end of a connection whose both directions are closed: TIME-WAIT
+// here if we were the first to close, else CLOSED. got is the stamp of the
+// segment that brought it.
+func (c *Conversation) finish(now Instant, got Stamp, out *Output) {
+	k := &c.conn
+	k.finished, k.retransmitAt, k.closeAt, k.ackAt = true, 0, 0, 0
+	if k.halfClose > 0 {
+		c.measured(Observation{Kind: HalfCloseOctets, Octets: k.halfClose}, out)
+	}
+	passive := c.local == LastAck
+	if passive {
+		c.local = Closed
+		c.tearDown(now, k.finGot, got, out)
+	} else {
+		c.local = TimeWait
+		if k.simultan {
+			c.tearDown(now, k.finSent, got, out)
+		}
+	}
+	if passive && c.Kind == TimeWaitProbe {
+		c.measureTimeWait(now, got)
+		return
+	}
+	if !c.settled {
+		c.settle(OK, out)
+	}
+	c.wait(lingering, now.Add(c.Linger))
+}
+
+// form is how the connection was torn down.
+func (c *Conversation) form() Form {
+	k := &c.conn
+	switch {
+	case k.simultan:
+		return Simultaneous
+	case k.threeWay:
+		return ThreeWay
+	}
+	return FourWay
+}
+
+// tearDown observes the whole of it, from the first FIN to the last ACK.
+func (c *Conversation) tearDown(now Instant, from, to Stamp, out *Output) {
+	k := &c.conn
+	if k.tornDown {
+		return
+	}
+	k.tornDown = true
+	o := Observation{Kind: Teardown, Form: c.form(), Duration: -1}
+	if d, ok := c.interval(now, from, to); ok {
+		o.Duration = d
+	}
+	c.measured(o, out)
+}
+
+// measured makes an observation that lost frames would have made wrong.
+func (c *Conversation) measured(o Observation, out *Output) {
+	if !c.spoiled {
+		out.observe(o)
+	}
+}
+
+// giveUp is the USER TIMEOUT: the verdict is what was waited for, and the peer
+// is left with nothing open.
+func (c *Conversation) giveUp(now Instant, out *Output) {
+	if !c.settled {
+		if c.unsent() {
+			c.discard(now, DiscardSendError, out)
+		} else {
+			c.settle(c.awaited(), out)
+		}
+	}
+	c.part(now, out)
+	out.Note = NoteTimeout
+}
+
+// unsent reports whether the segment that the peer should have answered never
+// left this host.
+func (c *Conversation) unsent() bool {
+	k := &c.conn
+	return !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.Send > 0 && !k.dataLeft && k.sndUna.Less(k.dataEnd)
+}
+
+// awaited names what a connection that runs out of time has waited for.
+func (c *Conversation) awaited() Reason {
+	k := &c.conn
+	switch {
+	case !k.progress && k.synAcks > 0:
+		return AcceptQueueFull
+	case k.icmp != OK:
+		return k.icmp
+	}
+	switch c.local {
+	case FinWait1, Closing, LastAck:
+		return FINUnacked
+	case FinWait2:
+		return FINMissing
+	case Established:
+		if c.Kind != ActiveClose && c.sndNxt == k.dataEnd && c.inFlight() == 0 {
+			return PeerNeverClosed
+		}
+	}
+	return Timeout
+}
+
+// partAgain is how long after our RST another goes: the first may be lost, and
+// nobody acknowledges it.
+const partAgain = 250 * time.Millisecond
+
+// part resets the peer.
+func (c *Conversation) part(now Instant, out *Output) {
+	c.sendResets(out)
+	c.local = Closed
+	c.wait(parting, now.Add(partAgain))
+}
+
+// sendResets sends a RST for each sequence number that may be the peer's
+// RCV.NXT: it accepts the one that is (RFC 5961 §3.2), and whether it got what
+// we sent last is not known.
+func (c *Conversation) sendResets(out *Output) {
+	k := &c.conn
+	out.send(Segment{Seq: c.sndNxt, Flags: RST})
+	if k.sndUna != c.sndNxt {
+		out.send(Segment{Seq: k.sndUna, Flags: RST})
+		if k.finTimes > 0 && k.sndUna.Less(k.dataEnd) {
+			out.send(Segment{Seq: k.dataEnd, Flags: RST})
+		}
+	}
+}
+
+// partingTimeout sends the RSTs once more, and lingers.
+func (c *Conversation) partingTimeout(now Instant, out *Output) {
+	out.Note = NoteResetOwn
+	c.sendResets(out)
+	c.wait(lingering, now.Add(c.Linger))
+}
+
+// maxAnswers bounds how often a closed connection answers.
+const maxAnswers = 8
+
+// closedArrives is SEGMENT ARRIVES after the connection was reset, as in CLOSED
+// (RFC 9293 §3.10.7.1): "If the ACK bit is on, <SEQ=SEG.ACK><CTL=RST>": what the
+// peer acknowledges is its RCV.NXT, so that it must accept that. After a close
+// on both sides there is nothing to reset, and a RST would only take the peer's
+// TIME-WAIT from it.
+func (c *Conversation) closedArrives(_ Instant, ev *Event, out *Output) {
+	s, k := &ev.Segment, &c.conn
+	if out.Note == NoteNone {
+		out.Note = NoteAfter
+	}
+	switch {
+	case s.Flags.Has(RST):
+		if s.Seq == c.rcvNxt {
+			c.peer = Closed
+		}
+	case k.finished || !s.Flags.Has(ACK) || k.resets == maxAnswers:
+	case s.Ack.Less(k.sndUna) || c.sndNxt.Less(s.Ack):
+		out.reject(RejectBadACK, NoteBadACK)
+	default:
+		k.resets++
+		out.send(Segment{Seq: s.Ack, Flags: RST})
+	}
+}
+
+// timeWaitArrives is SEGMENT ARRIVES in our TIME-WAIT: "The only thing that can
+// arrive in this state is a retransmission of the remote FIN. Acknowledge it,
+// and restart the 2 MSL timeout" (RFC 9293 §3.10.7.4, eighth check).
+func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
+	s, k := &ev.Segment, &c.conn
+	switch {
+	case s.Flags.Has(RST):
+		if s.Seq == c.rcvNxt {
+			c.peer, out.Note = Closed, NoteAfter
+		} else {
+			out.reject(RejectBadSequence, NoteBadRST)
+		}
+	case s.Flags.Has(SYN):
+		out.reject(RejectUnexpected, NoteUnexpected)
+	case s.Flags.Has(FIN) && s.End() == c.rcvNxt:
+		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
+		out.Note = NotePeerFINAgain
+		if k.resets < maxAnswers {
+			k.resets++
+			out.send(c.ack(now))
+		}
+		c.wait(lingering, now.Add(c.Linger))
+	default:
+		out.Note = NoteAfter
+	}
+}
+
+// connectionSent takes the kernel's word that a segment of ours left. Of a
+// segment that is seen more than once the last stamp is nearest to the wire.
+func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
+	s, k := &ev.Segment, &c.conn
+	switch {
+	case s.Flags.Has(RST):
+		out.Note = NoteResetSent
+		return
+	case s.Flags.Has(SYN):
+		c.touchSent(ev, out)
+		return
+	}
+	out.Note = NoteLeft
+	if s.Flags.Has(FIN) && s.Seq.Add(s.Len) == k.dataEnd {
+		if !k.finLeft || !k.finAcked {
+			k.finSent, k.finLeft = ev.Stamp, true
+		}
+		out.Note = NoteFINLeft
+	}
+	if s.Len > 0 && s.Seq.Add(s.Len) == k.dataEnd && !k.finCame {
+		k.lastSent, k.dataLeft = ev.Stamp, true
+	}
+	if s.Ack == c.irs.Add(1) && s.Seq == c.iss.Add(1) && s.SegLen() == 0 && !k.progress && k.synAcks == 0 {
+		k.ackSent, k.ackLeft = ev.Stamp, true
+		if d, ok := c.interval(now, c.synAckGot, ev.Stamp); ok && !k.ackReacted {
+			k.ackReacted = true
+			c.measured(Observation{Kind: Reaction, Duration: d}, out)
+		}
+		if c.peer == SynReceived {
+			c.peer = Established
+		}
+	}
+	if k.finTaken && s.Ack == c.rcvNxt {
+		c.finAckSent(now, ev, out)
+	}
+}
+
+// finAckSent is the acknowledgement of the peer's FIN leaving.
+func (c *Conversation) finAckSent(now Instant, ev *Event, out *Output) {
+	k := &c.conn
+	switch c.peer {
+	case FinWait1:
+		if k.simultan {
+			c.peer = Closing
+		} else {
+			c.peer = FinWait2
+		}
+	case LastAck:
+		c.peer = Closed
+	}
+	if c.local == TimeWait && !k.simultan {
+		c.tearDown(now, k.finSent, ev.Stamp, out)
+	}
+}
