@@ -59,7 +59,7 @@ const maxStale = 3
 // kernel keeps quiet: "<SEQ=SEG.ACK><CTL=RST>". A peer that still holds an old
 // connection loses it by that.
 func (c *Conversation) resetStale(s *Segment, out *Output) {
-	if c.ResetGrace == 0 && !s.Flags.Has(RST) && c.stale < maxStale {
+	if c.Kind != HalfOpen && !s.Flags.Has(RST) && c.stale < maxStale {
 		c.stale++
 		out.send(Segment{Seq: s.Ack, Flags: RST})
 	}

@@ -110,7 +110,7 @@ func (c *Conversation) touch(now Instant, syn Segment, out *Output) {
 		} else {
 			syn.Options = Options{Set: OptMSS, MSS: syn.Options.MSS}
 		}
-		w.next = now.Add(touchEvery + time.Duration(uint32(syn.Seq)*2654435761%uint32(touchJitter/time.Microsecond))*time.Microsecond)
+		w.next = now.Add(touchEvery + jitter(w.touches))
 	case c.Lower:
 		syn.Seq = c.sndNxt.Add(^uint32(0))
 	default:
@@ -123,13 +123,17 @@ func (c *Conversation) touch(now Instant, syn Segment, out *Output) {
 	out.send(syn)
 }
 
+// jitter is what is added to touchEvery before the n-th touch: multiples of the
+// golden ratio, which fill an interval evenly whatever their number.
+func jitter(n uint16) time.Duration {
+	const golden = 40503 // 2^16 / φ
+	return touchJitter * time.Duration(n*golden) >> 16
+}
+
 // touchSent takes the transmit stamp of a touch.
 func (c *Conversation) touchSent(ev *Event, out *Output) {
 	if w := &c.tw; c.phase == measuring && w.out && ev.Segment.Seq == w.seq {
 		w.sent, w.left = ev.Stamp, true
-		if c.Measure == MeasureReuse {
-			c.deadline = max(c.deadline, 0)
-		}
 		out.Note = NoteSYNSent
 	}
 }

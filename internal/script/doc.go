@@ -20,17 +20,25 @@
 //	+5s     TIME-WAIT TIMEOUT
 //	        done
 //
-// The first line that is not a comment says how the conversation is held; it may
-// end in "cookies", to detect them.
+// The first line that is not a comment says how the conversation is held; for
+// half_open it may end in "cookies", to detect them. The kinds that go past the
+// SYN-ACK have no grace, and may have more:
+//
+//	active_close timeout 5s linger 4s send 100 hold 50ms fin_with_data
+//	passive_close timeout 5s linger 4s send 100 combined
+//	time_wait timeout 5s linger 4s reuse 1s lower
+//	time_wait timeout 5s linger 4s duration 90s
+//
 // Each event begins with the time since the event before it:
 //
 //	open                      the OPEN call; the segment expected below it is the SYN
-//	reopen                    the second SYN of a conversation that detects cookies
+//	reopen                    a further SYN on the four-tuple: to detect cookies, or to TIME-WAIT
 //	sent SEGMENT              the kernel's stamp of a segment of ours that left
 //	< SEGMENT                 a segment arrives
 //	< icmp 3/1 seq 0          an ICMP error that quotes a segment of ours; icmp6 likewise
 //	USER TIMEOUT              a timer goes off: at its deadline exactly, unless "late"
-//	                          follows; RETRANSMISSION TIMEOUT and TIME-WAIT TIMEOUT likewise
+//	                          follows; RETRANSMISSION TIMEOUT, TIME-WAIT TIMEOUT, ACK TIMEOUT
+//	                          and CLOSE (the CLOSE call, after hold) likewise
 //	send failed               our host refused a segment
 //	spoiled tap_drop          our own observation failed, and how
 //	abort shutdown            the ABORT call, and why

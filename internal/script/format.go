@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/probed/probed/probe"
 )
@@ -79,12 +80,30 @@ func FormatObservation(o *probe.Observation) string {
 		return fmt.Sprintf("%s %s", o.Kind, o.Discard)
 	case probe.Rejected:
 		return fmt.Sprintf("%s %s", o.Kind, o.Reject)
-	case probe.HandshakeRTT, probe.Reaction:
+	case probe.HandshakeRTT, probe.Reaction, probe.FINACKRTT, probe.CloseWaitTime, probe.PeerCloseTime, probe.LastACKRTT:
 		return fmt.Sprintf("%s %s", o.Kind, o.Duration)
+	case probe.Teardown:
+		return fmt.Sprintf("%s %s %s", o.Kind, o.Form, formatDuration(o.Duration))
+	case probe.HalfCloseOctets:
+		return fmt.Sprintf("%s %d", o.Kind, o.Octets)
+	case probe.FINRetransmit:
+		return fmt.Sprintf("%s %s", o.Kind, o.Side)
+	case probe.TimeWaitReuse:
+		return fmt.Sprintf("%s %s %s", o.Kind, o.Answer, formatDuration(o.Duration))
+	case probe.TimeWaitLasted:
+		return fmt.Sprintf("%s %s %s", o.Kind, o.Least, o.Duration)
 	case probe.PeerSeen:
 		return fmt.Sprintf("%s %s", o.Kind, formatPeer(&o.Peer))
 	}
 	return o.Kind.String()
+}
+
+// formatDuration writes a duration that may not be known.
+func formatDuration(d time.Duration) string {
+	if d < 0 {
+		return "unknown"
+	}
+	return d.String()
 }
 
 func formatPeer(f *probe.Fingerprint) string {

@@ -10,7 +10,7 @@ import (
 // writes them.
 func parseObservation(w *words) (o probe.Observation, err error) {
 	word, _ := w.next()
-	for k := probe.Verdict; k <= probe.Reaction; k++ {
+	for k := probe.Verdict; int(k) < probe.NumObservations; k++ {
 		if k.String() == word {
 			o.Kind = k
 		}
@@ -38,8 +38,11 @@ func parseObservation(w *words) (o probe.Observation, err error) {
 			}
 		}
 		return o, fmt.Errorf("%q is no reason to reject", word)
-	case probe.HandshakeRTT, probe.Reaction:
+	case probe.HandshakeRTT, probe.Reaction, probe.FINACKRTT, probe.CloseWaitTime, probe.PeerCloseTime, probe.LastACKRTT:
 		o.Duration, err = w.duration()
+		return o, err
+	case probe.Teardown, probe.TimeWaitReuse, probe.FINRetransmit, probe.HalfCloseOctets, probe.TimeWaitLasted:
+		err = parseClosing(w, &o)
 		return o, err
 	case probe.PeerSeen:
 		o.Peer, err = parsePeer(w)
@@ -48,6 +51,53 @@ func parseObservation(w *words) (o probe.Observation, err error) {
 		return o, nil
 	}
 	return o, fmt.Errorf("%q is no observation", word)
+}
+
+// parseClosing reads what belongs to an observation of a connection's end.
+func parseClosing(w *words, o *probe.Observation) (err error) {
+	switch o.Kind {
+	case probe.Teardown:
+		word, _ := w.next()
+		for f := probe.FourWay; int(f) < probe.NumForms; f++ {
+			if f.String() == word {
+				o.Form = f
+			}
+		}
+		if o.Form == probe.NoForm {
+			return fmt.Errorf("%q is no form: four_way, three_way, simultaneous", word)
+		}
+		o.Duration, err = w.durationOrUnknown()
+	case probe.TimeWaitReuse:
+		word, _ := w.next()
+		for a := probe.AnswerAccepted; int(a) < probe.NumAnswers; a++ {
+			if a.String() == word {
+				o.Answer = a
+			}
+		}
+		if o.Answer == probe.NoAnswer {
+			return fmt.Errorf("%q is no answer: accepted, challenge_ack, reset, silence", word)
+		}
+		o.Duration, err = w.durationOrUnknown()
+	case probe.FINRetransmit:
+		word, _ := w.next()
+		for s := probe.Local; int(s) < probe.NumSides; s++ {
+			if s.String() == word {
+				o.Side = s
+			}
+		}
+		if o.Side == probe.NoSide {
+			return fmt.Errorf("%q is no side: local, peer", word)
+		}
+	case probe.HalfCloseOctets:
+		var n uint64
+		n, err = w.uint(32)
+		o.Octets = uint32(n)
+	case probe.TimeWaitLasted:
+		if o.Least, err = w.duration(); err == nil {
+			o.Duration, err = w.duration()
+		}
+	}
+	return err
 }
 
 // parsePeer reads a fingerprint: [ttl N] [win N] [mss N] [wscale N] [sack]

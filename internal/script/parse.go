@@ -118,16 +118,26 @@ func (p *parser) parseLine(l string) error {
 	return nil
 }
 
-// params reads "half_open timeout 900ms linger 5s grace 50ms [cookies]".
+// params reads "half_open timeout 900ms linger 5s grace 50ms" and what may
+// follow: cookies; for the kinds that go further send N, hold D, fin_with_data,
+// combined, reuse D, lower, duration D.
 func (p *parser) params(first string, w *words) error {
-	if first != probe.HalfOpen.String() {
-		return fmt.Errorf("%q: the first line names the kind of probe: half_open", first)
+	ps := probe.Params{}
+	for k := probe.HalfOpen; k <= probe.TimeWaitProbe; k++ {
+		if k.String() == first {
+			ps.Kind = k
+		}
 	}
-	ps := probe.Params{Kind: probe.HalfOpen}
+	if ps.Kind == 0 {
+		return fmt.Errorf("%q: the first line names the kind of probe: half_open, active_close, passive_close, time_wait", first)
+	}
 	for _, f := range []struct {
 		name string
 		d    *time.Duration
 	}{{"timeout", &ps.Timeout}, {"linger", &ps.Linger}, {"grace", &ps.ResetGrace}} {
+		if ps.Kind != probe.HalfOpen && f.name == "grace" {
+			break // the port is guarded
+		}
 		if err := w.expect(f.name); err != nil {
 			return err
 		}
@@ -137,9 +147,41 @@ func (p *parser) params(first string, w *words) error {
 		}
 		*f.d = d
 	}
-	ps.DetectCookies = w.take("cookies")
+	if err := moreParams(&ps, w); err != nil {
+		return err
+	}
 	p.script.Params = ps
 	return w.end()
+}
+
+func moreParams(ps *probe.Params, w *words) (err error) {
+	for err == nil && w.peek() != "" {
+		switch {
+		case w.take("cookies"):
+			ps.DetectCookies = true
+		case w.take("send"):
+			var n uint64
+			n, err = w.uint(20)
+			ps.Send = uint32(n)
+		case w.take("hold"):
+			ps.Hold, err = w.duration()
+		case w.take("fin_with_data"):
+			ps.FINWithData = true
+		case w.take("combined"):
+			ps.Combined = true
+		case w.take("reuse"):
+			ps.Measure = probe.MeasureReuse
+			ps.After, err = w.duration()
+		case w.take("lower"):
+			ps.Lower = true
+		case w.take("duration"):
+			ps.Measure = probe.MeasureDuration
+			ps.Limit, err = w.duration()
+		default:
+			return nil
+		}
+	}
+	return err
 }
 
 // event reads a line that begins with a time.
@@ -182,7 +224,11 @@ func parseEvent(w *words) (ev Event, err error) {
 		if err != nil {
 			return ev, err
 		}
-	case "USER", "RETRANSMISSION", "TIME-WAIT":
+	case "CLOSE":
+		ev.Kind = probe.Close
+		ev.Overdue = w.take("late")
+		return ev, nil
+	case "USER", "RETRANSMISSION", "TIME-WAIT", "ACK":
 		if err := w.expect("TIMEOUT"); err != nil {
 			return ev, err
 		}
@@ -211,13 +257,14 @@ func parseEvent(w *words) (ev Event, err error) {
 		return ev, nil
 	default:
 		return ev, fmt.Errorf("%q is no event: open, reopen, sent, <, USER TIMEOUT, RETRANSMISSION TIMEOUT, "+
-			"TIME-WAIT TIMEOUT, send failed, spoiled, abort, clock", word)
+			"TIME-WAIT TIMEOUT, ACK TIMEOUT, CLOSE, send failed, spoiled, abort, clock", word)
 	}
 	return ev, parseStamp(w, &ev)
 }
 
 var timers = map[string]probe.EventKind{
 	"USER": probe.UserTimeout, "RETRANSMISSION": probe.RetransmissionTimeout, "TIME-WAIT": probe.TimeWaitTimeout,
+	"ACK": probe.ACKTimeout,
 }
 
 // parseStamp reads what may follow an event: stamped, unstamped, overdue.

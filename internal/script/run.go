@@ -137,7 +137,7 @@ func (s *Script) lastLine() int {
 func checkTimer(c *probe.Conversation, s *Step, now probe.Instant) error {
 	kind, due := c.Timer()
 	switch s.Event.Kind {
-	case probe.UserTimeout, probe.RetransmissionTimeout, probe.TimeWaitTimeout:
+	case probe.UserTimeout, probe.RetransmissionTimeout, probe.TimeWaitTimeout, probe.ACKTimeout, probe.Close:
 		if kind != s.Event.Kind {
 			return fmt.Errorf("%v: the timer that runs is %v", s.Event.Kind, kind)
 		}

@@ -15,7 +15,7 @@ func TestParseErrors(t *testing.T) {
 	tests := []struct{ src, want string }{
 		{"", "x:1: no line says how the conversation is held"},
 		{"# nothing\n", "x:2: no line says how the conversation is held"},
-		{"passive_close", `x:1: "passive_close": the first line names the kind of probe: half_open`},
+		{"passive", `x:1: "passive": the first line names the kind of probe: half_open, active_close, passive_close, time_wait`},
 		{"half_open timeout 1s", `x:1: "" where linger belongs`},
 		{"half_open timeout soon", `x:1: "soon" is no time, as in 20ms, of at most a day`},
 		{head[:len(head)-1] + " now", `x:1: "now" is too much`},
@@ -23,7 +23,7 @@ func TestParseErrors(t *testing.T) {
 		{head + "+1y open", `x:2: "1y" is no time, as in 20ms, of at most a day`},
 		{head + "+25h open", `x:2: "25h" is no time, as in 20ms, of at most a day`},
 		{head + "+0 open wide", `x:2: "wide" is too much`},
-		{head + "+0", `x:2: "" is no event: open, reopen, sent, <, USER TIMEOUT, RETRANSMISSION TIMEOUT, TIME-WAIT TIMEOUT, send failed, spoiled, abort, clock`},
+		{head + "+0", `x:2: "" is no event: open, reopen, sent, <, USER TIMEOUT, RETRANSMISSION TIMEOUT, TIME-WAIT TIMEOUT, ACK TIMEOUT, CLOSE, send failed, spoiled, abort, clock`},
 		{head + "+0 USER", `x:2: "" where TIMEOUT belongs`},
 		{head + "+0 send it", `x:2: "it" where failed belongs`},
 		{head + "+0 abort hunger", `x:2: "hunger" is no reason to discard`},

@@ -78,6 +78,14 @@ func (w *words) duration() (time.Duration, error) {
 	return parseDuration(word)
 }
 
+// durationOrUnknown reads a duration, or the word unknown as one below 0.
+func (w *words) durationOrUnknown() (time.Duration, error) {
+	if w.take("unknown") {
+		return -1, nil
+	}
+	return w.duration()
+}
+
 // maxDuration keeps sums of times far from overflow.
 const maxDuration = 24 * time.Hour
 
