@@ -16,27 +16,36 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// populated returns Metrics with n targets, and the targets.
-func populated(tb testing.TB, n int) (*Metrics, []*Target) {
+// populated returns Metrics with n targets, and the targets: half_open, or of
+// the given kinds in turn.
+func populated(tb testing.TB, n int, kinds ...way) (*Metrics, []*Target) {
+	if kinds == nil {
+		kinds = []way{{name: "half_open"}}
+	}
 	m := New(Options{Stats: func() Stats { return Stats{} }})
 	targets := make([]*Target, n)
 	for i := range targets {
+		w := kinds[i%len(kinds)]
 		targets[i] = mustAdd(tb, m, Labels{
-			Job: "edge", Module: "half_open", Target: fmt.Sprintf("198.18.%d.%d:443", i/256, i%256),
+			Job: "edge", Module: w.name, Target: fmt.Sprintf("198.18.%d.%d:443", i/256, i%256),
 			Extra: map[string]string{"team": "core"},
-		}, TargetOptions{Buckets: usualBuckets})
+		}, TargetOptions{Kind: w.kind, Measure: w.measure, Buckets: usualBuckets})
 	}
 	return m, targets
 }
 
 // warm gives each target 1,000 probes around its own latency, which populate
-// some thirty native buckets.
+// some thirty native buckets of each of its histograms.
 func warm(targets []*Target) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	for _, target := range targets {
 		median := 100e-6 * math.Exp2(rng.Float64()*10)
 		for range 1000 {
-			for _, o := range answered(time.Duration(1e9 * median * math.Exp2(rng.NormFloat64()*0.6))) {
+			d := time.Duration(1e9 * median * math.Exp2(rng.NormFloat64()*0.6))
+			for _, o := range answered(d) {
+				target.Observe(&o)
+			}
+			for _, o := range closed(d) {
 				target.Observe(&o)
 			}
 		}
@@ -74,7 +83,7 @@ func TestMemoryPerTarget(t *testing.T) {
 // TestScrapeAllocations bounds what a scrape allocates: a few for probed
 // itself, none per target.
 func TestScrapeAllocations(t *testing.T) {
-	m, targets := populated(t, 1000)
+	m, targets := populated(t, 1000, append(ways, way{name: "half_open"})...)
 	warm(targets[:500])
 	for name, write := range map[string]func(io.Writer) error{"text": m.WriteText, "protobuf": m.WriteProtobuf} {
 		if err := write(io.Discard); err != nil {

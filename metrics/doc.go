@@ -1,6 +1,6 @@
 // Package metrics keeps what was observed of every target and exports it to
-// Prometheus: per-target counters, the handshake's histogram in native and
-// classic buckets, and the figures of probed itself.
+// Prometheus: per-target counters, histograms in native and classic buckets of
+// the handshake, the teardown and TIME-WAIT, and the figures of probed itself.
 //
 // # Where the writers and the scrapes meet
 //
@@ -26,11 +26,13 @@
 // each series costs memory in Prometheus. The decisions:
 //
 //   - Counters without a label of their own: from the start.
-//   - probed_probe_failures_total: timeout from the start, every other reason
-//     from its first occurrence, and then always. A target that is refused or
-//     unreachable is so for many probes, so that only the first of them is
-//     missed by rate(); six more series for each of 10,000 targets would be
-//     60,000 that mostly stay 0.
+//   - probed_probe_failures_total: every reason for which the target's kind of
+//     probe can fail. Each would else hide its first failure from rate(), and an
+//     alert on one that is rare would never fire. That is six series more for
+//     each target of half_open, a sixth of what it has, ten for the others;
+//     docs/metrics.md has what they cost.
+//   - Those of the teardown and of TIME-WAIT: all that the kind of probe can
+//     observe, and none that it can't. TIME-WAIT's gauges once it was measured.
 //   - probed_peer_changes_total: all from the first SYN-ACK, because a change is
 //     a single event and would always be the one that is missed.
 //   - probed_probes_discarded_total and probed_replies_rejected_total: from the

@@ -23,6 +23,7 @@ type exposition struct {
 	stats   Stats
 	none    labelSet // of series of probed itself
 	counts  counts
+	closing closeCounts
 	extra   []label
 	scratch histogram
 }
@@ -43,8 +44,7 @@ func (x *exposition) write(m *Metrics, w io.Writer) error {
 			f.self(x, m)
 		} else {
 			for _, t := range targets {
-				t.load(&x.counts)
-				if f.target(x, t, &x.counts); x.err != nil {
+				if x.target(t); x.err != nil {
 					return x.err
 				}
 			}
@@ -57,6 +57,19 @@ func (x *exposition) write(m *Metrics, w io.Writer) error {
 		}
 	}
 	return x.w.flush(0)
+}
+
+// target writes a target's series of the family.
+func (x *exposition) target(t *Target) {
+	switch f := x.fam; {
+	case f.target != nil:
+		t.load(&x.counts)
+		f.target(x, t, &x.counts)
+	case f.closing != nil:
+		if t.loadClosing(&x.closing) {
+			f.closing(x, t, &x.closing)
+		}
+	}
 }
 
 // begin starts the family at its first series: one without any is left out.

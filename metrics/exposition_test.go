@@ -24,8 +24,9 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/*.prom")
 
-// scenario is three targets with different labels: one well, one with every
-// kind of trouble, and one that nothing is known of yet.
+// scenario is targets of every kind with different labels: of half_open one
+// that is well, one with every kind of trouble, and one that nothing is known
+// of yet.
 func scenario(t testing.TB) *Metrics {
 	m := New(Options{
 		Version: "1.2.3", Revision: "abcdef0",
@@ -66,6 +67,15 @@ func scenario(t testing.TB) *Metrics {
 	mustAdd(t, m, Labels{
 		Job: "edge", Target: "[2001:db8::2]:22", Module: "half_open", Extra: map[string]string{"site": "A"},
 	}, TargetOptions{Flows: 1, Buckets: []float64{0.01, 0.1}})
+	for _, w := range ways {
+		target := mustAdd(t, m, Labels{
+			Job: "web", Target: "198.18.0.20:80", Module: w.name,
+		}, TargetOptions{Kind: w.kind, Measure: w.measure, Buckets: []float64{0.001, 0.1}})
+		for _, o := range w.observed() {
+			target.Observe(&o)
+		}
+		target.Observe(&probe.Observation{Kind: probe.Verdict, Reason: probe.Reset})
+	}
 	m.Skipped("late")
 	m.Skipped("send_queue")
 	m.ScheduleDelay(40 * time.Microsecond)
@@ -119,6 +129,18 @@ func TestContract(t *testing.T) {
 		"probed_peer_mss_bytes":                               {dto.MetricType_GAUGE, ""},
 		"probed_peer_info":                                    {dto.MetricType_GAUGE, "window_scale sack timestamps ecn syn_cookies"},
 		"probed_peer_changes_total":                           {dto.MetricType_COUNTER, "what"},
+		"probed_teardowns_total":                              {dto.MetricType_COUNTER, "form"},
+		"probed_fin_ack_rtt_seconds":                          {dto.MetricType_HISTOGRAM, ""},
+		"probed_close_wait_seconds":                           {dto.MetricType_HISTOGRAM, ""},
+		"probed_peer_close_seconds":                           {dto.MetricType_HISTOGRAM, ""},
+		"probed_last_ack_rtt_seconds":                         {dto.MetricType_HISTOGRAM, ""},
+		"probed_teardown_seconds":                             {dto.MetricType_HISTOGRAM, ""},
+		"probed_half_close_bytes_total":                       {dto.MetricType_COUNTER, ""},
+		"probed_fin_retransmits_total":                        {dto.MetricType_COUNTER, "side"},
+		"probed_time_wait_reuse_total":                        {dto.MetricType_COUNTER, "answer"},
+		"probed_time_wait_reuse_rtt_seconds":                  {dto.MetricType_HISTOGRAM, ""},
+		"probed_time_wait_min_seconds":                        {dto.MetricType_GAUGE, ""},
+		"probed_time_wait_max_seconds":                        {dto.MetricType_GAUGE, ""},
 		"probed_flows":                                        {dto.MetricType_GAUGE, ""},
 		"probed_build_info":                                   {dto.MetricType_GAUGE, "goversion revision version"},
 		"probed_config_last_reload_successful":                {dto.MetricType_GAUGE, ""},
@@ -140,7 +162,7 @@ func TestContract(t *testing.T) {
 	}
 	perTarget := map[string]bool{}
 	for _, f := range m.families {
-		perTarget[f.name] = f.target != nil
+		perTarget[f.name] = f.self == nil
 	}
 	for _, f := range families {
 		w, ok := want[f.GetName()]

@@ -8,19 +8,22 @@ import (
 	"github.com/probed/probed/probe"
 )
 
-// A family is one metric of the contract. One of target and self writes its
-// series: target those of one target, self those of probed itself.
+// A family is one metric of the contract. One of target, closing and self
+// writes its series: target and closing those of one target, the latter of one
+// whose kind closes connections, self those of probed itself.
 type family struct {
 	name, help string
 	kind       kind
 	target     func(*exposition, *Target, *counts)
+	closing    func(*exposition, *Target, *closeCounts)
 	self       func(*exposition, *Metrics)
 }
 
 // allFamilies returns every family in the order of the exposition, by name.
 // Failures come before probes there, so a scrape never shows more of the first.
 func allFamilies() []family {
-	all := slices.Concat(probeFamilies(), handshakeFamilies(), flowFamilies(), selfFamilies())
+	all := slices.Concat(probeFamilies(), handshakeFamilies(), teardownFamilies(), timeWaitFamilies(),
+		flowFamilies(), selfFamilies())
 	slices.SortFunc(all, func(a, b family) int { return cmp.Compare(a.name, b.name) })
 	return all
 }
@@ -37,7 +40,7 @@ func probeFamilies() []family {
 			help: "Number of probes that failed, by reason. They are among those of probed_probes_total.",
 			target: func(x *exposition, t *Target, n *counts) {
 				for r := probe.OK + 1; int(r) < len(n.failures); r++ {
-					if n.failures[r] > 0 || r == probe.Timeout {
+					if n.failures[r] > 0 || canFail(n.kind, r) {
 						x.value(t, float64(n.failures[r]), label{"reason", r.String()})
 					}
 				}
@@ -74,8 +77,7 @@ func probeFamilies() []family {
 	}
 }
 
-// handshakeFamilies is the contract's "handshake". Those of the teardown and of
-// TIME-WAIT will be its neighbours in allFamilies.
+// handshakeFamilies is the contract's "handshake".
 func handshakeFamilies() []family {
 	return []family{
 		{

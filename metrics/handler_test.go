@@ -77,7 +77,7 @@ func TestHandler(t *testing.T) {
 				t.Errorf("%d families: not both ours and the others'", len(seen))
 			}
 			h := seen["probed_handshake_rtt_seconds"]
-			if h == nil || len(h.Metric) != 3 {
+			if h == nil || len(h.Metric) != 3+len(ways) {
 				t.Fatalf("handshake histogram %v", h)
 			}
 			if native := len(h.Metric[0].Histogram.PositiveSpan) > 0; native != (c.format == expfmt.TypeProtoDelim) {

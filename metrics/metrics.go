@@ -79,19 +79,19 @@ func (m *Metrics) AddTarget(l Labels, o TargetOptions) (*Target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("target %s: %w", l.Target, err)
 	}
-	t := &Target{metrics: m, labels: newLabelSet(pairs), rtt: newHistogram(b)}
+	t := &Target{metrics: m, labels: newLabelSet(pairs)}
 	if _, taken := m.targets[t.labels.text]; taken {
 		return nil, fmt.Errorf("target %s: %w", l.Target, ErrDuplicate)
 	}
-	t.n.flows = int32(o.Flows)
+	t.configure(o, b)
 	m.targets[t.labels.text] = t
 	m.sorted = nil
 	return t, nil
 }
 
 // Reconfigure gives a target other options and keeps its counters. Its
-// histogram starts again if its classic buckets change, because counts can't
-// move between buckets.
+// histograms start again if its classic buckets change, and all figures of the
+// teardown and of TIME-WAIT if its kind of probe or what it measures does.
 func (m *Metrics) Reconfigure(t *Target, o TargetOptions) error {
 	m.mu.Lock()
 	b, err := m.boundsFor(o.Buckets)
@@ -101,10 +101,7 @@ func (m *Metrics) Reconfigure(t *Target, o TargetOptions) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.n.flows = int32(o.Flows)
-	if !slices.Equal(b.upper, t.rtt.bounds.upper) {
-		t.rtt = newHistogram(b)
-	}
+	t.configure(o, b)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package metrics
 import (
 	"errors"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
 
@@ -11,20 +12,23 @@ import (
 
 func TestObserveDoesNotAllocate(t *testing.T) {
 	m := New(Options{SkipReasons: []string{"overload"}})
-	target := mustAdd(t, m, Labels{Job: "edge", Target: "198.18.0.10:443", Module: "half_open"}, TargetOptions{Buckets: usualBuckets})
-	o := answered(time.Millisecond)
-	for i := range o {
-		target.Observe(&o[i])
-	}
-	m.ScheduleDelay(time.Microsecond)
-	if n := testing.AllocsPerRun(1000, func() {
+	for _, w := range append(ways, way{name: "half_open"}) {
+		target := mustAdd(t, m, Labels{Job: "edge", Target: "198.18.0.10:443", Module: w.name},
+			TargetOptions{Kind: w.kind, Measure: w.measure, Buckets: usualBuckets})
+		o := w.observed()
 		for i := range o {
 			target.Observe(&o[i])
 		}
 		m.ScheduleDelay(time.Microsecond)
-		m.Skipped("overload")
-	}); n != 0 {
-		t.Errorf("one probe's observations allocate %v times", n)
+		if n := testing.AllocsPerRun(1000, func() {
+			for i := range o {
+				target.Observe(&o[i])
+			}
+			m.ScheduleDelay(time.Microsecond)
+			m.Skipped("overload")
+		}); n != 0 {
+			t.Errorf("%s: one probe's observations allocate %v times", w.name, n)
+		}
 	}
 }
 
@@ -44,11 +48,16 @@ func TestHistogramAllocationsEnd(t *testing.T) {
 
 func TestObserveIgnoresWhatItDoesNotKnow(t *testing.T) {
 	m := New(Options{})
-	target := mustAdd(t, m, Labels{Target: "a:1"}, TargetOptions{Buckets: usualBuckets})
-	for kind := range 256 {
-		target.Observe(&probe.Observation{
-			Kind: probe.ObservationKind(kind), Reason: 255, Discard: 255, Reject: 255, Duration: -1,
-		})
+	var target *Target
+	for way := range 256 {
+		target = mustAdd(t, m, Labels{Target: strconv.Itoa(way)},
+			TargetOptions{Kind: probe.Kind(way), Measure: probe.Measure(way), Buckets: usualBuckets})
+		for kind := range 256 {
+			target.Observe(&probe.Observation{
+				Kind: probe.ObservationKind(kind), Reason: 255, Discard: 255, Reject: 255,
+				Form: 255, Side: 255, Answer: 255, Duration: -1,
+			})
+		}
 	}
 	target.Observe(&probe.Observation{Kind: probe.PeerSeen, Peer: probe.Fingerprint{WindowScale: 99, SYNCookies: 255}})
 	if _, err := m.Gather(); err != nil {

@@ -22,13 +22,18 @@ func TestObserversAndScrapes(t *testing.T) {
 	for loop := range loops {
 		var own []*Target
 		for i := range targets {
-			own = append(own, mustAdd(t, m, Labels{Job: strconv.Itoa(loop), Target: strconv.Itoa(i)}, TargetOptions{Buckets: usualBuckets}))
+			own = append(own, mustAdd(t, m, Labels{Job: strconv.Itoa(loop), Target: strconv.Itoa(i)}, TargetOptions{
+				Kind: probe.Kind(i % 5), Measure: probe.Measure(i % 3), Buckets: usualBuckets,
+			}))
 		}
 		engines.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(loop), 1))
 			for range rounds {
 				for _, target := range own {
 					for _, o := range answered(time.Duration(rng.Uint64() >> (20 + rng.UintN(20)))) {
+						target.Observe(&o)
+					}
+					for _, o := range closed(time.Duration(rng.Uint64() >> (20 + rng.UintN(20)))) {
 						target.Observe(&o)
 					}
 					target.Observe(&probe.Observation{Kind: probe.Rejected, Reject: probe.RejectBadACK})
@@ -64,9 +69,10 @@ func TestObserversAndScrapes(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if err := m.Reconfigure(target, TargetOptions{Flows: i, Buckets: []float64{1}}); err != nil {
+			if err := m.Reconfigure(target, TargetOptions{Kind: probe.Kind(i % 5), Flows: i, Buckets: []float64{1}}); err != nil {
 				t.Error(err)
 			}
+			target.Observe(&probe.Observation{Kind: probe.Teardown, Form: probe.FourWay})
 			m.ConfigReload(true, time.UnixMilli(int64(i)))
 			m.RemoveTarget(target)
 		}

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/probed/probed/probe"
@@ -12,9 +13,10 @@ type Target struct {
 	metrics *Metrics
 	labels  labelSet
 
-	mu  sync.Mutex // uncontended but for a scrape's short copy
-	n   counts
-	rtt histogram // handshake
+	mu      sync.Mutex // uncontended but for a scrape's short copy
+	n       counts
+	rtt     histogram // handshake
+	closing *closing  // nil for half_open
 }
 
 // counts is what a scrape copies in one piece, so that its figures belong
@@ -31,18 +33,24 @@ type counts struct {
 	peerSeen   bool
 	judged     bool // there has been a verdict
 	success    bool // the last one
+	kind       probe.Kind
 	flows      int32
 }
 
 // TargetOptions are what may change while a target keeps its counters.
 type TargetOptions struct {
-	Flows int // fixed source ports; probed_flows is exported above 1
+	// Kind is how the target is probed, half_open if 0. Only what the kind can
+	// observe is exported, and has memory.
+	Kind probe.Kind
+	// Measure is what a time_wait probe measures.
+	Measure probe.Measure
+	Flows   int // fixed source ports; probed_flows is exported above 1
 	// Buckets are the upper bounds of the classic buckets in seconds, rising.
 	// Without any there are no classic buckets.
 	Buckets []float64
 }
 
-// Observe counts one observation. It does not allocate, except when a latency
+// Observe counts one observation. It does not allocate, except when a duration
 // falls into a bucket that no earlier one reached.
 func (t *Target) Observe(o *probe.Observation) {
 	if o.Kind == probe.Reaction {
@@ -74,6 +82,8 @@ func (t *Target) Observe(o *probe.Observation) {
 		n.duplicates++
 	case probe.SYNACKLate:
 		n.late++
+	default:
+		t.closing.observe(o)
 	}
 }
 
@@ -82,4 +92,42 @@ func (t *Target) load(n *counts) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	*n = t.n
+}
+
+// loadClosing copies those of the closing, and reports whether there is one.
+func (t *Target) loadClosing(n *closeCounts) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing == nil {
+		return false
+	}
+	*n = t.closing.n
+	return true
+}
+
+// copyInterval copies a histogram of the closing, and reports whether there is
+// such a one.
+func (t *Target) copyInterval(i interval, dst *histogram) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing == nil || t.closing.intervals[i] == nil {
+		return false
+	}
+	t.closing.intervals[i].copyTo(dst)
+	return true
+}
+
+// configure sets what the options say. It keeps the counters; the histograms
+// start again if the classic buckets differ, because counts can't move between
+// buckets, and the closing does if the kind of probe differs. t.mu is held, or
+// nobody else knows t yet.
+func (t *Target) configure(o TargetOptions, b *bounds) {
+	t.n.kind, t.n.flows = o.Kind, int32(o.Flows)
+	if t.rtt.bounds == nil || !slices.Equal(b.upper, t.rtt.bounds.upper) {
+		t.rtt = newHistogram(b)
+		t.closing.rebucket(b)
+	}
+	if t.closing.differs(o.Kind, o.Measure) {
+		t.closing = newClosing(o.Kind, o.Measure, b)
+	}
 }
