@@ -226,7 +226,7 @@ func TestReconfigureKind(t *testing.T) {
 // TestMemoryPerKind holds the budget of what a kind adds to half_open's: 0.7
 // KiB idle, and 0.6 KiB for each histogram that is warm.
 func TestMemoryPerKind(t *testing.T) {
-	const n = 1000
+	const n = 200
 	add := func(kind probe.Kind, measure probe.Measure) (m *Metrics, idle, warmed int) {
 		before := heap()
 		m = New(Options{})
