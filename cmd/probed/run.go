@@ -129,14 +129,13 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 		Stats:       d.stats,
 		SkipReasons: skips,
 	})
-	reserved := c.Global.SourcePorts.Reserved()
 	d.shard = engine.New(engine.Config{
-		Network:   network,
-		Observer:  observer{d.metrics, d.complaints},
-		FirstPort: reserved.First,
-		LastPort:  reserved.Last,
-		Limits:    limits(c),
-		Drain:     drainTime,
+		Network:  network,
+		Observer: observer{d.metrics, d.complaints},
+		Reserved: engine.Ports(c.Global.SourcePorts.Reserved()),
+		Guarded:  engine.Ports(c.Global.SourcePorts.Guarded()),
+		Limits:   limits(c),
+		Drain:    drainTime,
 	})
 	// Strict, because a resolver that isn't takes a passing SERVFAIL for one
 	// family, with an empty answer for the other, for "no such host".

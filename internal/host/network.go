@@ -163,11 +163,11 @@ func (n *Network) Drops() uint64 {
 
 // Wait implements engine.Network. The loop that waits is the one to be on time,
 // so its thread gets precise timers; without them it is up to 50 µs late.
-func (n *Network) Wait(d time.Duration) {
+func (n *Network) Wait(d time.Duration, frames bool) {
 	if !n.precise {
 		n.precise = rawsock.PreciseTimers() == nil
 	}
-	_, _ = n.poller.Wait(max(d, 0), false) // an error is a signal's, and the loop looks again anyway
+	_, _ = n.poller.Wait(max(d, 0), frames) // an error is a signal's, and the loop looks again anyway
 }
 
 // Wake implements engine.Network.

@@ -37,7 +37,7 @@ func newRig(t testing.TB, h *lab.Host, o engine.Observer, limits engine.Limits) 
 	}
 	s := engine.New(engine.Config{
 		Network: network, Observer: o, Limits: limits, Drain: time.Second,
-		FirstPort: testPorts.Reserved.First, LastPort: testPorts.Reserved.Last,
+		Reserved: engine.Ports(testPorts.Reserved), Guarded: engine.Ports(testPorts.Guarded),
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -127,12 +127,12 @@ func labels(t *config.Target, ip string) metrics.Labels {
 
 // options are those of a module's series.
 func options(m *config.Module) metrics.TargetOptions {
-	return metrics.TargetOptions{Flows: m.Flows, Buckets: m.Buckets}
+	return metrics.TargetOptions{Kind: m.Probe, Measure: m.Measure, Flows: m.Flows, Buckets: m.Buckets}
 }
 
 // sameOptions reports whether two modules have the same options.
 func sameOptions(a, b *config.Module) bool {
-	return a.Flows == b.Flows && slices.Equal(a.Buckets, b.Buckets)
+	return a.Probe == b.Probe && a.Measure == b.Measure && a.Flows == b.Flows && slices.Equal(a.Buckets, b.Buckets)
 }
 
 // probing is how the engine is to probe a target at an address; the zero Addr
@@ -144,6 +144,7 @@ func probing(t *config.Target, ip string, addr netip.Addr, sink engine.Sink) eng
 	e := engine.Target{
 		ID:       h.Sum64(),
 		Params:   m.Params(),
+		Send:     string(m.Send),
 		SYN:      probe.Segment{Flags: probe.SYN, Window: m.Window, Options: m.Options(addr)},
 		Interval: t.Interval,
 		Jitter:   t.Jitter,
@@ -154,7 +155,10 @@ func probing(t *config.Target, ip string, addr netip.Addr, sink engine.Sink) eng
 		TOS:      m.TOS,
 		Sink:     sink,
 	}
-	e.Params.Linger, e.Params.ResetGrace = linger, resetGrace
+	e.Params.Linger = linger
+	if m.Probe == probe.HalfOpen {
+		e.Params.ResetGrace = resetGrace // else the port is guarded, and our kernel keeps quiet
+	}
 	if addr.IsValid() {
 		e.Remote = netip.AddrPortFrom(addr, t.Port)
 	}

@@ -49,7 +49,7 @@ func (s *Shard) update(add, remove []*Target) {
 		if s.targets[t] != nil {
 			continue
 		}
-		e := &entry{Target: t}
+		e := &entry{Target: t, send: []byte(t.Send)}
 		s.targets[t] = e
 		s.demand += t.demands()
 		if t.Remote.IsValid() {

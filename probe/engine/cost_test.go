@@ -30,7 +30,7 @@ func steady(tb testing.TB, n int) *world {
 
 func (w *world) turns(d time.Duration) {
 	for end := w.now.Add(d); w.now < end; {
-		w.Wait(w.shard.turn(true))
+		w.Wait(w.shard.turn(true), false)
 	}
 }
 
@@ -61,7 +61,7 @@ func BenchmarkProbe(b *testing.B) {
 			b.ResetTimer()
 			first := w.queued
 			for w.queued-first < b.N {
-				w.Wait(w.shard.turn(true))
+				w.Wait(w.shard.turn(true), false)
 			}
 		})
 	}

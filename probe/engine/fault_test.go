@@ -277,7 +277,7 @@ func TestSourceOfTheOtherFamily(t *testing.T) {
 	w.churn = true
 	w.shard.read()
 	for end := w.now.Add(10 * time.Second); w.now < end; {
-		w.Wait(w.shard.turn(true))
+		w.Wait(w.shard.turn(true), false)
 	}
 	if l.discards[probe.DiscardSendError] != 10 || w.queued != 0 {
 		t.Errorf("discarded %v, %d SYNs", l.discards, w.queued)

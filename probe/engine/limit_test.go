@@ -233,7 +233,7 @@ func TestWaitingIsCheap(t *testing.T) {
 	w.shard.read()
 	w.shard.obey()
 	for end := w.now.Add(10 * time.Second); w.now < end; {
-		w.Wait(w.shard.turn(true))
+		w.Wait(w.shard.turn(true), false)
 	}
 	due := 0
 	for i := 0; i < len(w.shard.schedule); i++ {

@@ -35,8 +35,9 @@ type Network interface {
 	// Drops counts the frames that were lost between the kernel and Receive.
 	Drops() uint64
 
-	// Wait returns after d, or sooner if Wake is called.
-	Wait(d time.Duration)
+	// Wait returns after d, or sooner if Wake is called, or, with frames, if
+	// there is something to receive.
+	Wait(d time.Duration, frames bool)
 
 	// Wake ends a Wait from any goroutine, or the next one.
 	Wake()

@@ -15,8 +15,8 @@ const tupleMemory = 120 * time.Second
 type peer struct {
 	remote  netip.AddrPort
 	address *address
-	ports   uint32 // the next source port to take, counted from the range's first
-	target  *entry // the last one to probe it: whose ledger strays go to
+	ports   [2]uint32 // the next source port to take, counted from the range's first: reserved and guarded
+	target  *entry    // the last one to probe it: whose ledger strays go to
 	users   int
 	left    probe.Instant // when the last user went
 }
@@ -49,7 +49,7 @@ func (ps *peers) use(remote netip.AddrPort, k secret) *peer {
 		}
 		a.users++
 		start := k.iss(&probe.FourTuple{Remote: remote}, 0)
-		p = &peer{remote: remote, address: a, ports: uint32(start)}
+		p = &peer{remote: remote, address: a, ports: [2]uint32{uint32(start), uint32(start)}}
 		ps.byRemote[remote] = p
 	}
 	p.users++

@@ -74,7 +74,7 @@ func TestSharedRemote(t *testing.T) {
 // With 4 ports, 10 probes a second and a timeout of a second, 4 probes are open
 // and the others have no port.
 func TestNoPort(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.LastPort = c.FirstPort + 3 })
+	w := newWorld(t, func(c *Config) { c.Reserved.Last = c.Reserved.First + 3 })
 	target, l := w.target(1, "198.19.0.1:443", func(t *Target) {
 		t.Interval = 100 * time.Millisecond
 		t.Params.Timeout = time.Second
@@ -126,7 +126,7 @@ func TestFlows(t *testing.T) {
 
 // The ISS of a four-tuple rises from use to use, by the four-microsecond clock.
 func TestISS(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.LastPort = c.FirstPort })
+	w := newWorld(t, func(c *Config) { c.Reserved.Last = c.Reserved.First })
 	w.peer = closed(time.Millisecond)
 	var last probe.Seq
 	var at0 probe.Instant

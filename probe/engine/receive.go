@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/probed/probed/probe"
@@ -56,12 +57,14 @@ func (s *Shard) read() {
 // reports whether it has handled them all.
 func (s *Shard) receive() (drained bool) {
 	s.read()
+	s.busy = false
 	began := s.now
 	for range maxBatches {
 		s.nFrames = 0
 		n := s.net.Receive(batch, s.keep)
 		s.read()
 		s.noticeDrops()
+		s.busy = s.busy || s.nFrames > 0
 		for i := range s.nFrames {
 			s.handle(&s.frames[i])
 		}
@@ -150,8 +153,8 @@ func (s *Shard) handle(f *frame) {
 	}
 }
 
-// ours reports whether a port is in the shard's range.
-func (s *Shard) ours(port uint16) bool { return s.cfg.FirstPort <= port && port <= s.cfg.LastPort }
+// ours reports whether a port is one of the shard's.
+func (s *Shard) ours(port uint16) bool { return s.cfg.Reserved.has(port) || s.cfg.Guarded.has(port) }
 
 // find looks a conversation up by its whole four-tuple.
 func (s *Shard) find(local addr, localPort uint16, remote addr, remotePort uint16) (int32, bool) {
@@ -169,7 +172,27 @@ func (s *Shard) stray(p *wire.Packet) {
 	peer := s.peers.byRemote[addrPortFrom(p.Src, p.SrcPort)]
 	if peer != nil && peer.target != nil && p.Dst == peer.target.route.source {
 		s.reject(peer.target, probe.RejectUnexpected)
+		if s.cfg.Guarded.has(p.DstPort) {
+			s.refuse(peer, p)
+		}
 	}
+}
+
+// refuse answers a segment on a guarded port that no conversation expects, as
+// our kernel would: "If the ACK bit is on, <SEQ=SEG.ACK><CTL=RST>" (RFC 9293
+// §3.10.7.1). A peer that our last RST did not reach is closed by that. What the
+// limits leave no room for is not answered: it comes again.
+func (s *Shard) refuse(pr *peer, p *wire.Packet) {
+	seg := &p.Segment
+	if seg.Flags.Has(probe.RST) || !seg.Flags.Has(probe.ACK) ||
+		s.window.room(s.now, 1, s.limits.Global) > s.now || pr.address.window.room(s.now, 1, s.limits.PerAddress) > s.now {
+		return
+	}
+	s.window.add(s.now, 1)
+	pr.address.window.add(s.now, 1)
+	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}
+	s.enqueue(pr.target, &tuple, pr.target.route.ifindex, &probe.Segment{Seq: seg.Ack, Flags: probe.RST}, nil)
+	s.sending = append(s.sending, noConv)
 }
 
 // reject books a segment that was not believed.

@@ -176,14 +176,18 @@ func (s *Shard) route(e *entry) *route {
 // that is still in a conversation is passed over; one whose conversation only
 // lingers is taken from it. A flow keeps its port.
 func (s *Shard) port(e *entry) (uint16, bool) {
-	n := uint32(s.cfg.LastPort-s.cfg.FirstPort) + 1
+	r, next := s.cfg.Reserved, &e.peer.ports[0]
+	if e.guarded() {
+		r, next = s.cfg.Guarded, &e.peer.ports[1]
+	}
+	n := r.len()
 	if e.Flows > 1 {
 		flow := uint32(e.sent % uint64(e.Flows))
-		return s.vacate(e, s.cfg.FirstPort+uint16((uint32(e.ID)%n+flow)%n))
+		return s.vacate(e, r.First+uint16((uint32(e.ID)%n+flow)%n))
 	}
 	for range n {
-		p := s.cfg.FirstPort + uint16(e.peer.ports%n)
-		e.peer.ports = (e.peer.ports + 1) % n
+		p := r.First + uint16(*next%n)
+		*next = (*next + 1) % n
 		if port, ok := s.vacate(e, p); ok {
 			return port, true
 		}
@@ -217,6 +221,9 @@ func (s *Shard) open(e *entry, r *route, port uint16) {
 		sl.transcript = s.table.newTranscript(tuple, e.Params.Kind)
 	}
 	s.table.unsure++
+	if e.guarded() {
+		s.table.guarded++
+	}
 	s.count(true)
 	e.peer.target = e
 	e.sent++
@@ -240,21 +247,38 @@ func (s *Shard) syn(i int32, k probe.EventKind) *probe.Event {
 	return &s.event
 }
 
-// queue adds a segment to the batch.
+// queue adds a conversation's segment to the batch.
 func (s *Shard) queue(i int32, seg *probe.Segment) {
 	sl := &s.table.slots[i]
+	var payload []byte
+	if seg.Len > 0 {
+		from := seg.Seq.Sub(sl.conv.FirstOctet())
+		payload = sl.target.send[from : from+int32(seg.Len)]
+	}
+	s.enqueue(sl.target, &sl.tuple, sl.ifindex, seg, payload)
+	s.sending = append(s.sending, ref{i, sl.generation})
+	// What goes beyond the packets that the SYN stood for counts by itself.
+	if sl.packets++; sl.packets > sl.target.Params.Packets() {
+		s.window.add(s.now, 1)
+		sl.target.peer.address.window.add(s.now, 1)
+	}
+}
+
+func (s *Shard) enqueue(e *entry, tuple *probe.FourTuple, ifindex int, seg *probe.Segment, payload []byte) {
 	from := len(s.arena)
-	s.arena = wire.AppendTCP(s.arena, &sl.tuple, seg, nil)
+	s.arena = wire.AppendTCP(s.arena, tuple, seg, payload)
 	s.net.Queue(Packet{
 		Segment: s.arena[from:],
-		Src:     sl.tuple.Local.Addr(),
-		Dst:     sl.tuple.Remote.Addr(),
-		Ifindex: sl.ifindex,
-		TTL:     sl.target.TTL,
-		TOS:     sl.target.TOS,
+		Src:     tuple.Local.Addr(),
+		Dst:     tuple.Remote.Addr(),
+		Ifindex: ifindex,
+		TTL:     e.TTL,
+		TOS:     e.TOS,
 	})
-	s.sending = append(s.sending, ref{i, sl.generation})
 }
+
+// noConv is the ref of a segment that belongs to no conversation.
+var noConv = ref{slot: -1}
 
 // flush sends the batch.
 func (s *Shard) flush() {
@@ -268,6 +292,9 @@ func (s *Shard) flush() {
 // sendFailed tells a conversation that our host refused its segment.
 func (s *Shard) sendFailed(k int, err error) {
 	r := s.sending[k]
+	if r == noConv {
+		return
+	}
 	if sl := &s.table.slots[r.slot]; sl.generation == r.generation {
 		s.trouble(sl.target, err)
 		s.step(r.slot, &probe.Event{Kind: probe.SendFailed})

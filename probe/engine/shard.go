@@ -25,6 +25,9 @@ const (
 	readPause = 20 * time.Millisecond
 	// idlePause is how long a loop with nothing to wait for sleeps.
 	idlePause = time.Second
+	// reactionGap is the least time between two turns that frames on guarded
+	// ports call for.
+	reactionGap = 50 * time.Microsecond
 	// batch is how many frames are read between two looks at the clocks.
 	batch = 64
 	// maxBatches bounds the reading in one turn, so that a flood of segments
@@ -42,14 +45,23 @@ const (
 
 // Config is what a Shard needs to run.
 type Config struct {
-	Network   Network
-	Observer  Observer
-	FirstPort uint16 // the reserved source ports, both ends included
-	LastPort  uint16
-	Limits    Limits
+	Network  Network
+	Observer Observer
+	Reserved Ports // of half_open: our kernel resets what comes there
+	Guarded  Ports // of the other kinds: our kernel keeps quiet there
+	Limits   Limits
 	// Drain bounds the time from the end of Run's context to Run's return.
 	Drain time.Duration
 }
+
+// Ports is a range of source ports, both ends included.
+type Ports struct{ First, Last uint16 }
+
+// len is how many ports the range has.
+func (r Ports) len() uint32 { return uint32(r.Last) - uint32(r.First) + 1 }
+
+// has reports whether a port is in the range.
+func (r Ports) has(port uint16) bool { return r.First <= port && port <= r.Last }
 
 // Stats are a shard's running totals, to be read from any goroutine.
 type Stats struct {
@@ -83,6 +95,7 @@ type Shard struct {
 	sightings sightings
 	frames    [batch]frame
 	nFrames   int
+	busy      bool // the last turn had frames to handle
 	keep      func(*Frame)
 	sending   []ref       // whose segments are in the batch
 	arena     []byte      // the batch's bytes
@@ -112,6 +125,7 @@ type frame struct {
 // An entry is a target in the schedule.
 type entry struct {
 	*Target
+	send         []byte // Target.Send
 	peer         *peer
 	slot         probe.Instant // the scheduled moment
 	due          probe.Instant // slot and jitter
@@ -156,7 +170,7 @@ func (s *Shard) Run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, s.net.Wake)
 	defer stop()
 	for ctx.Err() == nil {
-		s.net.Wait(s.turn(true))
+		s.sleep(s.turn(true))
 	}
 	now, _ := s.net.Clocks()
 	for end := now.Add(s.cfg.Drain); s.now < end; {
@@ -164,9 +178,27 @@ func (s *Shard) Run(ctx context.Context) {
 		if s.table.open == 0 {
 			break
 		}
-		s.net.Wait(min(pause, tick))
+		s.sleep(min(pause, tick))
 	}
 	s.abort(probe.DiscardShutdown)
+}
+
+// sleep waits for what is next. What arrives on a guarded port waits for our
+// answer, so that it ends the sleep; but under load, where something arrives all
+// the time, no sleep is shorter than reactionGap.
+func (s *Shard) sleep(pause time.Duration) {
+	if s.table.guarded == 0 || pause <= 0 {
+		s.net.Wait(pause, false)
+		return
+	}
+	if s.busy {
+		gap := min(pause, reactionGap)
+		s.net.Wait(gap, false)
+		pause -= gap
+	}
+	if pause > 0 {
+		s.net.Wait(pause, true)
+	}
 }
 
 // turn does all that is due and returns how long there is nothing more to do.

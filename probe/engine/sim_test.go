@@ -30,11 +30,12 @@ var (
 // A sim is a kernel and a network in virtual time. All of it happens inside
 // the loop's own calls; only Wake comes from other goroutines.
 type sim struct {
-	now    probe.Instant
-	offset int64 // wall − monotonic
-	woken  atomic.Bool
-	events heap[event]
-	stall  probe.Instant // the loop does not come back from Wait before
+	now        probe.Instant
+	offset     int64 // wall − monotonic
+	woken      atomic.Bool
+	frameWakes bool // the Wait under way ends when something arrives
+	events     heap[event]
+	stall      probe.Instant // the loop does not come back from Wait before
 
 	batch   []Packet
 	ring    []inRing
@@ -116,6 +117,9 @@ func (s *sim) advance(d time.Duration, wakeable bool) {
 		} else {
 			s.arrives(e.value.frame)
 		}
+		if wakeable && s.frameWakes && s.now >= s.stall && s.head < len(s.ring) {
+			return
+		}
 	}
 	if wakeable && s.now >= s.stall && s.woken.Load() {
 		return
@@ -128,8 +132,13 @@ func (s *sim) Clocks() (probe.Instant, int64) {
 	return s.now, int64(s.now) + s.offset
 }
 
-func (s *sim) Wait(d time.Duration) {
+func (s *sim) Wait(d time.Duration, frames bool) {
 	s.waits++
+	if frames && s.head < len(s.ring) {
+		d = 0
+	}
+	s.frameWakes = frames
+	defer func() { s.frameWakes = false }()
 	if !s.woken.Load() {
 		s.advance(d, true)
 	}

@@ -30,6 +30,7 @@ type slot struct {
 	ifindex    int
 	transcript *probe.Transcript
 	unsent     bool          // its SYN lies in this host
+	packets    int           // sent by us
 	generation uint32        // rises whenever the slot is freed: timers of before are stale
 	queued     probe.Instant // the earliest timer in the queue; 0: none
 }
@@ -47,13 +48,14 @@ type ref struct {
 // A table holds a shard's conversations: slots that are used again, found by
 // key.
 type table struct {
-	slots  []slot
-	free   []int32
-	byKey  map[key]int32
-	timers heap[ref]
-	open   int // conversations that are open()
-	unsure int // conversations that are not settled
-	spare  []*probe.Transcript
+	slots   []slot
+	free    []int32
+	byKey   map[key]int32
+	timers  heap[ref]
+	open    int // conversations that are open()
+	unsure  int // conversations that are not settled
+	guarded int // conversations on guarded ports, lingering ones included
+	spare   []*probe.Transcript
 }
 
 // claim takes a slot for a new conversation.
@@ -76,6 +78,9 @@ func (t *table) release(i int32) {
 	if sl.transcript != nil {
 		sl.target.Recorder.Record(sl.transcript)
 		t.spare = append(t.spare, sl.transcript)
+	}
+	if sl.target.guarded() {
+		t.guarded--
 	}
 	delete(t.byKey, sl.key)
 	*sl = slot{generation: sl.generation + 1}

@@ -14,6 +14,7 @@ type Target struct {
 	Remote   netip.AddrPort // invalid: its name does not resolve, and each probe fails as such
 	Params   probe.Params
 	SYN      probe.Segment // flags, window and options of the SYN; SEG.SEQ and TSval are filled in
+	Send     string        // what Params.Send counts
 	Interval time.Duration
 	Jitter   time.Duration // each probe is late by less than this, at random
 	Flows    int           // more than 1: that many source ports, in turn

@@ -93,7 +93,7 @@ var unlimited = Limits{Global: 1 << 30, PerAddress: 1 << 30}
 
 func newWorld(tb testing.TB, change func(*Config)) *world {
 	w := &world{sim: newSim(), tb: tb, first: make(map[*Target]probe.Instant)}
-	cfg := Config{Network: w.sim, Observer: w, FirstPort: 61000, LastPort: 61127, Limits: unlimited, Drain: 3 * time.Second}
+	cfg := Config{Network: w.sim, Observer: w, Reserved: Ports{61000, 61127}, Guarded: Ports{61128, 61255}, Limits: unlimited, Drain: 3 * time.Second}
 	if change != nil {
 		change(&cfg)
 	}
