@@ -4,12 +4,12 @@ package probe
 // synchronized states, with RFC 5961's and RFC 7323's stricter checks.
 func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 	s, k := &ev.Segment, &c.conn
-	if c.phase == connected && !c.settled && c.late(now, ev.Stamp) {
-		c.giveUp(now, out) // only the timer has not gone off yet
+	if !c.settled && c.late(now, ev.Stamp) {
+		c.tooLate(now, s, out)
 		return
 	}
 	if s.Flags.Has(SYN|ACK) && !s.Flags.Has(RST) && s.Seq == c.irs && s.Ack == c.iss.Add(1) {
-		c.synAckAgain(now, out)
+		c.synAckAgain(now, ev.Stamp, out)
 		return
 	}
 	// RFC 7323 §5.3 R1: "If there is a Timestamps option in the arriving segment,
@@ -32,7 +32,7 @@ func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 	}
 	// R3: "If an arriving segment satisfies SEG.TSval >= TS.Recent and SEG.SEQ
 	// <= Last.ACK.sent, then record SEG.TSval in TS.Recent."
-	if k.timestamps && s.Seq.LessEq(c.rcvNxt) && !s.Flags.Has(RST) {
+	if k.timestamps && s.Seq.LessEq(k.lastACK) && !s.Flags.Has(RST) {
 		k.tsRecent = s.Options.TSVal
 	}
 	switch {
@@ -52,10 +52,31 @@ func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 		out.reject(RejectBadACK, NoteBadACK)
 		c.challenge(now, out)
 	default:
+		neither, ahead := !k.finAcked && !k.finCame, k.gaps.n > 0
 		c.takeACK(now, ev, out)
 		c.takeText(now, ev, out)
+		if neither && k.finAcked && k.finCame {
+			k.threeWay = true
+		}
 		c.takeFIN(now, ev, out)
-		c.answer(now, s, out)
+		c.answer(now, s, ahead, out)
+	}
+}
+
+// tooLate handles what comes after the timeout, by its stamp: only the timer
+// has not gone off yet. A RST that the peer means leaves nothing to reset, and
+// another is not answered.
+func (c *Conversation) tooLate(now Instant, s *Segment, out *Output) {
+	switch {
+	case !s.Flags.Has(RST):
+		c.giveUp(now, out)
+	case s.Seq == c.rcvNxt:
+		c.conclude(out)
+		c.peer, c.local = Closed, Closed
+		out.Note = NoteTimeout
+		c.wait(lingering, now.Add(c.Linger))
+	default:
+		out.reject(RejectBadSequence, NoteBadRST)
 	}
 }
 
@@ -78,17 +99,21 @@ func (c *Conversation) unacceptable(now Instant, ev *Event, out *Output) {
 	case s.Flags.Has(FIN) && k.finTaken && s.End() == c.rcvNxt:
 		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
 		out.Note = NotePeerFINAgain
-		c.takeOldACK(now, ev, out)
-		out.send(c.ack(now))
+		if c.takeOldACK(now, ev, out); c.local != Closed {
+			out.send(c.ack(now))
+		}
 	case s.Flags.Has(SYN):
 		out.reject(RejectUnexpected, NoteUnexpected)
 		c.challenge(now, out)
 	case s.End().LessEq(c.rcvNxt) && c.rcvNxt.Sub(s.Seq) <= int32(k.received)+1:
 		// All of it has come before, so that our ACK may have been lost.
 		out.Note = NoteOld
-		if c.takeOldACK(now, ev, out); s.SegLen() > 0 {
+		c.takeOldACK(now, ev, out)
+		switch {
+		case c.local == Closed: // an ACK would restart the peer's TIME-WAIT
+		case s.SegLen() > 0:
 			out.send(c.ack(now))
-		} else {
+		default:
 			c.challenge(now, out)
 		}
 	default:
@@ -116,11 +141,12 @@ func (c *Conversation) challenge(now Instant, out *Output) {
 // synAckAgain handles the SYN-ACK that comes again: our ACK was lost, or the
 // peer has dropped it, as one whose accept queue is full does (net/ipv4/
 // tcp_minisocks.c, tcp_check_req). Only what follows tells.
-func (c *Conversation) synAckAgain(now Instant, out *Output) {
+func (c *Conversation) synAckAgain(now Instant, stamp Stamp, out *Output) {
 	k := &c.conn
 	out.observe(Observation{Kind: SYNACKDuplicate})
 	out.Note = NoteSYNACKDuplicate
-	if !k.progress {
+	d, ok := c.interval(now, c.synAckGot, stamp)
+	if !k.progress && (!ok || d >= resendsAfter) {
 		k.synAcks = min(k.synAcks+1, 250)
 		c.peer = SynReceived
 	}
@@ -131,16 +157,18 @@ func (c *Conversation) synAckAgain(now Instant, out *Output) {
 func (c *Conversation) takeACK(now Instant, ev *Event, out *Output) {
 	s, k := &ev.Segment, &c.conn
 	c.progressed()
-	if k.sndUna.Less(s.Ack) {
+	moves := k.sndUna.Less(s.Ack)
+	if moves {
 		c.acknowledged(now, s.Ack, out)
 	}
 	// "If SND.UNA =< SEG.ACK =< SND.NXT, the send window should be updated."
 	if k.sndUna.LessEq(s.Ack) && (k.sndWL1.Less(s.Seq) || k.sndWL1 == s.Seq && k.sndWL2.LessEq(s.Ack)) {
+		closed := k.sndWnd == 0
 		k.sndWnd = uint32(s.Window) << k.sndShift
 		k.maxSndWnd = max(k.maxSndWnd, k.sndWnd)
 		k.sndWL1, k.sndWL2 = s.Seq, s.Ack
-		if k.sndWnd == 0 && k.retransmitAt == 0 && c.sndNxt != k.dataEnd {
-			k.retransmitAt = now.Add(k.rto)
+		if closed && !moves && k.sndWnd > 0 && c.inFlight() > 0 {
+			c.sendAgain(now, out) // the window's probe was not taken
 		}
 	}
 	if k.finTimes > 0 && !k.finAcked && k.sndUna == c.sndNxt {
@@ -206,7 +234,11 @@ func (c *Conversation) takeText(_ Instant, ev *Event, out *Output) {
 	if k.finCame && k.theirFIN.Less(to) {
 		to = k.theirFIN // it said that nothing comes after
 	}
-	if fin && !k.finCame {
+	switch {
+	case !fin:
+	case k.finCame:
+		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
+	default:
 		k.finCame, k.theirFIN, k.finGot = true, to, ev.Stamp
 	}
 	if from.Less(c.rcvNxt) {
@@ -247,7 +279,6 @@ func (c *Conversation) takeFIN(now Instant, ev *Event, out *Output) {
 		c.local, k.simultan = Closing, true
 		c.peer = FinWait1
 	case FinWait2:
-		k.threeWay = k.finAckGot == k.finGot
 		c.peer = LastAck
 		if d, ok := c.interval(now, k.finAckGot, k.finGot); ok {
 			c.measured(Observation{Kind: CloseWaitTime, Duration: d}, out)
@@ -262,28 +293,36 @@ func (c *Conversation) peerCloses(now Instant, out *Output) {
 	k := &c.conn
 	c.local, c.peer = CloseWait, FinWait1
 	if c.Kind != ActiveClose {
-		from := k.ackSent
+		// Which of two sendings the peer got is not known (Karn's algorithm).
+		from, once := k.ackSent, k.synAcks == 0
 		if c.Send > 0 {
-			from = k.lastSent
+			from, once = k.lastSent, !k.dataAgain
 		}
-		if d, ok := c.interval(now, from, k.finGot); ok {
+		if d, ok := c.interval(now, from, k.finGot); ok && once {
 			c.measured(Observation{Kind: PeerCloseTime, Duration: d}, out)
 		}
 	}
 	k.finAsked, k.closeAt = true, 0
-	if !c.Combined || c.sndNxt != k.dataEnd {
+	if c.Combined && c.sndNxt == k.dataEnd {
+		k.threeWay = true
+	} else {
 		out.send(c.ack(now))
 	}
 	c.transmit(now, out)
 }
 
-// answer acknowledges what came, if no segment did on the way.
-func (c *Conversation) answer(now Instant, s *Segment, out *Output) {
+// answer acknowledges what came, if no segment did on the way: at once what is
+// out of order or fills a gap (RFC 5681 §4.2).
+func (c *Conversation) answer(now Instant, s *Segment, ahead bool, out *Output) {
 	k := &c.conn
 	if !k.ackOwed {
 		return
 	}
-	if k.quick == 0 && !s.Flags.Has(FIN) && k.gaps.n == 0 && !k.finTaken {
+	ahead = (ahead || k.gaps.n > 0) && k.ahead < aheadACKs
+	if ahead {
+		k.ahead++
+	}
+	if k.quick == 0 && !s.Flags.Has(FIN) && !ahead && !k.finTaken {
 		if k.ackAt == 0 {
 			k.ackAt = now.Add(ackDelay)
 		}

@@ -14,6 +14,8 @@ type connection struct {
 	rcvWnd    uint32 // RCV.WND, in octets: it never closes, since what comes is counted and not kept
 	dataEnd   Seq    // the sequence number after our last octet: our FIN's
 	recover   Seq    // SND.NXT when the timer went off last: what lies before goes again, as room is made
+	left      Seq    // the end of what was seen leaving
+	lastACK   Seq    // Last.ACK.sent of RFC 7323 §4.3
 	gaps      gaps   // what came ahead of RCV.NXT
 	theirFIN  Seq    // its sequence number, if finCame
 
@@ -22,7 +24,8 @@ type connection struct {
 	sack       bool
 	sndShift   uint8  // Snd.Wind.Shift of RFC 7323 §2.2
 	rcvShift   uint8  // Rcv.Wind.Shift
-	mss        uint16 // octets of data that a segment of ours may have
+	mss        uint16 // octets of data that a segment of ours may have: Eff.snd.MSS
+	ownMSS     uint16 // octets; announced in our SYN
 	tsBase     uint32 // TSval at the monotonic clock's zero
 	tsRecent   uint32 // TS.Recent
 
@@ -32,17 +35,18 @@ type connection struct {
 	finTimes   uint8 // how often our FIN was sent
 	finLeft    bool  // and seen leaving
 	finAcked   bool
-	finCame    bool // the peer's FIN has arrived, if not yet in order
-	finTaken   bool // and in order
-	simultan   bool // the FINs crossed: we passed CLOSING
-	threeWay   bool // ACK and FIN were one segment
-	finished   bool // both FINs are acknowledged
-	tornDown   bool // and the whole was observed
-	ackReacted bool // our reaction to the SYN-ACK is observed
-	ackLeft    bool // the handshake's ACK was seen leaving
-	dataLeft   bool // our last octet was
-	ackOwed    bool // something that came was not acknowledged
-	quick      uint8
+	finCame    bool  // the peer's FIN has arrived, if not yet in order
+	finTaken   bool  // and in order
+	simultan   bool  // the FINs crossed: we passed CLOSING
+	threeWay   bool  // ACK and FIN were one segment
+	finished   bool  // both FINs are acknowledged
+	tornDown   bool  // and the whole was observed
+	ackReacted bool  // our reaction to the SYN-ACK is observed
+	ackLeft    bool  // an acknowledgement of the SYN-ACK was seen leaving
+	dataAgain  bool  // our last octet was sent more than once
+	ackOwed    bool  // something that came was not acknowledged
+	quick      uint8 // segments that are still acknowledged at once
+	ahead      uint8 // segments that were because they came out of order
 	resets     uint8 // RSTs sent in answer to what came after ours
 	icmp       Reason
 
@@ -67,6 +71,11 @@ type connection struct {
 const (
 	// smallestMSS is RFC 9293 §3.7.1's for a peer that announces none (MUST-15).
 	smallestMSS = 536
+	// smallestMSS6 is the same for IPv6: its least MTU, 1280, less the headers.
+	smallestMSS6 = 1220
+	// leastMSS keeps a peer that announces next to nothing from making a
+	// segment of each octet (CVE-2019-11479; net.ipv4.tcp_min_snd_mss is 48).
+	leastMSS = 64
 	// typicalMSS is what Packets reckons with.
 	typicalMSS = 1220
 	// timestampsLen is what RFC 7323's option takes of each segment.
@@ -74,8 +83,9 @@ const (
 	// initialSegments is RFC 6928's initial window. The network is not to be
 	// filled, so that no window beyond it is ever used.
 	initialSegments = 10
-	// atOnce is how many segments of data one event sends at most.
-	atOnce = 3
+	// atOnce is how many segments one event may have led to for data to be sent
+	// still: a FIN and an ACK have room behind it.
+	atOnce = 4
 	// minRTO and maxRTO bound the retransmission timer (RFC 6298 §2.4, §2.5).
 	minRTO = time.Second
 	maxRTO = 60 * time.Second
@@ -83,7 +93,12 @@ const (
 	// together, so that a peer that streams costs no more than a hundred
 	// segments a second.
 	quickACKs = 8
+	aheadACKs = 32 // as many because they come out of order
 	ackDelay  = 10 * time.Millisecond
+	// resendsAfter is the least time after which a SYN-ACK that comes again was
+	// sent again. Sooner it is the network's copy: the first retransmission
+	// timeout is 1 s (RFC 6298 §2.1), in Linux, gVisor and lwIP alike.
+	resendsAfter = 500 * time.Millisecond
 	// challengeEvery is RFC 5961 §7's throttle, per connection.
 	challengeEvery = 500 * time.Millisecond
 	// delayedACK is from when on an acknowledgement is taken for a delayed one,
@@ -97,6 +112,24 @@ func (k *connection) offer(now Instant, syn *Segment) {
 	k.rcvWnd = max(uint32(syn.Window), 1)
 	k.rcvShift = min(syn.Options.WindowScale, 14)
 	k.tsBase = syn.Options.TSVal - uint32(now/1e6)
+	k.ownMSS = 1<<16 - 1
+	if syn.Options.Has(OptMSS) {
+		k.ownMSS = syn.Options.MSS
+	}
+}
+
+// limitSegments sets Eff.snd.MSS, "the minimum of the send MSS and the largest
+// transmission size permitted by the IP layer" less the options (RFC 9293
+// §3.7.1, MUST-16). What our own network lets through is what we announce.
+func (k *connection) limitSegments(theirs *Options) {
+	mss := uint16(smallestMSS) // "If an MSS Option is not received" (MUST-15)
+	if theirs.Has(OptMSS) {
+		mss = theirs.MSS
+	}
+	k.mss = max(min(mss, k.ownMSS), leastMSS)
+	if k.timestamps {
+		k.mss -= timestampsLen
+	}
 }
 
 // establish enters ESTABLISHED: "If SND.UNA > ISS (our SYN has been ACKed),
@@ -108,7 +141,7 @@ func (c *Conversation) establish(now Instant, s *Segment, rtt time.Duration, out
 	k.sndUna, k.sndWnd, k.maxSndWnd = c.sndNxt, uint32(s.Window), uint32(s.Window)
 	k.sndWL1, k.sndWL2 = s.Seq, s.Ack
 	k.dataEnd = c.sndNxt.Add(c.Send)
-	k.recover = c.sndNxt
+	k.recover, k.left = c.sndNxt, c.sndNxt
 	both := k.offered & s.Options.Set
 	k.timestamps, k.sack = both&OptTimestamps != 0, both&OptSACKPermitted != 0
 	if both&OptWindowScale != 0 {
@@ -116,12 +149,8 @@ func (c *Conversation) establish(now Instant, s *Segment, rtt time.Duration, out
 	} else {
 		k.rcvShift = 0
 	}
-	k.mss = smallestMSS
-	if s.Options.Has(OptMSS) && s.Options.MSS > 0 {
-		k.mss = max(s.Options.MSS, 64)
-	}
+	k.limitSegments(&s.Options)
 	if k.timestamps {
-		k.mss -= min(timestampsLen, k.mss-1)
 		k.tsRecent = s.Options.TSVal
 	}
 	k.quick = quickACKs

@@ -23,7 +23,7 @@ const (
 	// readPause is how long frames may lie in the ring while conversations
 	// wait for them. The kernel has stamped them, so it delays no figure.
 	readPause = 20 * time.Millisecond
-	// idlePause is how long a loop with nothing to wait for sleeps.
+	// idlePause is how long a loop sleeps at most: strays want an answer too.
 	idlePause = time.Second
 	// reactionGap is the least time between two turns that frames on guarded
 	// ports call for.
@@ -208,7 +208,7 @@ func (s *Shard) turn(probing bool) time.Duration {
 	s.expire()
 	pause := idlePause
 	if probing {
-		pause = s.send()
+		pause = min(s.send(), idlePause)
 	}
 	s.flush()
 	if s.now.Sub(s.swept) > sweepEvery {

@@ -267,14 +267,15 @@ func (s *sim) tap(b []byte, p *wire.Packet, outgoing bool) {
 }
 
 // arrives is a packet coming in: past the tap, to our own kernel, which resets
-// a segment to a port that nobody listens on (RFC 9293 §3.10.7.1).
+// a segment to a port that nobody listens on (RFC 9293 §3.10.7.1) and keeps quiet
+// on guarded ones.
 func (s *sim) arrives(b []byte) {
 	p := &s.in
 	if err := wire.Parse(b, p); err != nil {
 		panic(err)
 	}
 	s.tap(b, p, false)
-	if p.Kind != wire.KindTCP || p.Checksum == wire.ChecksumBad || p.Segment.Flags.Has(probe.RST) || s.noReset {
+	if p.Kind != wire.KindTCP || p.Checksum == wire.ChecksumBad || p.Segment.Flags.Has(probe.RST) || s.noReset || p.DstPort > 61127 {
 		return
 	}
 	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}
@@ -307,7 +308,7 @@ func (s *sim) send(d time.Duration, b []byte) {
 func (s *sim) reply(p *wire.Packet, d time.Duration, seg *probe.Segment) {
 	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}
 	seg.TTL = 60
-	s.send(d, wire.AppendPacket(s.buffer(), &tuple, seg, nil))
+	s.send(d, wire.AppendPacket(s.buffer(), &tuple, seg, make([]byte, seg.Len)))
 }
 
 // isn is the peer's ISN for our SYN: the same for a repeated one.

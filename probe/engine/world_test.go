@@ -34,6 +34,7 @@ type ledger struct {
 	dups      int
 	peers     int
 	reactions int
+	reacted   []time.Duration
 	records   int
 	target    *Target
 	onRecord  func(*probe.Transcript)
@@ -60,6 +61,7 @@ func (l *ledger) Observe(o *probe.Observation) {
 		l.peers++
 	case probe.Reaction:
 		l.reactions++
+		l.reacted = append(l.reacted, o.Duration)
 	}
 	if l.onEach != nil {
 		l.onEach(o)

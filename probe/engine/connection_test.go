@@ -1,0 +1,232 @@
+package engine
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/wire"
+)
+
+// closes answers a SYN, and our FIN by its own in one segment.
+func closes(rtt time.Duration) peerFunc {
+	return func(s *sim, p *wire.Packet) {
+		f := p.Segment.Flags
+		switch {
+		case f == probe.SYN:
+			listening(rtt)(s, p)
+		case f.Has(probe.FIN):
+			s.reply(p, rtt, &probe.Segment{Flags: probe.FIN | probe.ACK, Seq: p.Segment.Ack, Ack: p.Segment.End(), Window: 65535})
+		}
+	}
+}
+
+// closesFirst answers a SYN, what is sent then by a FIN, and our FIN by an ACK.
+func closesFirst(rtt time.Duration) peerFunc {
+	return func(s *sim, p *wire.Packet) {
+		f := p.Segment.Flags
+		switch {
+		case f == probe.SYN:
+			listening(rtt)(s, p)
+		case f.Has(probe.FIN):
+			s.reply(p, rtt, &probe.Segment{Flags: probe.ACK, Seq: p.Segment.Ack, Ack: p.Segment.End(), Window: 65535})
+		case p.Segment.Len > 0:
+			s.reply(p, rtt, &probe.Segment{Flags: probe.FIN | probe.ACK, Seq: p.Segment.Ack, Ack: p.Segment.End(), Window: 65535})
+		}
+	}
+}
+
+// stays answers a SYN and never closes.
+func stays(rtt time.Duration) peerFunc {
+	return func(s *sim, p *wire.Packet) {
+		f := p.Segment.Flags
+		switch {
+		case f == probe.SYN:
+			listening(rtt)(s, p)
+		case p.Segment.SegLen() > 0 && !f.Has(probe.RST):
+			s.reply(p, rtt, &probe.Segment{Flags: probe.ACK, Seq: p.Segment.Ack, Ack: p.Segment.End(), Window: 65535})
+		}
+	}
+}
+
+func activeClose(t *Target) {
+	t.Params = probe.Params{Kind: probe.ActiveClose, Timeout: 5 * time.Second, Linger: 2 * time.Second}
+}
+
+func passiveClose(t *Target) {
+	t.Send = "HEAD / HTTP/1.0\r\n\r\n"
+	t.Params = probe.Params{Kind: probe.PassiveClose, Timeout: 5 * time.Second, Linger: 2 * time.Second, Send: uint32(len(t.Send))}
+}
+
+// What goes past the SYN-ACK leaves from guarded ports, each in its turn, with
+// what it is to send, and is answered at once.
+func TestConnections(t *testing.T) {
+	for name, tt := range map[string]struct {
+		kind func(*Target)
+		peer peerFunc
+		want []string // what leaves, but for the SYN
+	}{
+		"active_close":  {activeClose, closes(10 * time.Millisecond), []string{".", "F.", "."}},
+		"passive_close": {passiveClose, closesFirst(10 * time.Millisecond), []string{".", "P.", ".", "F."}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.peer = tt.peer
+			target, l := w.target(1, "198.19.0.1:443", tt.kind)
+			w.add(target)
+			sent := make(map[uint16][]string)
+			var ports []uint16
+			w.onWire = func(_ probe.Instant, p *wire.Packet) {
+				if p.Segment.Flags == probe.SYN {
+					ports = append(ports, p.SrcPort)
+					return
+				}
+				sent[p.SrcPort] = append(sent[p.SrcPort], p.Segment.Flags.String())
+				if p.Segment.Len > 0 && string(p.Payload) != target.Send {
+					t.Errorf("sent %q", p.Payload)
+				}
+			}
+			w.run(30 * time.Second)
+			if l.verdicts[probe.OK] != 30 || len(sent) != 30 {
+				t.Errorf("verdicts %v, discards %v, from %d ports", l.verdicts, l.discards, len(sent))
+			}
+			for i, p := range ports {
+				if p < 61128 || !slices.Equal(sent[p], tt.want) {
+					t.Errorf("from port %d: %v, want %v", p, sent[p], tt.want)
+				}
+				if i > 0 && p != ports[i-1]+1 && p != 61128 {
+					t.Errorf("port %d after %d", p, ports[i-1])
+				}
+			}
+			if most := slices.Max(l.reacted); most > 200*time.Microsecond {
+				t.Errorf("answered after up to %v", most)
+			}
+		})
+	}
+}
+
+// The end of probing leaves nothing open at the peers: those that don't close
+// are reset.
+func TestDrainOfConnections(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Drain = time.Second })
+	w.peer = stays(10 * time.Millisecond)
+	for i := range 20 {
+		x, _ := w.target(uint64(i), netip.AddrPortFrom(netip.MustParseAddr("198.19.0.1"), uint16(1000+i)).String(), passiveClose)
+		w.add(x)
+	}
+	open := make(map[netip.AddrPort]map[uint16]bool)
+	w.onWire = func(_ probe.Instant, p *wire.Packet) {
+		to := netip.AddrPortFrom(p.Dst, p.DstPort)
+		switch {
+		case p.Segment.Flags == probe.SYN && open[to] == nil:
+			open[to] = make(map[uint16]bool)
+			fallthrough
+		case p.Segment.Flags == probe.SYN:
+			open[to][p.SrcPort] = true
+		case p.Segment.Flags.Has(probe.RST):
+			delete(open[to], p.SrcPort)
+		}
+	}
+	w.run(8 * time.Second)
+	for to, ports := range open {
+		if len(ports) > 0 {
+			t.Errorf("%v is left with %d connections", to, len(ports))
+		}
+	}
+	discards := w.total().discards
+	if discards[probe.DiscardShutdown] < 20*3 || sum(discards[:]) != discards[probe.DiscardShutdown] {
+		t.Errorf("discarded %v", discards)
+	}
+}
+
+// A peer that still has a connection which nobody here remembers is told so, as
+// a kernel would; on a reserved port our kernel does.
+func TestRefusal(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 1000, PerAddress: 20} })
+	w.peer = silent
+	target, l := w.target(1, "198.19.0.1:443", func(t *Target) { activeClose(t); t.Interval = time.Hour })
+	w.add(target)
+	asked := 0
+	w.peer = func(s *sim, p *wire.Packet) {
+		if p.Segment.Flags == probe.SYN {
+			asked++
+		}
+	}
+	var resets []probe.Seq
+	w.onWire = func(_ probe.Instant, p *wire.Packet) {
+		if p.Segment.Flags == probe.RST {
+			resets = append(resets, p.Segment.Seq)
+		}
+	}
+	stray := func(port uint16, seg *probe.Segment) {
+		from := probe.FourTuple{Local: target.Remote, Remote: netip.AddrPortFrom(local4, port)}
+		w.arrives(wire.AppendPacket(w.buffer(), &from, seg, nil))
+	}
+	w.noReset = true // what our kernel would send from reserved ports is not the point
+	fin := probe.Segment{Flags: probe.FIN | probe.ACK, Seq: 77, Ack: 4242, Window: 1000}
+	w.after(2*time.Hour, func() {
+		stray(61200, &fin)
+		stray(61000, &fin)
+		stray(61201, &probe.Segment{Flags: probe.RST, Seq: 77})
+		stray(61201, &probe.Segment{Flags: probe.SYN, Seq: 77})
+	})
+	w.after(2*time.Hour+10*time.Second, func() {
+		for range 100 {
+			stray(61202, &fin)
+		}
+	})
+	w.run(3*time.Hour - time.Minute)
+	if asked == 0 || len(resets) < 1 || resets[0] != 4242 {
+		t.Fatalf("%d SYNs, resets %v", asked, resets)
+	}
+	if n := len(resets); n != 1+20 {
+		t.Errorf("%d resets, want one, and then as many as the limit allows", n)
+	}
+	if n := l.rejects[probe.RejectUnexpected]; n != 104 {
+		t.Errorf("%d rejected of 104", n)
+	}
+}
+
+// Data that a peer sends without end costs no more segments than the limit
+// allows to others: what a conversation sends beyond its due counts.
+func TestMoreThanItsDue(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 1000, PerAddress: 100} })
+	next := make(map[uint16]probe.Seq)
+	streaming := func(rtt time.Duration) peerFunc {
+		return func(s *sim, p *wire.Packet) {
+			f := p.Segment.Flags
+			if f == probe.SYN {
+				listening(rtt)(s, p)
+				return
+			}
+			if f.Has(probe.RST) || p.DstPort != 1000 {
+				return
+			}
+			if next[p.SrcPort] == 0 {
+				next[p.SrcPort] = p.Segment.Ack
+			}
+			for next[p.SrcPort].Less(p.Segment.Ack.Add(20000)) { // a window of it
+				s.reply(p, rtt, &probe.Segment{Flags: probe.ACK, Seq: next[p.SrcPort], Ack: p.Segment.End(), Window: 65535, Len: 1000})
+				next[p.SrcPort] = next[p.SrcPort].Add(1000)
+			}
+		}
+	}
+	w.peer = streaming(5 * time.Millisecond)
+	log := w.logWire()
+	noisy, _ := w.target(1, "198.19.0.1:1000", func(t *Target) { passiveClose(t); t.Interval = 10 * time.Second })
+	w.add(noisy)
+	for i := range 40 {
+		x, _ := w.target(uint64(i+2), netip.AddrPortFrom(noisy.Remote.Addr(), uint16(2000+i)).String(), nil)
+		w.add(x)
+	}
+	w.run(30 * time.Second)
+	most := log.most(time.Second, packets)
+	if most > 220 {
+		t.Errorf("%d packets in a second under a limit of 100", most)
+	}
+	if w.skips[SkipRateLimit] == 0 {
+		t.Error("the others don't make room")
+	}
+}
