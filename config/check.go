@@ -5,6 +5,8 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+
+	"github.com/probed/probed/probe"
 )
 
 // protocolOf returns the protocol that has the address.
@@ -65,6 +67,40 @@ func (t *Target) contradiction() string {
 	return ""
 }
 
+// checkPorts refuses what needs more source ports at once than there are guarded
+// ones: a four-tuple is one conversation's, whatever target has it. How long
+// what is over lingers does not count, since that gives way.
+func (d *decoder) checkPorts(c *Config) {
+	type remote struct {
+		host string
+		port uint16
+	}
+	type use struct{ targets, open int }
+	ports := c.Global.SourcePorts
+	most := ports.Guarded().Len()
+	uses := make(map[remote]use)
+	ts := c.Targets()
+	for i := range ts {
+		t := &ts[i]
+		if t.Module.Probe == probe.HalfOpen {
+			continue
+		}
+		r := remote{t.bareHost(), t.Port}
+		was := uses[r]
+		now := use{was.targets + 1, was.open + t.Module.open(t.Pace)}
+		uses[r] = now
+		if was.open > most || now.open <= most {
+			continue
+		}
+		wrong, _ := t.Module.schedule(t.Pace, ports)
+		if was.targets > 0 || wrong == "" {
+			wrong = fmt.Sprintf("%s conversations with %s may be open at once, %s of this target (timeout %s every %s) and %s of the targets before it, and the guarded half of global.source_ports (%d-%d) is %d; widen it, lengthen an interval, or shorten a timeout",
+				commas(now.open), t.Address, commas(t.Module.open(t.Pace)), brief(t.Timeout), brief(t.Interval), commas(was.open), ports.First, ports.Last, most)
+		}
+		d.fail(d.targets[i], "%s", wrong)
+	}
+}
+
 // checkLimits refuses what would have to send more than the limits allow. A
 // host name counts as one address: what it resolves to is not known here, and
 // is held to the limits at run time.
@@ -85,14 +121,14 @@ func (d *decoder) checkLimits(c *Config, top *node) {
 		each[host] = now
 		total += rate(t.PacketsPerSecond())
 		busiest = max(busiest, now)
-		if t.Module.PacketsPerProbe() > ts[largest].Module.PacketsPerProbe() {
+		if t.Module.PacketsAtOnce() > ts[largest].Module.PacketsAtOnce() {
 			largest = i
 		}
 		if most := most.PacketsPerSecondPerAddress; !was.above(most) && now.above(most) {
 			over = append(over, i)
 		}
 	}
-	packets := ts[largest].Module.PacketsPerProbe()
+	packets := ts[largest].Module.PacketsAtOnce()
 	switch {
 	case packets > most.PacketsPerSecond:
 		d.tooSmall("packets_per_second", most.PacketsPerSecond, total, &ts[largest], top)
@@ -118,7 +154,7 @@ func (d *decoder) checkLimits(c *Config, top *node) {
 // interval: its packets are counted at once, when its SYN goes, so that it would
 // never go. asked is the rate that the limit must have room for besides.
 func (d *decoder) tooSmall(limit string, is int, asked rate, t *Target, top *node) {
-	packets := t.Module.PacketsPerProbe()
+	packets := t.Module.PacketsAtOnce()
 	d.failLimit(top, limit, fmt.Sprintf("a probe of %s by module %s is %d packets at once, the limit is %s, so none would ever go; raise it to at least %s",
 		t.Address, t.Module.Name, packets, commas(is), commas(max(packets, asked.ceil()))))
 }

@@ -67,11 +67,11 @@ func duration(least, most time.Duration) codec[time.Duration] {
 // brief writes a duration as people do: 24h, not 1d or 24h0m0s.
 func brief(d time.Duration) string {
 	s := d.String()
-	if d >= time.Minute {
-		s = strings.TrimSuffix(s, "0s")
+	if short, ok := strings.CutSuffix(s, "m0s"); ok {
+		s = short + "m"
 	}
-	if d >= time.Hour {
-		s = strings.TrimSuffix(s, "0m")
+	if short, ok := strings.CutSuffix(s, "h0m"); ok {
+		s = short + "h"
 	}
 	return s
 }
@@ -162,6 +162,22 @@ func oneOf[V ~uint8](names []string) codec[V] {
 		}
 		return 0, quote(s) + " is not known; allowed: " + allowed
 	}, func(v V) string { return names[v] })
+}
+
+// either is a choice between two names; the value is whether it is the second.
+func either(no, yes string) codec[bool] {
+	allowed := no + ", " + yes
+	return scalar(allowed, func(s string) (bool, string) {
+		if s != no && s != yes {
+			return false, quote(s) + " is not known; allowed: " + allowed
+		}
+		return s == yes, ""
+	}, func(v bool) string {
+		if v {
+			return yes
+		}
+		return no
+	})
 }
 
 // address is the IP address of an interface of this host.

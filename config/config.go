@@ -70,7 +70,19 @@ type Module struct {
 	SourceAddress    netip.Addr // the zero Addr: routing decides
 	Interface        string     // empty: routing decides
 	Buckets          []float64  // seconds, ascending; nil: no classic buckets
-	DetectSYNCookies bool
+	DetectSYNCookies bool       // half_open
+
+	// The rest is for the kinds that go past the SYN-ACK; zero where the module's
+	// kind has no use for it.
+
+	Send        []byte        // what to send once the connection is established
+	Hold        time.Duration // active_close: from the last octet to our FIN
+	FINWithData bool          // active_close: our FIN is on the last segment of data
+	Combined    bool          // passive_close, time_wait: ACK and FIN answer in one segment
+	Measure     probe.Measure // time_wait
+	After       time.Duration // reuse: from the last ACK to the SYN
+	Lower       bool          // reuse: the SYN's sequence number is one that the peer must refuse
+	Limit       time.Duration // duration: how long a TIME-WAIT is waited for
 }
 
 // MSSOff is the Module.MSS of a SYN without the option.
@@ -121,14 +133,37 @@ func (m *Module) Options(to netip.Addr) probe.Options {
 // Params returns how the module's conversations are held, less what is the
 // engine's to choose.
 func (m *Module) Params() probe.Params {
-	return probe.Params{Kind: m.Probe, Timeout: m.Timeout, DetectCookies: m.DetectSYNCookies}
+	return probe.Params{
+		Kind:          m.Probe,
+		Timeout:       m.Timeout,
+		DetectCookies: m.DetectSYNCookies,
+		Send:          uint32(len(m.Send)),
+		Hold:          m.Hold,
+		FINWithData:   m.FINWithData,
+		Combined:      m.Combined,
+		Measure:       m.Measure,
+		After:         m.After,
+		Lower:         m.Lower,
+		Limit:         m.Limit,
+	}
 }
 
-// PacketsPerProbe returns the most packets that one probe makes this host
-// send.
-func (m *Module) PacketsPerProbe() int {
+// PacketsAtOnce returns the most packets that one probe makes this host send in
+// a short time: what the limits count when its SYN goes.
+func (m *Module) PacketsAtOnce() int {
 	p := m.Params()
 	return p.Packets()
+}
+
+// PacketsPerProbe returns the most packets that one probe makes this host send.
+// Beside those at once there are the touches of a TIME-WAIT, one a second, the
+// first of which is among the former.
+func (m *Module) PacketsPerProbe() int {
+	n := m.PacketsAtOnce()
+	if m.Measure == probe.MeasureDuration {
+		n += max(int(m.Limit/time.Second)-1, 0)
+	}
+	return n
 }
 
 // Job is a set of targets probed in one way.

@@ -1,10 +1,12 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -105,14 +107,21 @@ func TestDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
+	kinds := make(map[probe.Kind]bool)
 	for _, target := range c.Targets() {
+		check(t, &target)
+		kinds[target.Module.Probe] = true
 		got = append(got, target.Module.Name+" "+target.Address+" "+target.Interval.String())
 	}
-	if want := []string{"half_open 127.0.0.1:4321 1s", "half_open [::1]:4321 1s"}; !reflect.DeepEqual(got, want) {
+	var want []string
+	for _, m := range []string{"half_open %s 1s", "active_close %s 5s", "passive_close %s 5s", "time_wait %s 10s", "time_wait_duration %s 2m0s"} {
+		want = append(want, fmt.Sprintf(m, "127.0.0.1:4321"), fmt.Sprintf(m, "[::1]:4321"))
+	}
+	if !reflect.DeepEqual(got, want) || len(kinds) != len(allKinds) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if c, err := Default(nil); err != nil || len(c.Targets()) != 0 {
-		t.Errorf("without a web listener: %d targets, %v", len(c.Targets()), err)
+	if c, err := Default(nil); err != nil || len(c.Targets()) != 0 || len(c.Jobs) != 5 {
+		t.Errorf("without a web listener: %+v, %v", c, err)
 	}
 }
 
@@ -141,7 +150,8 @@ func check(t *testing.T, x *Target) {
 	case x.Job == "" || x.Module.Name == "" || x.Host == "" || x.Port == 0 || x.Address == "",
 		x.Interval < 10*time.Millisecond || x.Timeout < time.Millisecond || x.Jitter < 0 || x.Jitter > x.Interval,
 		x.Module.Pace != x.Pace,
-		x.Module.Probe != probe.HalfOpen || x.Module.Flows < 1,
+		x.Module.Probe == 0 || x.Module.Flows < 1 || len(x.Module.Send) > maxSend,
+		x.Module.Probe != probe.HalfOpen && x.Module.open(x.Pace) > 32256,
 		!slices.IsSorted(x.Module.Buckets),
 		x.IP.IsValid() && (NotUnicast(x.IP) != "" || x.IP.Is4In6() || !x.Module.IPProtocol.admits(x.IP)):
 		t.Fatalf("no target should be like this: %+v", x)
@@ -182,6 +192,74 @@ func TestOptions(t *testing.T) {
 	m.MSS, m.TCPOptions = MSSOff, TCPOptions{WindowScale: -1}
 	if o := m.Options(ip4); o != (probe.Options{}) {
 		t.Errorf("options though all are off: %+v", o)
+	}
+}
+
+// TestParams holds what the tables read against what the conversation gets.
+func TestParams(t *testing.T) {
+	c, err := Load("testdata/good/kinds.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]struct {
+		probe.Params
+		once, packets int
+	}{
+		"half_open":     {probe.Params{Kind: probe.HalfOpen, Timeout: 900 * time.Millisecond}, 2, 2},
+		"active_close":  {probe.Params{Kind: probe.ActiveClose, Timeout: 5 * time.Second}, 4, 4},
+		"passive_close": {probe.Params{Kind: probe.PassiveClose, Timeout: 5 * time.Second}, 4, 4},
+		"time_wait":     {probe.Params{Kind: probe.TimeWaitProbe, Timeout: 5 * time.Second, Measure: probe.MeasureReuse, After: time.Second}, 6, 6},
+		"held":          {probe.Params{Kind: probe.ActiveClose, Timeout: 5 * time.Second, Send: 6, Hold: 250 * time.Millisecond}, 5, 5},
+		"at-once":       {probe.Params{Kind: probe.ActiveClose, Timeout: 5 * time.Second, Send: 256, FINWithData: true}, 5, 5},
+		"idle":          {probe.Params{Kind: probe.PassiveClose, Timeout: 10 * time.Minute, Combined: true}, 4, 4},
+		"refused":       {probe.Params{Kind: probe.TimeWaitProbe, Timeout: 2 * time.Second, Measure: probe.MeasureReuse, After: 3 * time.Second, Lower: true}, 6, 6},
+		"lasts":         {probe.Params{Kind: probe.TimeWaitProbe, Timeout: 5 * time.Second, Send: 1, Measure: probe.MeasureDuration, Limit: 4 * time.Minute}, 7, 246},
+	} {
+		m, ok := c.Modules[name]
+		if p := m.Params(); !ok || p != want.Params || m.PacketsAtOnce() != want.once || m.PacketsPerProbe() != want.packets {
+			t.Errorf("%s: %+v, %d and %d packets", name, p, m.PacketsAtOnce(), m.PacketsPerProbe())
+		}
+	}
+	if m := c.Modules["lasts"]; m.Interval != 5*time.Minute || m.TCPOptions.Timestamps {
+		t.Errorf("a TIME-WAIT that is to be timed: %+v", m)
+	}
+	all := make([]byte, 256)
+	for i := range all {
+		all[i] = byte(i)
+	}
+	if got := c.Modules["at-once"].Send; !bytes.Equal(got, all) {
+		t.Errorf("all octets became %q", got)
+	}
+	if got := c.Modules["from-file"].Send; string(got) != "HEAD / HTTP/1.0\r\n\r\n\xff" {
+		t.Errorf("the file's octets became %q", got)
+	}
+}
+
+// TestSendFile asserts what a file to send may be.
+func TestSendFile(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, size := range map[string]int{"empty": 0, "most": maxSend, "large": maxSend + 1} {
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, want := range map[string]string{
+		"most":                       "",
+		filepath.Join(dir, "most"):   "",
+		"large":                      "/large\" is too large to send; allowed: 16,384 octets",
+		"empty":                      "/empty\" is empty; leave send_file out to send nothing",
+		"pipe":                       "/pipe\" is not a regular file",
+		".":                          "\" is not a regular file",
+		filepath.Join(dir, "absent"): "/absent\" cannot be read: no such file or directory",
+	} {
+		_, err := Parse(filepath.Join(dir, "f.yml"), []byte("modules:\n  m:\n    probe: active_close\n    send_file: "+file+"\njobs: []\n"))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.HasPrefix(err.Error(), filepath.Join(dir, "f.yml")+":4:16: modules.m.send_file: ") || !strings.HasSuffix(err.Error(), want)) {
+			t.Errorf("%s: %v", file, err)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ const (
 // itself because yaml.v3's own decoding gives neither all errors nor paths.
 type decoder struct {
 	file   string
+	data   []byte
 	errs   Errors
 	unkept int   // errors beyond maxErrors
 	budget int   // nodes that may still be visited: aliases can make few nodes many

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/probed/probed/probe"
 	"gopkg.in/yaml.v3"
 )
 
@@ -16,6 +17,7 @@ type Key struct {
 	Example  string // YAML
 	Doc      string
 	Required bool
+	Kinds    []probe.Kind // of the modules that have the key; nil: all
 }
 
 // key is a Key of an object T with its reading and writing.

@@ -32,17 +32,18 @@ func Load(path string) (*Config, error) {
 	return Parse(path, data)
 }
 
-// Parse reads a configuration; name stands for its file in errors. An error is
-// an Errors.
+// Parse reads a configuration; name stands for its file in errors, and files
+// that it names are looked for in that one's folder. An error is an Errors.
 func Parse(name string, data []byte) (*Config, error) {
 	doc, err := document(name, data)
 	if err != nil {
 		return nil, err
 	}
-	d := &decoder{file: name, config: initial(), budget: len(data) + maxAliased}
+	d := &decoder{file: name, data: data, config: initial(), budget: len(data) + maxAliased}
 	top := &node{Node: doc}
 	root.read(d, top, d.config)
 	if len(d.errs) == 0 {
+		d.checkPorts(d.config)
 		d.checkLimits(d.config, top)
 	}
 	if err := d.err(); err != nil {
@@ -61,19 +62,23 @@ func Default(web []netip.AddrPort) (*Config, error) {
 }
 
 // DefaultYAML returns the text of the default configuration, for a user to
-// start from.
+// start from. Its first job lists the targets, the others have the same.
 func DefaultYAML(web []netip.AddrPort) []byte {
-	const targets = "    targets:\n"
-	before, _, _ := bytes.Cut(defaultYAML, []byte(targets))
+	const targets, item = "    targets: &web\n", "      - "
+	before, after, _ := bytes.Cut(defaultYAML, []byte(targets))
+	for bytes.HasPrefix(after, []byte(item)) {
+		_, after, _ = bytes.Cut(after, []byte("\n"))
+	}
 	text := bytes.Clone(before)
 	if len(web) == 0 {
-		return append(text, "    targets: []\n"...)
+		text = append(text, "    targets: &web []\n"...)
+	} else {
+		text = append(text, targets...)
 	}
-	text = append(text, targets...)
 	for _, a := range web {
-		text = fmt.Appendf(text, "      - %q\n", a)
+		text = fmt.Appendf(text, "%s%q\n", item, a)
 	}
-	return text
+	return append(text, after...)
 }
 
 // document returns the top mapping of the only document in data.

@@ -7,8 +7,9 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// YAML prints the configuration. It parses to an equal one.
-func (c *Config) YAML() []byte { return marshal(root.print(c)) }
+// YAML prints the configuration. It parses to an equal one, without the files
+// that its own text named.
+func (c *Config) YAML() []byte { return escapeSends(marshal(root.print(c))) }
 
 // marshal writes a tree as a document. Writing what this package built cannot
 // fail: memory takes everything, and every node has a form.

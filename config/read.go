@@ -9,8 +9,7 @@ import (
 	"github.com/probed/probed/probe"
 )
 
-// builtin is the module that is there without a file saying so, under the name
-// of its kind.
+// builtin is the module of a job that names none.
 const builtin = "half_open"
 
 // defaultBuckets span what a handshake can take, from a local peer's 10 µs to a
@@ -30,10 +29,15 @@ func initial() *Config {
 	return c
 }
 
+// addBuiltins adds the modules that are there without a file saying so: each
+// kind under its name.
 func (c *Config) addBuiltins() {
-	m := newModule(builtin, c.Global)
-	m.Probe = probe.HalfOpen
-	c.Modules = map[string]Module{builtin: m}
+	c.Modules = make(map[string]Module, len(allKinds))
+	for _, k := range allKinds {
+		m := newModule(k.String(), c.Global)
+		m.become(k, c.Global)
+		c.Modules[m.Name] = m
+	}
 }
 
 // newModule returns a module that inherits everything. Its SYN is Linux's.
@@ -71,33 +75,43 @@ func readModules(d *decoder, n *node, c *Config) {
 		if wrong := checkName(e.name); wrong != "" {
 			d.failAt(e.key, e.value.path(), wrong)
 		}
-		if isLaterKind(e.name) {
-			d.failAt(e.key, e.value.path(), "this is the name of a built-in module that this version does not have yet; choose another name")
-			continue
-		}
 		m, builtIn := c.Modules[e.name]
 		if !builtIn {
 			m = newModule(e.name, c.Global)
 		}
 		f := module.read(d, e.value, &m)
-		d.checkModule(f, &m, c.Global.SourcePorts)
+		d.checkModule(e.value, f, &m, c.Global.SourcePorts)
 		c.Modules[e.name] = m
 	}
 }
 
 // checkModule checks what one key alone cannot tell.
-func (d *decoder) checkModule(f fields, m *Module, ports PortRange) {
+func (d *decoder) checkModule(n *node, f fields, m *Module, ports PortRange) {
 	d.checkPace(f, m.Pace)
+	d.checkConversation(f, m)
+	if wrong, keys := m.schedule(m.Pace, ports); wrong != "" && f.first(keys...) != nil {
+		d.failSchedule(f, wrong, keys)
+	} else if wrong != "" && len(f) > 0 {
+		d.fail(n, "%s", wrong)
+	}
 	if f["tos"] != nil && f["dscp"] != nil {
 		d.fail(f["tos"], "tos and dscp set the same octet; remove one")
 	}
-	if n, most := f["flows"], ports.Reserved().Len(); n != nil && m.Flows > most {
-		d.fail(n, "%d flows need as many source ports, and half of global.source_ports (%d-%d) is %d; widen it, or allow fewer flows",
+	if at, most := f["flows"], m.ports(ports).Len(); at != nil && m.Flows > most {
+		d.fail(at, "%d flows need as many source ports, and half of global.source_ports (%d-%d) is %d; widen it, or allow fewer flows",
 			m.Flows, ports.First, ports.Last, most)
 	}
 	if src := m.SourceAddress; src.IsValid() && !m.IPProtocol.admits(src) {
 		d.fail(f.first("source_address", "ip_protocol"), "source_address %s contradicts ip_protocol %s; change one of them", src, m.IPProtocol)
 	}
+}
+
+// ports returns the source ports that the module's probes leave from.
+func (m *Module) ports(all PortRange) PortRange {
+	if m.Probe == probe.HalfOpen || m.Probe == 0 {
+		return all.Reserved()
+	}
+	return all.Guarded()
 }
 
 func readJobs(d *decoder, n *node, c *Config) {
@@ -117,6 +131,10 @@ func readJobs(d *decoder, n *node, c *Config) {
 // was first.
 func (d *decoder) checkJob(n *node, f fields, j *Job, names map[string]*node) {
 	d.checkPace(f, j.Pace)
+	m := d.config.Modules[j.Module]
+	if wrong, keys := m.schedule(j.Pace, d.config.Global.SourcePorts); wrong != "" && f.first(keys...) != nil {
+		d.failSchedule(f, "module "+j.Module+": "+wrong, keys) // else it is the module's own error
+	}
 	if at := f["name"]; at != nil {
 		if was := names[j.Name]; was != nil {
 			d.fail(at, "%s is taken; %s at line %d has the same name", quote(j.Name), was.up.path(), was.Line)
@@ -147,9 +165,6 @@ func readJobModule(d *decoder, n *node, j *Job) {
 
 // noModule explains that there is no module of that name.
 func (c *Config) noModule(s string) string {
-	if isLaterKind(s) {
-		return "the module " + s + " is not in this version yet; allowed: " + strings.Join(c.moduleNames(), ", ")
-	}
 	names := c.moduleNames()
 	if near := nearest(s, names); near != "" {
 		return "there is no module " + quote(s) + "; did you mean " + near + "?"

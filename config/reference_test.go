@@ -3,9 +3,11 @@ package config
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/probed/probed/probe"
 	"gopkg.in/yaml.v3"
 )
 
@@ -13,24 +15,36 @@ import (
 // printed.
 func reference() []Key {
 	c := initial()
+	// Some keys are of some modules only.
 	m := newModule("", c.Global)
+	modules := []*Module{&m}
+	for _, k := range allKinds {
+		m := newModule("", c.Global)
+		m.become(k, c.Global)
+		modules = append(modules, &m)
+	}
+	lasting := *modules[len(modules)-1]
+	lasting.measures(probe.MeasureDuration, c.Global)
+	modules = append(modules, &lasting)
 	keys := global.describe("global.", &c.Global)
 	keys = append(keys, limits.describe("global.limits.", &c.Global.Limits)...)
-	keys = append(keys, module.describe("modules.<name>.", &m)...)
+	keys = append(keys, module.describe("modules.<name>.", modules...)...)
 	keys = append(keys, tcpOptions.describe("modules.<name>.tcp_options.", &m.TCPOptions)...)
 	keys = append(keys, job.describe("jobs[].", &Job{Module: builtin})...)
 	return append(keys, staticConfig.describe("jobs[].static_configs[].", &StaticConfig{})...)
 }
 
-// describe lists the table's keys under prefix, with their defaults as v has
-// them.
-func (o object[T]) describe(prefix string, v *T) []Key {
+// describe lists the table's keys under prefix, with their defaults as the first
+// of vs has them that has them.
+func (o object[T]) describe(prefix string, vs ...*T) []Key {
 	var keys []Key
 	for _, k := range o.keys {
 		doc := k.Key
 		doc.Path = prefix + doc.Path
-		if y := k.write(v); y != nil && !k.Required && k.Default == "" {
-			doc.Default = flow(y)
+		for _, v := range vs {
+			if y := k.write(v); y != nil && !k.Required && doc.Default == "" {
+				doc.Default = flow(y)
+			}
 		}
 		keys = append(keys, doc)
 	}
@@ -58,7 +72,7 @@ Made from the tables that read it: ` + "`go test ./config -update`" + ` writes t
 			section = k.Path[:dot]
 			fmt.Fprintf(&b, "\n## `%s`\n\n| key | allowed | default | |\n|---|---|---|---|\n", section)
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Path[dot+1:], k.allowed(), k.byDefault(), k.Doc)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Path[dot+1:], k.allowed(), k.byDefault(), k.kinds()+k.Doc)
 	}
 	golden(t, "../docs/configuration.md", b.String())
 }
@@ -69,6 +83,14 @@ func (k Key) allowed() string {
 		return k.Allowed
 	}
 	return k.Allowed + " (" + k.Unit + ")"
+}
+
+// kinds says which modules have the key, if not all.
+func (k Key) kinds() string {
+	if k.Kinds == nil {
+		return ""
+	}
+	return "*" + kindNames(k.Kinds) + ".* "
 }
 
 // byDefault is what is in force without the key.
@@ -99,6 +121,10 @@ func TestExample(t *testing.T) {
 // TestReference asserts that every key is described, and that its example and
 // default are accepted by the key itself.
 func TestReference(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "probed.yml")
+	if err := os.WriteFile(filepath.Join(filepath.Dir(file), "request.bin"), []byte("QUIT\r\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, k := range reference() {
 		if k.Allowed == "" || k.Doc == "" {
 			t.Errorf("%s lacks words: %+v", k.Path, k)
@@ -107,7 +133,7 @@ func TestReference(t *testing.T) {
 			if value == "" || strings.HasPrefix(value, "as in") {
 				continue
 			}
-			if _, err := Parse(k.Path, []byte(with(k.Path, value))); err != nil {
+			if _, err := Parse(file, []byte(with(k, value))); err != nil {
 				t.Errorf("%s: %s: %v", k.Path, value, err)
 			}
 		}
@@ -115,17 +141,27 @@ func TestReference(t *testing.T) {
 }
 
 // with writes a configuration that has one key with a value.
-func with(path, value string) string {
+func with(k Key, value string) string {
+	path, kind := k.Path, "half_open"
+	if k.Kinds != nil {
+		kind = k.Kinds[0].String()
+	}
 	global, modules, job, targets := "{}", "{}", "", "targets: [], "
 	parent, key := path[:strings.LastIndexByte(path, '.')], path[strings.LastIndexByte(path, '.')+1:]
 	pair := key + ": " + value
+	switch key { // what it needs beside it
+	case "limit":
+		pair += ", measure: duration"
+	case "fin_with_data":
+		pair += ", send: QUIT"
+	}
 	switch parent {
 	case "global":
 		global = "{" + pair + "}"
 	case "global.limits":
 		global = "{limits: {" + pair + "}}"
 	case "modules.<name>":
-		modules = "{half_open: {" + pair + "}}"
+		modules = "{" + kind + ": {" + pair + "}}"
 	case "modules.<name>.tcp_options":
 		modules = "{half_open: {tcp_options: {" + pair + "}}}"
 	case "jobs[]":

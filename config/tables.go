@@ -33,14 +33,15 @@ var root = object[Config]{refused: globalKeys, keys: []key[Config]{
 }}
 
 // pace are the keys that say when, which global, modules and jobs share;
-// inherited says where the latter have their defaults from.
-func pace[T any](inherited string, of func(*T) *Pace) []key[T] {
+// longest is the longest timeout, and inherited says where the latter two have
+// their defaults from.
+func pace[T any](longest time.Duration, timeoutDoc, inherited string, of func(*T) *Pace) []key[T] {
 	keys := []key[T]{
 		at(Key{Path: "interval", Example: "10s", Doc: "Time from one probe of a target to the next."},
 			duration(10*time.Millisecond, 24*time.Hour), func(v *T) *time.Duration { return &of(v).Interval },
 			"scrape_interval", "period"),
-		at(Key{Path: "timeout", Example: "900ms", Doc: "Time from the SYN until a probe without an answer has failed. It may exceed the interval: probes then overlap."},
-			duration(time.Millisecond, 5*time.Minute), func(v *T) *time.Duration { return &of(v).Timeout },
+		at(Key{Path: "timeout", Example: "900ms", Doc: timeoutDoc},
+			duration(time.Millisecond, longest), func(v *T) *time.Duration { return &of(v).Timeout },
 			"scrape_timeout"),
 		at(Key{Path: "jitter", Example: "100ms", Doc: "Each probe is late by a random time between 0 and this, at most the interval."},
 			duration(0, 24*time.Hour), func(v *T) *time.Duration { return &of(v).Jitter }),
@@ -51,8 +52,23 @@ func pace[T any](inherited string, of func(*T) *Pace) []key[T] {
 	return keys
 }
 
-var global = object[Global]{keys: append(pace("", func(g *Global) *Pace { return &g.Pace }),
-	at(Key{Path: "source_ports", Example: "61000-61255", Doc: "TCP ports that probes leave from. They must be free, and outside net.ipv4.ip_local_port_range. The lower half is for half_open, the upper half for the other kinds."},
+// modulePace is pace with the defaults of the kinds.
+func modulePace() []key[Module] {
+	keys := pace(longestTimeout, kindsTimeout+" A full accept queue shows by a SYN-ACK that comes again after a second, so that these want more than that. Above 5m is for passive_close and time_wait, whose peer may close at an idle timeout of its own.",
+		"as in global", func(m *Module) *Pace { return &m.Pace })
+	keys[0].Default += "; with `measure: duration` at least 5m"
+	keys[1].Default += " for half_open, 5s for the other kinds"
+	return keys
+}
+
+// What timeout is about.
+const (
+	globalTimeout = "Time from the SYN until a half_open probe without an answer has failed. It may exceed the interval: probes then overlap. The other kinds have a timeout of their own."
+	kindsTimeout  = "Time from the SYN until a probe has failed: half_open without an answer, the other kinds without the last ACK. It may exceed the interval: probes then overlap."
+)
+
+var global = object[Global]{keys: append(pace(usualTimeout, globalTimeout, "", func(g *Global) *Pace { return &g.Pace }),
+	at(Key{Path: "source_ports", Example: "61000-61255", Doc: "TCP ports that probes leave from. They must be free, and outside net.ipv4.ip_local_port_range. The lower half is for half_open, the upper half for the other kinds, and it must hold all their conversations with one address and port that can be open at once: timeout divided by interval."},
 		portRange, func(g *Global) *PortRange { return &g.SourcePorts }, "source_port", "ports"),
 	nested(Key{Path: "limits", Doc: "What probed itself may send. A configuration that would need more is refused."},
 		limits, func(g *Global) *Limits { return &g.Limits }),
@@ -62,24 +78,33 @@ var global = object[Global]{keys: append(pace("", func(g *Global) *Pace { return
 )}
 
 var limits = object[Limits]{keys: []key[Limits]{
-	at(Key{Path: "packets_per_second", Unit: "packets per second", Example: "50000", Doc: "To all targets together. A half_open probe is 2 packets: a SYN and a RST."},
+	at(Key{Path: "packets_per_second", Unit: "packets per second", Example: "50000", Doc: "To all targets together. A half_open probe is 2 packets: a SYN and a RST. One of active_close or passive_close is 4 and one for each 1220 octets to send; one of time_wait is 2 more, and with `measure: duration` one for each second of limit."},
 		number[int](1, 100_000_000), func(l *Limits) *int { return &l.PacketsPerSecond }),
 	at(Key{Path: "packets_per_second_per_address", Unit: "packets per second", Example: "50", Doc: "To one IP address or host name, all its ports together."},
 		number[int](1, 100_000_000), func(l *Limits) *int { return &l.PacketsPerSecondPerAddress }),
 }}
 
 var module = object[Module]{
-	refused: laterModuleKeys,
 	keys: append(append([]key[Module]{
-		unless(func(m *Module) bool { return m.Probe != 0 }, at(Key{Path: "probe", Example: "half_open", Required: true, Doc: "What a probe does. half_open: SYN, SYN-ACK, RST. A module that is named like a kind may leave it out."},
-			kind, func(m *Module) *probe.Kind { return &m.Probe }, "prober", "type", "kind")),
-	}, pace("as in global", func(m *Module) *Pace { return &m.Pace })...),
+		{
+			Key:   Key{Path: "probe", Allowed: kind.allowed, Example: "half_open", Required: true, Doc: "What a probe does. half_open: SYN, SYN-ACK, RST. active_close: a connection that we close first. passive_close: one that the peer closes first. time_wait: a passive_close, and then what the peer does with its TIME-WAIT. A module that is named like a kind may leave it out."},
+			also:  []string{"prober", "type", "kind"},
+			given: func(m *Module) bool { return m.Probe != 0 },
+			read:  readKind,
+			write: func(m *Module) *yaml.Node { return kind.write(m.Probe) },
+		},
+		of(onlyTimeWait, key[Module]{
+			Key:   Key{Path: "measure", Allowed: measure.allowed, Example: "duration", Doc: "reuse: whether the peer takes a new SYN on the same four-tuple. duration: how long its TIME-WAIT lasts, by a SYN a second that does not disturb it. One probe must end before the next begins: timeout, limit and jitter together are at most the interval."},
+			read:  readMeasure,
+			write: func(m *Module) *yaml.Node { return measure.write(m.Measure) },
+		}),
+	}, modulePace()...),
 		at(Key{Path: "ip_protocol", Example: "ip6", Doc: "Which addresses of a host name are used. With any both kinds are asked for, and if the name server fails on one, the look-up has failed."},
 			oneOf[IPProtocol](ipProtocolNames), func(m *Module) *IPProtocol { return &m.IPProtocol },
 			"preferred_ip_protocol", "family"),
 		at(Key{Path: "resolve", Example: "all", Doc: "Whether the first address of a host name is probed, or all, with a series for each; of more than 256 the log says once which are left out."},
 			oneOf[Resolve](resolveNames), func(m *Module) *Resolve { return &m.Resolve }),
-		at(Key{Path: "flows", Unit: "source ports", Example: "8", Doc: "How many source ports a target's probes use in turn, always the same ones, so that each follows one path among several of equal cost. Above 1, probed_flows says how many."},
+		at(Key{Path: "flows", Unit: "source ports", Example: "8", Doc: "How many source ports a target's probes use in turn, always the same ones, so that each follows one path among several of equal cost. Above 1, probed_flows says how many. They must hold what of the other kinds than half_open can be open at once: timeout divided by interval."},
 			number[int](1, 32768), func(m *Module) *int { return &m.Flows }),
 		at(Key{Path: "dscp", Example: "ef", Doc: "DSCP of what probed sends."},
 			dscp, func(m *Module) *uint8 { return &m.TOS }),
@@ -99,8 +124,24 @@ var module = object[Module]{
 			device, func(m *Module) *string { return &m.Interface }, "device"),
 		at(Key{Path: "buckets", Unit: "seconds", Example: "[0.001, 0.01, 0.1, 1]", Doc: "Bounds of the classic histograms' buckets. [] turns classic histograms off; native ones are always there."},
 			buckets, func(m *Module) *[]float64 { return &m.Buckets }),
-		at(Key{Path: "detect_syn_cookies", Example: "true", Doc: "Send each SYN a second time after the RST: the same answer means SYN cookies. A probe is then 4 packets."},
-			boolean, func(m *Module) *bool { return &m.DetectSYNCookies }),
+		of(onlyHalfOpen, at(Key{Path: "detect_syn_cookies", Example: "true", Doc: "Send each SYN a second time after the RST: the same answer means SYN cookies. A probe is then 4 packets."},
+			boolean, func(m *Module) *bool { return &m.DetectSYNCookies })),
+		of(pastSYNACK, at(Key{Path: "send", Example: `"HEAD / HTTP/1.0\r\n\r\n"`, Doc: "What to send once the connection is established; nothing without it. In double quotes `\\r`, `\\n`, `\\t`, `\\0`, `\\\\`, `\\\"` and `\\x00` to `\\xff` stand for an octet each, as YAML has them; without double quotes there are no escapes, and a backslash is an error. Text beyond ASCII is written as its octets, é in UTF-8 as `\\xc3\\xa9`, or comes from send_file."},
+			octets, func(m *Module) *[]byte { return &m.Send }, "query_response")),
+		of(pastSYNACK, at(Key{Path: "send_file", Example: "request.bin", Doc: "A file whose content is sent instead, octet by octet; a relative path is from the folder of the configuration file. It is read with the configuration, so that a reload reads it again; /config shows it as send."},
+			sendFile, func(m *Module) *[]byte { return &m.Send })),
+		of(onlyActive, at(Key{Path: "hold", Example: "250ms", Doc: "Time from the last octet, or without send from the handshake, to our FIN; less than the timeout."},
+			duration(0, usualTimeout), func(m *Module) *time.Duration { return &m.Hold })),
+		of(onlyActive, at(Key{Path: "fin_with_data", Example: "true", Doc: "Our FIN is on the last segment of what is sent. It needs send and no hold."},
+			boolean, func(m *Module) *bool { return &m.FINWithData })),
+		of(peerCloses, at(Key{Path: "close", Example: "combined", Doc: "How the peer's FIN is answered. separate: an ACK, then our FIN. combined: both in one segment."},
+			either("separate", "combined"), func(m *Module) *bool { return &m.Combined })),
+		measuring(probe.MeasureReuse, at(Key{Path: "after", Example: "5s", Doc: "`measure: reuse`: time from the last ACK, when the peer is in TIME-WAIT, to the new SYN. What the peer does with that is waited for as long as the timeout again."},
+			duration(0, time.Hour), func(m *Module) *time.Duration { return &m.After })),
+		measuring(probe.MeasureReuse, at(Key{Path: "sequence", Example: "lower", Doc: "`measure: reuse`: whether the new SYN's sequence number is higher than all of the old connection's, which the peer may take, or lower, which it must refuse. Linux takes a lower one all the same if its timestamp is newer: turn timestamps off to see it refuse."},
+			either("higher", "lower"), func(m *Module) *bool { return &m.Lower })),
+		measuring(probe.MeasureDuration, at(Key{Path: "limit", Example: "90s", Doc: "`measure: duration`: how long the end of a TIME-WAIT is waited for. Linux's lasts 60s, lwIP's 120s, RFC 9293's 4m."},
+			duration(2*time.Second, 12*time.Hour), func(m *Module) *time.Duration { return &m.Limit })),
 	),
 }
 
@@ -109,7 +150,7 @@ var tcpOptions = object[TCPOptions]{
 	keys: []key[TCPOptions]{
 		at(Key{Path: "sack", Example: "false", Doc: "Offer selective acknowledgement (RFC 2018)."},
 			boolean, func(o *TCPOptions) *bool { return &o.SACK }, "sack_permitted"),
-		at(Key{Path: "timestamps", Example: "false", Doc: "Offer timestamps (RFC 7323)."},
+		at(Key{Path: "timestamps", Example: "false", Doc: "Offer timestamps (RFC 7323). Off, and not to be turned on, with `measure: duration`."},
 			boolean, func(o *TCPOptions) *bool { return &o.Timestamps }),
 		at(Key{Path: "window_scale", Unit: "shift count", Example: "off", Doc: "Offer window scaling with this shift count (RFC 7323)."},
 			numberOrOff[int8](0, 14, -1), func(o *TCPOptions) *int8 { return &o.WindowScale }, "wscale"),
@@ -128,7 +169,7 @@ var job = object[Job]{
 			read:  readJobModule,
 			write: func(j *Job) *yaml.Node { return word(j.Module) },
 		},
-	}, pace("as in the module", func(j *Job) *Pace { return &j.Pace })...),
+	}, pace(longestTimeout, kindsTimeout, "as in the module", func(j *Job) *Pace { return &j.Pace })...),
 		at(Key{Path: "labels", Example: "{team: core}", Doc: "Labels of the job's targets."},
 			labels, func(j *Job) *Labels { return &j.Labels }),
 		written(printJobTargets, at(Key{Path: "targets", Example: `["198.18.0.10:443", "[2001:db8::1]:443", "db.example.net:5432"]`, Doc: "What to probe."},
@@ -157,20 +198,6 @@ var globalKeys = func() map[string]string {
 	}
 	return keys
 }()
-
-// laterModuleKeys belong to kinds of probes that are not there yet.
-var laterModuleKeys = map[string]string{
-	"send":          later("active_close, passive_close, time_wait"),
-	"hold":          later("active_close"),
-	"fin_with_data": later("active_close"),
-	"close":         later("passive_close, time_wait"),
-	"measure":       later("time_wait"),
-	"after":         later("time_wait"),
-}
-
-func later(kinds string) string {
-	return "belongs to " + kinds + ", which this version does not have yet; remove it"
-}
 
 // laterJobKeys are service discovery's.
 var laterJobKeys = func() map[string]string {
@@ -261,23 +288,6 @@ func printJobTargets(j *Job) *yaml.Node {
 		return nil
 	}
 	return endpoints.write(j.Targets)
-}
-
-// kind is a way of probing. All four are known, one is there.
-var kind = scalar(probe.HalfOpen.String(), func(s string) (probe.Kind, string) {
-	switch {
-	case s == probe.HalfOpen.String():
-		return probe.HalfOpen, ""
-	case isLaterKind(s):
-		return 0, s + " is not in this version yet; allowed: half_open"
-	}
-	return 0, quote(s) + " is not a kind of probe; allowed: half_open"
-}, probe.Kind.String)
-
-// isLaterKind reports whether s names a kind that is not there yet.
-func isLaterKind(s string) bool {
-	later := []string{probe.ActiveClose.String(), probe.PassiveClose.String(), probe.TimeWaitProbe.String()}
-	return slices.Contains(later, s)
 }
 
 // name is the name of a job or a module, which becomes a label's value.
