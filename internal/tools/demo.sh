@@ -45,43 +45,47 @@ stop() {
 }
 trap stop INT TERM
 
-measured() { # the number of handshakes in the text on standard input
-  awk '/^probed_handshake_rtt_seconds_count/ { n += $NF } END { print n + 0 }'
+measured() { # the numbers of handshakes and of teardowns in the text on standard input
+  awk '/^probed_handshake_rtt_seconds_count/ { n += $NF }
+       /^probed_teardown_seconds_count/ { m += $NF } END { print n + 0, m + 0 }'
 }
-handshakes=0
+handshakes=0 teardowns=0
 for _ in $(seq 100); do
   if ! kill -0 "$pid" 2>/dev/null; then
     wait "$pid" || status=$?
     fail "probed ended with status $status; why is said above"
   fi
-  handshakes=$( (get /metrics || true) | measured)
-  [ "$handshakes" -lt 6 ] || break
+  read -r handshakes teardowns < <( (get /metrics || true) | measured)
+  [ "$handshakes" -lt 6 ] || [ "$teardowns" -lt 4 ] || break
   sleep 0.1
 done
-if [ "$handshakes" -eq 0 ]; then
+if [ "$handshakes" -eq 0 ] || [ "$teardowns" -eq 0 ]; then
   kill -TERM "$pid"
-  fail "no handshake measured within 10 seconds"
+  fail "$handshakes handshakes and $teardowns teardowns measured within 10 seconds"
 fi
 
 cat <<TEXT
 
-probed is measuring itself: SYN, SYN-ACK and RST with this machine's own kernel.
+probed is measuring itself: it opens connections to its own web page and closes
+them in every way, with this machine's own kernel at the other end.
 Look at    http://localhost:$port/
            http://localhost:$port/metrics
 Among them now:
 
 TEXT
 get /metrics | awk '
-  /^probed_(probes_total|probe_failures_total|handshake_rtt_seconds_(sum|count))[{ ]/ { print "  " $0 }
-  /^probed_handshake_rtt_seconds_sum/   { key = $0; sub(/ [^ ]*$/, "", key); sub(/_sum/, "", key); sum[key] = $NF }
-  /^probed_handshake_rtt_seconds_count/ { key = $0; sub(/ [^ ]*$/, "", key); sub(/_count/, "", key); count[key] = $NF }
+  function label(line, name) { sub(".*[{,]" name "=\"", "", line); sub(/".*/, "", line); return line }
+  /^probed_(probes_total|probe_failures_total|teardowns_total|time_wait_reuse_total)[{ ]/ && $NF > 0 { print "  " $0 }
+  /^probed_[a-z_]*_seconds_(sum|count)\{job_name/ {
+    name = $0; sub(/\{.*/, "", name); sub(/^probed_/, "", name)
+    kind = name; sub(/.*_/, "", kind); sub(/_seconds_(sum|count)$/, "", name)
+    key = label($0, "module") " " label($0, "target") ": " name
+    if (kind == "sum") sum[key] = $NF; else count[key] = $NF
+  }
   END {
     print ""
-    for (key in count) if (count[key] > 0) {
-      target = key; sub(/.*[{,]target="/, "", target); sub(/".*/, "", target)
-      module = key; sub(/.*[{,]module="/, "", module); sub(/".*/, "", module)
-      printf "  %s (%s): handshakes %d, mean round trip %.1f microseconds\n", target, module, count[key], 1e6 * sum[key] / count[key]
-    }
+    for (key in count) if (count[key] > 0)
+      printf "  %s %.1f µs, the mean of %d\n", key, 1e6 * sum[key] / count[key], count[key] | "sort"
   }'
 echo
 
