@@ -230,7 +230,7 @@ func TestParams(t *testing.T) {
 	if got := c.Modules["at-once"].Send; !bytes.Equal(got, all) {
 		t.Errorf("all octets became %q", got)
 	}
-	if got := c.Modules["from-file"].Send; string(got) != "HEAD / HTTP/1.0\r\n\r\n\xff" {
+	if got := c.Modules["from-file"].Send; string(got) != "QUIT\n\xff" {
 		t.Errorf("the file's octets became %q", got)
 	}
 }

@@ -120,12 +120,6 @@ func (o object[T]) print(v *T) *yaml.Node {
 	return m
 }
 
-// unless makes a required key one that may be left out where it is given.
-func unless[T any](given func(*T) bool, k key[T]) key[T] {
-	k.given = given
-	return k
-}
-
 // written makes a key that is written in its own way.
 func written[T any](write func(*T) *yaml.Node, k key[T]) key[T] {
 	k.write = write
