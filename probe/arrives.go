@@ -133,7 +133,7 @@ func (c *Conversation) takeOldACK(now Instant, ev *Event, out *Output) {
 // challenge sends an ACK that tells where we are, within RFC 5961 §7's limit.
 func (c *Conversation) challenge(now Instant, out *Output) {
 	if k := &c.conn; now >= k.challengeAt {
-		k.challengeAt = now.Add(challengeEvery)
+		k.challengeAt, k.ackTwice = now.Add(challengeEvery), true
 		out.send(c.ack(now))
 	}
 }
@@ -144,7 +144,7 @@ func (c *Conversation) challenge(now Instant, out *Output) {
 func (c *Conversation) synAckAgain(now Instant, stamp Stamp, out *Output) {
 	k := &c.conn
 	out.observe(Observation{Kind: SYNACKDuplicate})
-	out.Note = NoteSYNACKDuplicate
+	out.Note, k.ackTwice = NoteSYNACKDuplicate, true
 	d, ok := c.interval(now, c.synAckGot, stamp)
 	if !k.progress && (!ok || d >= resendsAfter) {
 		k.synAcks = min(k.synAcks+1, 250)
@@ -245,6 +245,9 @@ func (c *Conversation) takeText(_ Instant, ev *Event, out *Output) {
 		from = c.rcvNxt
 	}
 	if !from.Less(to) {
+		if fin && k.theirFIN != c.rcvNxt && out.Note == NoteNone {
+			out.Note = NoteAhead
+		}
 		return
 	}
 	was := c.rcvNxt

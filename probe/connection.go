@@ -45,6 +45,8 @@ type connection struct {
 	ackLeft    bool  // an acknowledgement of the SYN-ACK was seen leaving
 	dataAgain  bool  // our last octet was sent more than once
 	ackOwed    bool  // something that came was not acknowledged
+	ackTwice   bool  // the handshake's ACK went again
+	gone       bool  // the peer has said by a RST that it has nothing open
 	quick      uint8 // segments that are still acknowledged at once
 	ahead      uint8 // segments that were because they came out of order
 	resets     uint8 // RSTs sent in answer to what came after ours

@@ -143,6 +143,9 @@ func (c *Conversation) Peer() State { return c.peer }
 // Left reports whether our SYN was seen leaving this host.
 func (c *Conversation) Left() bool { return c.seen }
 
+// FirstOctet is the sequence number of the first octet that we send.
+func (c *Conversation) FirstOctet() Seq { return c.iss.Add(1) }
+
 // Settled reports whether the verdict or the discard is made.
 func (c *Conversation) Settled() bool { return c.settled }
 
@@ -289,7 +292,8 @@ func (c *Conversation) discard(now Instant, r DiscardReason, out *Output) {
 	c.settled = true
 	out.Note = NoteDiscarded
 	out.observe(Observation{Kind: Discarded, Discard: r})
-	if c.phase == opening {
+	switch c.phase {
+	case opening, measuring: // what comes of a SYN that is out is reset
 		c.local = Closed
 		c.wait(lingering, now.Add(c.Linger))
 	}

@@ -21,7 +21,7 @@ func (c *Conversation) finish(now Instant, got Stamp, out *Output) {
 			c.tearDown(now, k.finSent, got, out)
 		}
 	}
-	if passive && c.Kind == TimeWaitProbe {
+	if passive && c.Kind == TimeWaitProbe && !c.settled {
 		c.measureTimeWait(now, got)
 		return
 	}
@@ -67,22 +67,29 @@ func (c *Conversation) measured(o Observation, out *Output) {
 // giveUp is the USER TIMEOUT: the verdict is what was waited for, and the peer
 // is left with nothing open.
 func (c *Conversation) giveUp(now Instant, out *Output) {
-	if !c.settled {
-		if c.unsent() {
-			c.discard(now, DiscardSendError, out)
-		} else {
-			c.settle(c.awaited(), out)
-		}
-	}
+	c.conclude(out)
 	c.part(now, out)
 	out.Note = NoteTimeout
+}
+
+// conclude makes the verdict of a connection that runs out of time, if there is
+// none yet.
+func (c *Conversation) conclude(out *Output) {
+	switch {
+	case c.settled:
+	case c.unsent():
+		c.settled = true
+		out.observe(Observation{Kind: Discarded, Discard: DiscardSendError})
+	default:
+		c.settle(c.awaited(), out)
+	}
 }
 
 // unsent reports whether the segment that the peer should have answered never
 // left this host.
 func (c *Conversation) unsent() bool {
 	k := &c.conn
-	return !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.Send > 0 && !k.dataLeft && k.sndUna.Less(k.dataEnd)
+	return !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.inFlight() > 0 && k.left.LessEq(k.sndUna)
 }
 
 // awaited names what a connection that runs out of time has waited for.
@@ -134,8 +141,10 @@ func (c *Conversation) sendResets(out *Output) {
 
 // partingTimeout sends the RSTs once more, and lingers.
 func (c *Conversation) partingTimeout(now Instant, out *Output) {
-	out.Note = NoteResetOwn
-	c.sendResets(out)
+	if !c.conn.gone {
+		out.Note = NoteResetOwn
+		c.sendResets(out)
+	}
 	c.wait(lingering, now.Add(c.Linger))
 }
 
@@ -155,12 +164,21 @@ func (c *Conversation) closedArrives(_ Instant, ev *Event, out *Output) {
 	switch {
 	case s.Flags.Has(RST):
 		if s.Seq == c.rcvNxt {
-			c.peer = Closed
+			c.peer, k.gone = Closed, true
 		}
-	case k.finished || !s.Flags.Has(ACK) || k.resets == maxAnswers:
+	case c.takesTouch(s):
+		c.answerReset(s, out)
+	case k.finished || !s.Flags.Has(ACK):
 	case s.Ack.Less(k.sndUna) || c.sndNxt.Less(s.Ack):
 		out.reject(RejectBadACK, NoteBadACK)
 	default:
+		c.answerReset(s, out)
+	}
+}
+
+// answerReset is the RST that a segment with an ACK bit gets from CLOSED.
+func (c *Conversation) answerReset(s *Segment, out *Output) {
+	if k := &c.conn; k.resets < maxAnswers {
 		k.resets++
 		out.send(Segment{Seq: s.Ack, Flags: RST})
 	}
@@ -168,7 +186,8 @@ func (c *Conversation) closedArrives(_ Instant, ev *Event, out *Output) {
 
 // timeWaitArrives is SEGMENT ARRIVES in our TIME-WAIT: "The only thing that can
 // arrive in this state is a retransmission of the remote FIN. Acknowledge it,
-// and restart the 2 MSL timeout" (RFC 9293 §3.10.7.4, eighth check).
+// and restart the 2 MSL timeout" (RFC 9293 §3.10.7.4, eighth check). A peer that
+// has not heard of our acknowledgements begins with its data.
 func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 	s, k := &ev.Segment, &c.conn
 	switch {
@@ -180,9 +199,12 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 		}
 	case s.Flags.Has(SYN):
 		out.reject(RejectUnexpected, NoteUnexpected)
-	case s.Flags.Has(FIN) && s.End() == c.rcvNxt:
-		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
-		out.Note = NotePeerFINAgain
+	case s.SegLen() > 0 && s.End().LessEq(c.rcvNxt):
+		out.Note = NoteOld
+		if s.Flags.Has(FIN) && s.End() == c.rcvNxt {
+			out.observe(Observation{Kind: FINRetransmit, Side: Peer})
+			out.Note = NotePeerFINAgain
+		}
 		if k.resets < maxAnswers {
 			k.resets++
 			out.send(c.ack(now))
@@ -200,23 +222,31 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	switch {
 	case s.Flags.Has(RST):
 		out.Note = NoteResetSent
+		if !k.finished {
+			c.peer = Closed
+		}
 		return
 	case s.Flags.Has(SYN):
-		c.touchSent(ev, out)
+		c.touchSent(now, ev, out)
 		return
 	}
-	out.Note = NoteLeft
+	out.Note, k.ackLeft = NoteLeft, true
+	if k.left.Less(s.End()) {
+		k.left = s.End()
+	}
 	if s.Flags.Has(FIN) && s.Seq.Add(s.Len) == k.dataEnd {
-		if !k.finLeft || !k.finAcked {
+		if !k.finLeft || k.finTimes == 1 && !k.finAcked { // the first FIN, not one that went again
 			k.finSent, k.finLeft = ev.Stamp, true
 		}
 		out.Note = NoteFINLeft
 	}
 	if s.Len > 0 && s.Seq.Add(s.Len) == k.dataEnd && !k.finCame {
-		k.lastSent, k.dataLeft = ev.Stamp, true
+		k.lastSent = ev.Stamp
 	}
 	if s.Ack == c.irs.Add(1) && s.Seq == c.iss.Add(1) && s.SegLen() == 0 && !k.progress && k.synAcks == 0 {
-		k.ackSent, k.ackLeft = ev.Stamp, true
+		if !k.ackTwice {
+			k.ackSent = ev.Stamp
+		}
 		if d, ok := c.interval(now, c.synAckGot, ev.Stamp); ok && !k.ackReacted {
 			k.ackReacted = true
 			c.measured(Observation{Kind: Reaction, Duration: d}, out)

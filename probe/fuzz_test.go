@@ -23,8 +23,14 @@ import (
 //	24    0: now; else: instead of the time above, the timer's deadline
 //	25    ICMPv6
 //	26    TTL
-//	27    payload length
-const recordLen = 28
+//	27:29 payload length
+//	29:31 SEG.WND
+//	31    options: MSS 1, window scale 2, SACK permitted 4, timestamps 16
+//	32:34 MSS
+//	34    window scale
+//	35:39 TSval
+//	39:43 TSecr
+const recordLen = 43
 
 // maxEvents bounds one run.
 const maxEvents = 200
@@ -59,10 +65,32 @@ func encode(s *script.Script) []byte {
 		if ev.ICMP.V6 {
 			r[25] = 1
 		}
-		r[26], r[27] = ev.Segment.TTL, byte(ev.Segment.Len)
+		r[26] = ev.Segment.TTL
+		encodeRest(&ev.Segment, r[27:])
 		b = append(b, r[:]...)
 	}
 	return b
+}
+
+// encodeRest writes a segment's length, window and options.
+func encodeRest(s *probe.Segment, b []byte) {
+	binary.BigEndian.PutUint16(b, uint16(s.Len))
+	binary.BigEndian.PutUint16(b[2:], s.Window)
+	b[4] = byte(s.Options.Set)
+	binary.BigEndian.PutUint16(b[5:], s.Options.MSS)
+	b[7] = s.Options.WindowScale
+	binary.BigEndian.PutUint32(b[8:], s.Options.TSVal)
+	binary.BigEndian.PutUint32(b[12:], s.Options.TSEcr)
+}
+
+// decodeRest reads them.
+func decodeRest(s *probe.Segment, b []byte) {
+	s.Len, s.Window = uint32(binary.BigEndian.Uint16(b)), binary.BigEndian.Uint16(b[2:])
+	const known = probe.OptMSS | probe.OptWindowScale | probe.OptSACKPermitted | probe.OptTimestamps
+	o := &s.Options
+	o.Set = probe.OptionSet(b[4]) & known
+	o.MSS, o.WindowScale = binary.BigEndian.Uint16(b[5:]), b[7]
+	o.TSVal, o.TSEcr = binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:])
 }
 
 // wallAhead is what the packet clock of package script is ahead of the
@@ -108,8 +136,8 @@ func decode(r []byte, w *watch, now probe.Instant) (probe.Instant, probe.Event) 
 		Ack:   ack.Add(binary.BigEndian.Uint32(r[8:])),
 		Flags: probe.Flags(binary.BigEndian.Uint16(r[2:]) & (1<<12 - 1)),
 		TTL:   r[26],
-		Len:   uint32(r[27]),
 	}
+	decodeRest(&ev.Segment, r[27:])
 	ev.ICMP = probe.ICMP{V6: r[25]&1 != 0, Type: r[22], Code: r[23], Seq: fuzzStart.ISS.Add(n)}
 	return now, ev
 }
@@ -122,6 +150,15 @@ var fuzzParams = [...]probe.Params{
 	{Kind: probe.HalfOpen},
 	{Kind: probe.HalfOpen, Timeout: 900 * time.Millisecond, Linger: 5 * time.Second, ResetGrace: 50 * time.Millisecond, DetectCookies: true},
 	{Kind: probe.HalfOpen, Timeout: 900 * time.Millisecond, Linger: 5 * time.Second, DetectCookies: true},
+	{Kind: probe.ActiveClose, Timeout: 5 * time.Second, Linger: 4 * time.Second},
+	{Kind: probe.ActiveClose, Timeout: 5 * time.Second, Linger: 4 * time.Second, Send: 100, Hold: 50 * time.Millisecond},
+	{Kind: probe.ActiveClose, Timeout: 90 * time.Second, Linger: 4 * time.Second, Send: 20000, FINWithData: true},
+	{Kind: probe.PassiveClose, Timeout: 5 * time.Second, Linger: 4 * time.Second, Send: 100},
+	{Kind: probe.PassiveClose, Timeout: 90 * time.Second, Linger: 4 * time.Second, Send: 20000, Combined: true},
+	{Kind: probe.PassiveClose},
+	{Kind: probe.TimeWaitProbe, Timeout: 5 * time.Second, Linger: 4 * time.Second, Measure: probe.MeasureDuration, Limit: 10 * time.Second},
+	{Kind: probe.TimeWaitProbe, Timeout: 5 * time.Second, Linger: 4 * time.Second, Measure: probe.MeasureReuse, After: time.Second},
+	{Kind: probe.TimeWaitProbe, Timeout: 5 * time.Second, Linger: 4 * time.Second, Measure: probe.MeasureReuse, Lower: true, Combined: true},
 }
 
 // FuzzEvents delivers any events in any order and holds every conversation to
@@ -129,7 +166,12 @@ var fuzzParams = [...]probe.Params{
 func FuzzEvents(f *testing.F) {
 	_, scripts := readScripts(f)
 	for i, s := range scripts {
-		f.Add(uint8(i), encode(s))
+		for j := range fuzzParams { // any of the script's kind
+			if n := (i + j) % len(fuzzParams); fuzzParams[n].Kind == s.Params.Kind {
+				f.Add(uint8(n), encode(s))
+				break
+			}
+		}
 	}
 	f.Fuzz(func(t *testing.T, params uint8, b []byte) {
 		w := newWatch(fuzzParams[int(params)%len(fuzzParams)])

@@ -52,6 +52,10 @@ func (e *ICMP) Failure() Reason {
 // icmpArrives believes an error only if it quotes our exact sequence number
 // (RFC 5927 §4.1).
 func (c *Conversation) icmpArrives(now Instant, ev *Event, out *Output) {
+	if c.established {
+		c.softError(ev, out)
+		return
+	}
 	if ev.ICMP.Seq != c.iss {
 		// One that quotes the RST which closed this conversation is genuine,
 		// and of no interest.
@@ -69,4 +73,35 @@ func (c *Conversation) icmpArrives(now Instant, ev *Event, out *Output) {
 	default:
 		c.fail(now, r, NoteICMP, out)
 	}
+}
+
+// softError takes an error about a segment of a connection: "a TCP
+// implementation MUST NOT abort the connection" for one (RFC 9293 §3.9.2.2, MUST-56), only explain by
+// it why nothing more was heard (RFC 5461 §2.2). It is believed if the segment
+// that it quotes is in flight: "SND.UNA =< SEG.SEQ < SND.NXT" (RFC 5927 §4.1).
+func (c *Conversation) softError(ev *Event, out *Output) {
+	k, q := &c.conn, ev.ICMP.Seq
+	switch {
+	case k.sndUna.LessEq(q) && q.Less(c.sndNxt):
+		out.Note = NoteICMP
+		if r := ev.ICMP.Failure(); r != OK {
+			k.icmp = r
+		}
+		if ev.ICMP.tooBig() {
+			k.shrinkSegments(ev.ICMP.V6)
+		}
+	case c.iss.LessEq(q) && q.LessEq(c.sndNxt), c.tw.touches > 0 && q == c.tw.seq:
+		out.Note = NoteICMP // of an ACK, or of what has arrived all the same
+	default:
+		out.reject(RejectBadQuote, NoteBadICMP)
+	}
+}
+
+// tooBig reports whether a segment did not fit the path: "fragmentation needed
+// and DF set" (RFC 792) or Packet Too Big (RFC 4443 §3.2).
+func (e *ICMP) tooBig() bool {
+	if e.V6 {
+		return e.Type == icmp6PacketTooBig
+	}
+	return e.Type == icmpUnreachable && e.Code == 4
 }

@@ -2,6 +2,7 @@ package probe_test
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/probed/probed/probe"
 )
@@ -15,7 +16,11 @@ type watch struct {
 	answered bool // an acceptable SYN-ACK was delivered
 	reset    bool // a RST that the peer must accept was sent or seen since one found nothing open
 	verdict  probe.Reason
-	seen     [probe.Reaction + 1]int
+	seen     [probe.NumObservations]int
+	openedAt probe.Instant
+	touch    probe.Seq // the last SYN to TIME-WAIT
+	touched  bool
+	clean    bool // a connection that was established was closed on both sides, or reset by either
 }
 
 func newWatch(p probe.Params) *watch { return &watch{c: probe.New(p)} }
@@ -32,11 +37,15 @@ func (w *watch) step(now probe.Instant, ev probe.Event) (probe.Output, error) {
 	if before.Done() && (after != before || out != probe.Output{}) {
 		return out, fmt.Errorf("something came of an event after the end: %+v", out)
 	}
-	w.hear(&before, &ev)
-	if err := w.speak(&ev, &out); err != nil {
+	if w.c.Kind == probe.HalfOpen {
+		w.hear(&before, &ev)
+		if err := w.speak(&ev, &out); err != nil {
+			return out, err
+		}
+	} else if err := w.connection(now, &before, &ev, &out); err != nil {
 		return out, err
 	}
-	if err := w.observe(&out); err != nil {
+	if err := w.observe(now, &out); err != nil {
 		return out, err
 	}
 	return out, w.state(now, &ev)
@@ -93,14 +102,14 @@ func (w *watch) speak(ev *probe.Event, out *probe.Output) error {
 }
 
 // observe checks the observations made.
-func (w *watch) observe(out *probe.Output) error {
+func (w *watch) observe(now probe.Instant, out *probe.Output) error {
 	for _, o := range out.Observations() {
-		if o.Kind < probe.Verdict || o.Kind > probe.Reaction {
+		if o.Kind < probe.Verdict || int(o.Kind) >= probe.NumObservations || w.c.Kind == probe.HalfOpen && o.Kind > probe.Reaction {
 			return fmt.Errorf("observation of kind %d", o.Kind)
 		}
 		w.seen[o.Kind]++
 		switch o.Kind {
-		case probe.SYNACKDuplicate, probe.SYNACKLate, probe.Rejected:
+		case probe.SYNACKDuplicate, probe.SYNACKLate, probe.Rejected, probe.FINRetransmit:
 		default:
 			if w.seen[o.Kind] > 1 {
 				return fmt.Errorf("%v is observed twice", o.Kind)
@@ -120,6 +129,10 @@ func (w *watch) observe(out *probe.Output) error {
 			if o.Duration < 0 || !w.answered {
 				return fmt.Errorf("reaction of %v", o.Duration)
 			}
+		default:
+			if err := w.figure(now, &o); err != nil {
+				return err
+			}
 		}
 	}
 	settled := w.seen[probe.Verdict] + w.seen[probe.Discarded]
@@ -129,7 +142,8 @@ func (w *watch) observe(out *probe.Output) error {
 	if w.c.Settled() != (settled == 1) {
 		return fmt.Errorf("Settled is %v after %d verdicts and discards", w.c.Settled(), settled)
 	}
-	if n := w.seen[probe.HandshakeRTT]; n > w.seen[probe.PeerSeen] && !w.c.DetectCookies || w.seen[probe.PeerSeen] > 0 && w.verdict != probe.OK {
+	if n := w.seen[probe.HandshakeRTT]; n > w.seen[probe.PeerSeen] && !w.c.DetectCookies ||
+		w.c.Kind == probe.HalfOpen && w.seen[probe.PeerSeen] > 0 && w.verdict != probe.OK {
 		return fmt.Errorf("a handshake was measured (%d) without success (%v)", n, w.verdict)
 	}
 	return nil
@@ -150,23 +164,33 @@ func (w *watch) state(now probe.Instant, ev *probe.Event) error {
 		if !w.c.Settled() {
 			return fmt.Errorf("ends without verdict or discard")
 		}
-		if w.answered && !w.reset {
+		if w.answered && !w.reset && !w.clean {
 			return fmt.Errorf("ends with a SYN-ACK that was not reset")
 		}
 	case kind == 0:
 		return fmt.Errorf("no timer runs in %v", w.c.Local())
-	case due.Sub(now) > w.c.Timeout+w.c.Linger+w.c.ResetGrace+longest:
+	case due.Sub(now) > w.longest():
 		return fmt.Errorf("%v is due only in %v", kind, due.Sub(now))
 	}
 	return nil
 }
 
-// longest is more than any wait that the parameters don't name.
-const longest = 1 << 24 // ns: some 16 ms
+// longest is the longest wait for a timer: what the parameters name, and a
+// little that they don't.
+func (w *watch) longest() time.Duration {
+	p := &w.c.Params
+	d := p.Timeout + p.Linger + p.ResetGrace + 16*time.Millisecond
+	if p.Kind != probe.HalfOpen {
+		d += p.Hold + p.After + p.Limit + 2*time.Second
+	}
+	return d
+}
 
 // finish lets every timer go off and checks that this ends the conversation.
 func (w *watch) finish(now probe.Instant) error {
-	for range 16 {
+	// Retransmissions are a second apart at least, touches too.
+	p := &w.c.Params
+	for range 64 + int((p.Timeout+p.Limit+p.After)/time.Second) {
 		kind, due := w.c.Timer()
 		if kind == 0 {
 			if w.opened && !w.c.Done() {
@@ -175,7 +199,11 @@ func (w *watch) finish(now probe.Instant) error {
 			return nil
 		}
 		now = max(now, due)
-		if _, err := w.step(now, probe.Event{Kind: kind}); err != nil {
+		ev := probe.Event{Kind: kind}
+		if kind == probe.Reopen {
+			ev.Segment = probe.Segment{Seq: w.iss, Flags: probe.SYN}
+		}
+		if _, err := w.step(now, ev); err != nil {
 			return err
 		}
 	}

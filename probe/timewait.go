@@ -50,6 +50,7 @@ type timeWait struct {
 	seq     Seq     // of the SYN that is out
 	out     bool    // a SYN is out
 	left    bool    // and was seen leaving
+	ever    bool    // one was seen leaving
 	touches uint16
 	alive   bool  // one was answered from TIME-WAIT
 	lastAck Stamp // our FIN's acknowledgement, received
@@ -131,9 +132,12 @@ func jitter(n uint16) time.Duration {
 }
 
 // touchSent takes the transmit stamp of a touch.
-func (c *Conversation) touchSent(ev *Event, out *Output) {
+func (c *Conversation) touchSent(now Instant, ev *Event, out *Output) {
 	if w := &c.tw; c.phase == measuring && w.out && ev.Segment.Seq == w.seq {
-		w.sent, w.left = ev.Stamp, true
+		w.sent, w.left, w.ever = ev.Stamp, true, true
+		if c.Measure == MeasureReuse {
+			c.deadline = now.Add(c.Timeout)
+		}
 		out.Note = NoteSYNSent
 	}
 }
@@ -149,13 +153,12 @@ func (c *Conversation) touchUnanswered() {
 // measureArrives handles what comes back.
 func (c *Conversation) measureArrives(now Instant, ev *Event, out *Output) {
 	s, w := &ev.Segment, &c.tw
-	mine := w.out && s.Flags.Has(ACK) && s.Ack == w.seq.Add(1)
+	mine := w.touches > 0 && s.Flags.Has(ACK) && s.Ack == w.seq.Add(1)
 	switch {
-	case s.Flags.Has(FIN) && s.End() == c.rcvNxt && !s.Flags.Has(RST|SYN):
-		// Our last ACK was not lost, since the peer has acknowledged our FIN: a
-		// copy, which the network made.
+	case s.Flags.Has(FIN) && s.End() == c.rcvNxt && s.Flags&(RST|SYN) == 0:
+		// The peer has acknowledged our FIN, which acknowledged this: a copy that
+		// the network made. An answer would restart the peer's TIME-WAIT.
 		out.Note = NotePeerFINAgain
-		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
 	case mine && s.Flags.Has(RST):
 		c.peer = Closed
 		out.Note = NoteTimeWaitOver
@@ -163,7 +166,7 @@ func (c *Conversation) measureArrives(now Instant, ev *Event, out *Output) {
 			out.Note = NoteReuseRefused
 		}
 		c.measureEnds(now, ev, AnswerReset, out)
-	case mine && s.Flags.Has(SYN):
+	case c.takesTouch(s):
 		c.newConnection(now, ev, out)
 	case w.out && s.Flags&(ACK|SYN|RST|FIN) == ACK && s.Ack == c.sndNxt && s.Seq == c.rcvNxt:
 		out.Note = NoteTimeWaitAlive
@@ -180,6 +183,13 @@ func (c *Conversation) measureArrives(now Instant, ev *Event, out *Output) {
 	default:
 		out.reject(RejectBadACK, NoteUnexpected)
 	}
+}
+
+// takesTouch reports whether a segment is a SYN-ACK to a touch, also to one that
+// was answered otherwise before, of which the network made a copy.
+func (c *Conversation) takesTouch(s *Segment) bool {
+	w := &c.tw
+	return w.touches > 0 && s.Flags&(SYN|ACK|RST) == SYN|ACK && s.Ack == w.seq.Add(1)
 }
 
 // newConnection is a SYN-ACK: the peer has taken the four-tuple for a new
@@ -235,7 +245,7 @@ func (c *Conversation) lasted(now Instant, gone Stamp, out *Output) {
 		o.Least = d
 	}
 	d, ok := c.interval(now, c.conn.finSent, gone)
-	if !ok {
+	if !ok || d < o.Least {
 		return
 	}
 	o.Duration = d
@@ -249,7 +259,7 @@ func (c *Conversation) measureTimeout(now Instant, out *Output) {
 	r := OK
 	switch {
 	case c.settled:
-	case w.touches == 0 || !w.left:
+	case !w.ever || c.Measure == MeasureReuse && !w.left:
 		c.discard(now, DiscardSendError, out)
 	case c.Measure == MeasureReuse:
 		c.measured(Observation{Kind: TimeWaitReuse, Answer: AnswerSilence, Duration: -1}, out)

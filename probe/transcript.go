@@ -81,15 +81,21 @@ type Record struct {
 }
 
 // MaxRecords is how many records a Transcript keeps. A half_open conversation
-// makes three to five; a flood of forged segments must not make more of it.
-const MaxRecords = 12
+// makes three to five, a closing that loses nothing some fifteen; a flood of
+// forged segments must not make more of it.
+const MaxRecords = 64
+
+// FirstRecords is how many of them are a conversation's first: the handshake and
+// what the trouble began with. The rest are its last: how it ended.
+const FirstRecords = 32
 
 // A Transcript is what happened in one conversation, in order. Its size is
-// fixed: records beyond MaxRecords are counted, not kept.
+// fixed: of more than MaxRecords records those in the middle are counted, not
+// kept.
 type Transcript struct {
 	Tuple   FourTuple
 	Kind    Kind
-	Lost    uint32 // records made after the transcript was full
+	Lost    uint32 // records that are missing after the first FirstRecords
 	n       uint8
 	records [MaxRecords]Record
 }
@@ -103,11 +109,13 @@ func (t *Transcript) Reset(tuple FourTuple, k Kind) {
 func (t *Transcript) Add(now Instant, ev *Event, c *Conversation, out *Output) {
 	if int(t.n) == MaxRecords {
 		t.Lost++
-		return
+		copy(t.records[FirstRecords:], t.records[FirstRecords+1:])
+		t.n--
 	}
 	t.records[t.n] = Record{At: now, Event: *ev, Local: c.local, Peer: c.peer, Note: out.Note}
 	t.n++
 }
 
-// Records returns the records in order. They are the transcript's own.
+// Records returns the records in order; if Lost is not 0, that many are missing
+// before the one at FirstRecords. They are the transcript's own.
 func (t *Transcript) Records() []Record { return t.records[:t.n] }

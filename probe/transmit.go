@@ -13,7 +13,7 @@ func (c *Conversation) segment(now Instant, seq Seq, f Flags, n uint32) Segment 
 	if k.sack && k.gaps.n > 0 {
 		k.gaps.option(&s.Options)
 	}
-	k.ackOwed, k.ackAt = false, 0
+	k.ackOwed, k.ackAt, k.lastACK = false, 0, c.rcvNxt
 	return s
 }
 
@@ -39,16 +39,35 @@ func (k *connection) sndRoom(c *Conversation) uint32 {
 // CLOSE was called.
 func (c *Conversation) transmit(now Instant, out *Output) {
 	k := &c.conn
-	for range atOnce {
-		n := min(uint32(k.dataEnd.Sub(c.sndNxt)), k.sndRoom(c), uint32(k.mss))
-		if n == 0 || k.finTimes > 0 {
+	for c.sndNxt.Less(k.dataEnd) && out.nSegments < atOnce {
+		n := c.usable()
+		if n == 0 {
 			break
 		}
 		c.sendNew(now, n, out)
 	}
-	if k.finAsked && k.finTimes == 0 && c.sndNxt == k.dataEnd {
+	switch {
+	case c.sndNxt.Less(k.dataEnd):
+		if k.retransmitAt == 0 {
+			k.retransmitAt = now.Add(k.rto) // to probe the window
+		}
+	case k.finAsked && k.finTimes == 0:
 		c.sendFIN(now, 0, out)
 	}
+}
+
+// usable is how many octets the next segment has, or 0 to wait for the window
+// to open: "A TCP implementation MUST include a SWS avoidance algorithm in the
+// sender" (RFC 9293 §3.8.6.2.1, MUST-38), by which a segment is full, or the
+// last, or at least half the largest window.
+func (c *Conversation) usable() uint32 {
+	k := &c.conn
+	d := uint32(k.dataEnd.Sub(c.sndNxt))
+	n := min(d, k.sndRoom(c), uint32(k.mss))
+	if n == uint32(k.mss) || n == d || n > 0 && n >= k.maxSndWnd/2 {
+		return n
+	}
+	return 0
 }
 
 // sendNew sends n octets from SND.NXT on. The last carry PSH, and our FIN if it
@@ -121,9 +140,14 @@ func (c *Conversation) retransmit(now Instant, out *Output) {
 	k.retransmitAt = now.Add(k.rto)
 	k.timedAt = 0 // Karn's algorithm: RFC 6298 §3
 	if c.inFlight() == 0 {
-		if k.retransmitAt = 0; c.sndNxt != k.dataEnd {
+		if k.retransmitAt = 0; c.sndNxt.Less(k.dataEnd) {
+			// "The transmitting host SHOULD send the first zero-window probe when
+			// a zero window has existed for the retransmission timeout period",
+			// and SWS avoidance is overridden by it too.
 			out.Note = NoteWindowProbe
-			c.sendNew(now, 1, out)
+			d := uint32(k.dataEnd.Sub(c.sndNxt))
+			c.sendNew(now, max(min(d, k.sndRoom(c), uint32(k.mss)), 1), out)
+			c.transmit(now, out)
 		}
 		return
 	}
@@ -140,6 +164,7 @@ func (c *Conversation) sendAgain(now Instant, out *Output) {
 	f := ACK
 	if n > 0 && k.sndUna.Add(n) == k.dataEnd {
 		f |= PSH
+		k.dataAgain = true
 	}
 	if fin {
 		f |= FIN
@@ -149,11 +174,25 @@ func (c *Conversation) sendAgain(now Instant, out *Output) {
 	out.send(c.segment(now, k.sndUna, f, n))
 }
 
+// shrinkSegments is what an ICMP error of a segment too big for the path leads
+// to: RFC 8201 §4 and RFC 1191 §3 tell the size, which is not known here, but not
+// less than every path takes.
+func (k *connection) shrinkSegments(v6 bool) {
+	least := uint16(smallestMSS)
+	if v6 {
+		least = smallestMSS6
+	}
+	if k.timestamps {
+		least -= timestampsLen
+	}
+	k.mss = min(k.mss, least)
+}
+
 // acknowledged takes SEG.ACK, which lies beyond SND.UNA: "Any segments on the
 // retransmission queue that are thereby entirely acknowledged are removed".
 func (c *Conversation) acknowledged(now Instant, ack Seq, out *Output) {
 	k := &c.conn
-	k.sndUna = ack
+	k.sndUna, k.icmp = ack, OK
 	if k.timedAt != 0 && k.timedEnd.LessEq(ack) {
 		if d := now.Sub(k.timedAt); d > 0 {
 			if k.srtt > 0 && d > k.srtt+delayedACK && out.Note == NoteNone {
@@ -164,7 +203,7 @@ func (c *Conversation) acknowledged(now Instant, ack Seq, out *Output) {
 		k.timedAt = 0
 	}
 	switch {
-	case c.inFlight() == 0 && (k.finAcked || c.sndNxt == k.dataEnd):
+	case c.inFlight() == 0:
 		k.retransmitAt = 0 // RFC 6298 §5.2
 	case ack.Less(k.recover):
 		// What was lost with the segment that went again is lost too.

@@ -179,7 +179,8 @@ func TestInstant(t *testing.T) {
 	}
 }
 
-// A transcript's size is fixed: what does not fit is counted.
+// A transcript's size is fixed: the first and the last records are kept, and
+// what does not fit between them is counted.
 func TestTranscriptIsBounded(t *testing.T) {
 	var tr probe.Transcript
 	tr.Reset(probe.FourTuple{}, probe.HalfOpen)
@@ -193,7 +194,9 @@ func TestTranscriptIsBounded(t *testing.T) {
 		c, out = probe.Step(c, probe.Instant(i), ev)
 		tr.Add(probe.Instant(i), &ev, &c, &out)
 	}
-	if len(tr.Records()) != probe.MaxRecords || tr.Lost != 5 || tr.Records()[0].Note != probe.NoteOpen {
+	if len(tr.Records()) != probe.MaxRecords || tr.Lost != 5 || tr.Records()[0].Note != probe.NoteOpen ||
+		tr.Records()[probe.FirstRecords-1].At != probe.FirstRecords-1 || tr.Records()[probe.FirstRecords].At != probe.FirstRecords+5 ||
+		tr.Records()[probe.MaxRecords-1].At != probe.MaxRecords+4 {
 		t.Errorf("%d records, %d lost", len(tr.Records()), tr.Lost)
 	}
 	tr.Reset(probe.FourTuple{}, probe.HalfOpen)

@@ -28,7 +28,7 @@ func FormatSegment(s *probe.Segment, seq, ack probe.Seq) string {
 		}
 	}
 	if s.Options.Set != 0 {
-		fmt.Fprintf(&b, " %s", formatOptions(&s.Options))
+		fmt.Fprintf(&b, " %s", formatOptions(&s.Options, ack))
 	}
 	return b.String()
 }
@@ -48,7 +48,7 @@ func formatFlags(f probe.Flags) string {
 
 // formatOptions names the known options in Linux's order; the rest is shown as
 // octets.
-func formatOptions(o *probe.Options) string {
+func formatOptions(o *probe.Options, ack probe.Seq) string {
 	var list []string
 	if o.Has(probe.OptMSS) {
 		list = append(list, fmt.Sprintf("mss %d", o.MSS))
@@ -59,13 +59,17 @@ func formatOptions(o *probe.Options) string {
 	if o.Has(probe.OptTimestamps) {
 		list = append(list, fmt.Sprintf("TS val %d ecr %d", o.TSVal, o.TSEcr))
 	}
+	sack, ok := formatSACK(o, ack)
+	if ok {
+		list = append(list, sack)
+	}
 	if o.Has(probe.OptWindowScale) {
 		list = append(list, fmt.Sprintf("wscale %d", o.WindowScale))
 	}
 	if o.Has(probe.OptFastOpen) {
 		list = append(list, strings.TrimSpace("tfo "+hex.EncodeToString(o.Cookie[:min(int(o.CookieLen), len(o.Cookie))])))
 	}
-	if o.Set&(probe.OptUnknown|probe.OptMalformed|probe.OptSACK) != 0 {
+	if !ok && o.Set&(probe.OptUnknown|probe.OptMalformed|probe.OptSACK) != 0 {
 		list = append(list, "octets "+hex.EncodeToString(o.Raw[:min(int(o.RawLen), len(o.Raw))]))
 	}
 	return "<" + strings.Join(list, ",") + ">"

@@ -56,6 +56,7 @@ func (n Number) from(initial probe.Seq) probe.Seq {
 type Segment struct {
 	probe.Segment
 	Seq, Ack Number
+	SACK     []Block
 }
 
 // ours resolves a segment that we send.
@@ -71,6 +72,9 @@ func (s Segment) resolve(seq, ack probe.Seq) probe.Segment {
 		r.Ack = s.Ack.from(ack)
 	} else {
 		r.Ack = probe.Seq(s.Ack.N)
+	}
+	if len(s.SACK) > 0 {
+		putSACK(&r.Options, s.SACK, ack)
 	}
 	return r
 }

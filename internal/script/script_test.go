@@ -37,7 +37,7 @@ func TestParseErrors(t *testing.T) {
 		{head + "+0 sent S 0 <mss 1 2>", `x:2: "2" is too much`},
 		{head + "+0 sent S 0 <TS val 1>", `x:2: "" where ecr belongs`},
 		{head + "+0 sent S 0 <tfo xx>", `x:2: "xx" is no cookie: up to 16 octets in hex`},
-		{head + "+0 sent S 0 <nop>", `x:2: "nop" is no option: mss N, sackOK, TS val N ecr N, wscale N, tfo HEX, unknown KIND HEX, malformed HEX`},
+		{head + "+0 sent S 0 <nop>", `x:2: "nop" is no option: mss N, sackOK, TS val N ecr N, sack N:N …, wscale N, tfo HEX, unknown KIND HEX, malformed HEX`},
 		{head + "+0 sent S 0 <malformed " + strings.Repeat("00", 40) + ",sackOK>", "x:2: 42 octets of options; 40 fit"},
 		{head + "+0 < icmp 3 seq 0", `x:2: "3": an ICMP type and code look like 3/1`},
 		{head + "+0 < icmp 3/256 seq 0", `x:2: "3/256": an ICMP type and code look like 3/1`},
@@ -108,6 +108,7 @@ func TestFormatReadsBack(t *testing.T) {
 	for _, text := range []string{
 		"S 0", "S. 0 ack 1 len 9 win 65160 urg 3 ttl 57 tos 255", "none -2147483648", "FSRP.UEWe123 2147483647 ack -1",
 		"R 5 ack =7", "S 0 <mss 1460,sackOK,TS val 4294967295 ecr 7,wscale 14,tfo c0ff>", "S 0 <tfo>",
+		". 1 ack 1 win 9 <sack 101:201>", ". 1 ack 1 <TS val 5 ecr 6,sack 301:401 101:201 501:601>",
 	} {
 		s, err := parseSegment(&words{list: split(text)})
 		if err != nil {

@@ -40,7 +40,7 @@ func parseSegment(w *words) (s Segment, err error) {
 			s.TOS = uint8(n)
 		case strings.HasPrefix(w.peek(), "<"):
 			word, _ := w.next()
-			err = parseOptions(word, &s.Options)
+			err = parseOptions(word, &s)
 		default:
 			return s, nil
 		}
@@ -85,7 +85,8 @@ const (
 // parseOptions reads <mss 1460,sackOK,TS val 1 ecr 0,wscale 7,tfo c0ffee,
 // unknown 253 0a0b>. The octets are kept as well where there is more to them
 // than their names say.
-func parseOptions(word string, o *probe.Options) error {
+func parseOptions(word string, s *Segment) error {
+	o := &s.Options
 	inner, ok := strings.CutSuffix(strings.TrimPrefix(word, "<"), ">")
 	if !ok {
 		return fmt.Errorf("%q: options end with >", word)
@@ -93,6 +94,12 @@ func parseOptions(word string, o *probe.Options) error {
 	var raw []byte
 	for part := range strings.SplitSeq(inner, ",") {
 		var err error
+		if list := strings.Fields(part); len(list) > 0 && list[0] == "sack" {
+			if s.SACK, err = parseSACK(list[1:]); err != nil {
+				return err
+			}
+			continue
+		}
 		if raw, err = parseOption(&words{list: strings.Fields(part)}, o, raw); err != nil {
 			return err
 		}
@@ -181,5 +188,5 @@ func parseOption(w *words, o *probe.Options, raw []byte) ([]byte, error) {
 	return raw, w.end()
 }
 
-var optionNames = []string{"mss N", "sackOK", "TS val N ecr N", "wscale N", "tfo HEX",
+var optionNames = []string{"mss N", "sackOK", "TS val N ecr N", "sack N:N …", "wscale N", "tfo HEX",
 	"unknown KIND HEX", "malformed HEX"}
