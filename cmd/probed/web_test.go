@@ -256,11 +256,16 @@ func TestEmbeddedDefault(t *testing.T) {
 	p.base = "http://127.0.0.1:10977"
 	p.awaitReady()
 	var s scrape
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, 15*time.Second, func() error {
 		s = p.scrape()
 		for _, target := range []string{"127.0.0.1:10977", "[::1]:10977"} {
 			if n := s.sum("probed_handshake_rtt_seconds", labels{"target": target}); n < 2 {
 				return fmt.Errorf("%s: %v handshakes", target, n)
+			}
+		}
+		for _, name := range []string{"probed_fin_ack_rtt_seconds", "probed_last_ack_rtt_seconds", "probed_time_wait_reuse_rtt_seconds"} {
+			if n := s.sum(name, nil); n < 1 {
+				return fmt.Errorf("%s: %v samples", name, n)
 			}
 		}
 		return nil
