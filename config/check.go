@@ -75,10 +75,9 @@ func (d *decoder) checkPorts(c *Config) {
 		host string
 		port uint16
 	}
-	type use struct{ targets, open int }
 	ports := c.Global.SourcePorts
 	most := ports.Guarded().Len()
-	uses := make(map[remote]use)
+	open := make(map[remote]int)
 	ts := c.Targets()
 	for i := range ts {
 		t := &ts[i]
@@ -86,18 +85,14 @@ func (d *decoder) checkPorts(c *Config) {
 			continue
 		}
 		r := remote{t.bareHost(), t.Port}
-		was := uses[r]
-		now := use{was.targets + 1, was.open + t.Module.open(t.Pace)}
-		uses[r] = now
-		if was.open > most || now.open <= most {
+		was := open[r]
+		now := was + t.Module.open(t.Pace)
+		open[r] = now
+		if was > most || now <= most {
 			continue
 		}
-		wrong, _ := t.Module.schedule(t.Pace, ports)
-		if was.targets > 0 || wrong == "" {
-			wrong = fmt.Sprintf("%s conversations with %s may be open at once, %s of this target (timeout %s every %s) and %s of the targets before it, and the guarded half of global.source_ports (%d-%d) is %d; widen it, lengthen an interval, or shorten a timeout",
-				commas(now.open), t.Address, commas(t.Module.open(t.Pace)), brief(t.Timeout), brief(t.Interval), commas(was.open), ports.First, ports.Last, most)
-		}
-		d.fail(d.targets[i], "%s", wrong)
+		d.fail(d.targets[i], "%s conversations with %s may be open at once, %s of this target (timeout %s every %s) and %s of the targets before it, and the guarded half of global.source_ports (%d-%d) is %d; widen it, lengthen an interval, or shorten a timeout",
+			commas(now), t.Address, commas(t.Module.open(t.Pace)), brief(t.Timeout), brief(t.Interval), commas(was), ports.First, ports.Last, most)
 	}
 }
 

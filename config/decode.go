@@ -26,9 +26,10 @@ type decoder struct {
 	budget int   // nodes that may still be visited: aliases can make few nodes many
 	bomb   error // the only error, once the budget is spent
 
-	config  *Config // what has been read so far
-	limits  *node   // global.limits, if the file has it
-	targets []*node // where each target stands, in the order of Config.Targets
+	config  *Config           // what has been read so far
+	limits  *node             // global.limits, if the file has it
+	modules map[string]fields // what the file has of each module
+	targets []*node           // where each target stands, in the order of Config.Targets
 }
 
 // node is a YAML node and the way to it. Its Node is never an alias.

@@ -241,18 +241,32 @@ func (m *Module) schedule(p Pace, ports PortRange) (wrong string, keys []string)
 	return "", nil
 }
 
-// failSchedule records what speaks against a pace, at the first of the keys that
-// is there, and where the others are.
-func (d *decoder) failSchedule(f fields, wrong string, keys []string) {
-	keys = slices.DeleteFunc(slices.Clone(keys), func(k string) bool { return f[k] == nil })
-	var others []string
-	for i, k := range keys {
-		if i > 0 {
-			others = append(others, fmt.Sprintf("%s: line %d", k, f[k].Line))
+// checkSchedule checks a job's pace against what its module does. A module that
+// no job uses has no schedule yet. What is wrong is told at the first of the keys
+// that it lies at, the job's or else the module's, with the places of the others.
+func (d *decoder) checkSchedule(n *node, f fields, j *Job) {
+	m := d.config.Modules[j.Module]
+	wrong, keys := m.schedule(j.Pace, d.config.Global.SourcePorts)
+	if wrong == "" {
+		return
+	}
+	var there []*node
+	for _, of := range []fields{f, d.modules[j.Module]} {
+		for _, k := range keys {
+			if at := of[k]; at != nil {
+				there = append(there, at)
+			}
 		}
+	}
+	if len(there) == 0 {
+		there = append(there, n)
+	}
+	var others []string
+	for _, at := range there[1:] {
+		others = append(others, fmt.Sprintf("%s: line %d", at.path(), at.Line))
 	}
 	if len(others) > 0 {
 		wrong += " (" + strings.Join(others, ", ") + ")"
 	}
-	d.fail(f[keys[0]], "%s", wrong)
+	d.fail(there[0], "%s", wrong)
 }

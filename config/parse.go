@@ -39,7 +39,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &decoder{file: name, data: data, config: initial(), budget: len(data) + maxAliased}
+	d := &decoder{file: name, data: data, config: initial(), modules: make(map[string]fields), budget: len(data) + maxAliased}
 	top := &node{Node: doc}
 	root.read(d, top, d.config)
 	if len(d.errs) == 0 {

@@ -80,20 +80,15 @@ func readModules(d *decoder, n *node, c *Config) {
 			m = newModule(e.name, c.Global)
 		}
 		f := module.read(d, e.value, &m)
-		d.checkModule(e.value, f, &m, c.Global.SourcePorts)
-		c.Modules[e.name] = m
+		d.checkModule(f, &m, c.Global.SourcePorts)
+		c.Modules[e.name], d.modules[e.name] = m, f
 	}
 }
 
 // checkModule checks what one key alone cannot tell.
-func (d *decoder) checkModule(n *node, f fields, m *Module, ports PortRange) {
+func (d *decoder) checkModule(f fields, m *Module, ports PortRange) {
 	d.checkPace(f, m.Pace)
 	d.checkConversation(f, m)
-	if wrong, keys := m.schedule(m.Pace, ports); wrong != "" && f.first(keys...) != nil {
-		d.failSchedule(f, wrong, keys)
-	} else if wrong != "" && len(f) > 0 {
-		d.fail(n, "%s", wrong)
-	}
 	if f["tos"] != nil && f["dscp"] != nil {
 		d.fail(f["tos"], "tos and dscp set the same octet; remove one")
 	}
@@ -131,10 +126,7 @@ func readJobs(d *decoder, n *node, c *Config) {
 // was first.
 func (d *decoder) checkJob(n *node, f fields, j *Job, names map[string]*node) {
 	d.checkPace(f, j.Pace)
-	m := d.config.Modules[j.Module]
-	if wrong, keys := m.schedule(j.Pace, d.config.Global.SourcePorts); wrong != "" && f.first(keys...) != nil {
-		d.failSchedule(f, "module "+j.Module+": "+wrong, keys) // else it is the module's own error
-	}
+	d.checkSchedule(n, f, j)
 	if at := f["name"]; at != nil {
 		if was := names[j.Name]; was != nil {
 			d.fail(at, "%s is taken; %s at line %d has the same name", quote(j.Name), was.up.path(), was.Line)
