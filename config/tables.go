@@ -74,7 +74,7 @@ var module = object[Module]{
 		unless(func(m *Module) bool { return m.Probe != 0 }, at(Key{Path: "probe", Example: "half_open", Required: true, Doc: "What a probe does. half_open: SYN, SYN-ACK, RST. A module that is named like a kind may leave it out."},
 			kind, func(m *Module) *probe.Kind { return &m.Probe }, "prober", "type", "kind")),
 	}, pace("as in global", func(m *Module) *Pace { return &m.Pace })...),
-		at(Key{Path: "ip_protocol", Example: "ip6", Doc: "Which addresses of a host name are used. With any both kinds are asked for, and if the name server fails on one, the look-up has failed."},
+		at(Key{Path: "ip_protocol", Example: "ip6", Doc: "Which addresses of a host name are used. With any both kinds are asked for; where the name server fails on one, what was known of it stays."},
 			oneOf[IPProtocol](ipProtocolNames), func(m *Module) *IPProtocol { return &m.IPProtocol },
 			"preferred_ip_protocol", "family"),
 		at(Key{Path: "resolve", Example: "all", Doc: "Whether the first address of a host name is probed, or all, with a series for each; of more than 256 the log says once which are left out."},
