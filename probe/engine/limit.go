@@ -23,12 +23,12 @@ const limitSpan = time.Second + 5*time.Millisecond
 // schedule asks for. There is one exception to the limit, and arithmetic forces
 // it: if the schedule uses it up, a probe that was late by a moment would be late
 // for ever, because its second's room is taken by those after it, and the next
-// moment comes on top. Such a schedule has one percent more, or one probe, to
+// moment comes on top. Such a schedule has one percent and a probe more to
 // catch up with.
 func (d demand) most(limit, packets int) int {
 	all := demand(limit) * packetPerSecond
 	if d <= all && d > all/100*99 {
-		return limit + max(packets, limit/100)
+		return limit + limit/100 + packets
 	}
 	return limit
 }
