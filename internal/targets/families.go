@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -49,7 +50,7 @@ func (f Families) LookupNetIP(ctx context.Context, network, host string) ([]neti
 			return nil, err
 		}
 	}
-	if all := append(answers[0], answers[1]...); len(all) > 0 {
+	if all := slices.Concat(answers[0], answers[1]); len(all) > 0 {
 		return all, nil
 	}
 	return nil, errs[0]
