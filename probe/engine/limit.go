@@ -23,15 +23,22 @@ const limitSpan = time.Second + 5*time.Millisecond
 // schedule asks for. There is one exception to the limit, and arithmetic forces
 // it: if the schedule uses it up, a probe that was late by a moment would be late
 // for ever, because its second's room is taken by those after it, and the next
-// moment comes on top. Such a schedule has one percent and a probe more to
+// moment comes on top. Such a schedule has some percent and a probe more to
 // catch up with.
-func (d demand) most(limit, packets int) int {
+func (d demand) most(limit, packets, percent int) int {
 	all := demand(limit) * packetPerSecond
 	if d <= all && d > all/100*99 {
-		return limit + limit/100 + packets
+		return limit + limit*percent/100 + packets
 	}
 	return limit
 }
+
+// What a schedule that uses a limit up has more, in percent: a hiccup of the loop
+// delays all targets together, so that more is needed for them to catch up soon.
+const (
+	globalSlack  = 5
+	addressSlack = 1
+)
 
 // A demand is what targets ask for, in millionths of a packet per second. It is
 // an integer so that what is added can be taken away without a rest.

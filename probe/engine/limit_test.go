@@ -163,7 +163,7 @@ func TestLimitUsedUp(t *testing.T) {
 	calm := 0
 	w.after(40*time.Second, func() { calm = len(w.delays) })
 	w.run(45 * time.Second)
-	log.held(t, "global", 4042, addr{}) // one percent and a probe to catch up with
+	log.held(t, "global", 4202, addr{}) // five percent and a probe to catch up with
 	if n := sum(w.skips[:]); n != 0 {
 		t.Errorf("skipped %v", w.skips)
 	}

@@ -34,7 +34,7 @@ func (s *Shard) send() time.Duration {
 		e := s.schedule[0].value
 		if e.sends(s.now) {
 			packets := e.Params.Packets()
-			if at := s.window.room(s.now, packets+s.unsent, s.demand.most(s.limits.Global, packets)); at > s.now {
+			if at := s.window.room(s.now, packets+s.unsent, s.demand.most(s.limits.Global, packets, globalSlack)); at > s.now {
 				s.throttled = true
 				s.sent()
 				return max(at.Sub(s.now), burstGap)
@@ -96,7 +96,7 @@ func (s *Shard) fire(e *entry) {
 	e.throttle(false)
 	packets := e.Params.Packets()
 	a := e.peer.address
-	most := a.demand.most(s.limits.PerAddress, packets)
+	most := a.demand.most(s.limits.PerAddress, packets, addressSlack)
 	if a.window.room(s.now, packets+a.unsent, most) > s.now {
 		// It queues behind those that wait already: if all came back at once,
 		// all but one would have come for nothing.
