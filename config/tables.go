@@ -99,7 +99,7 @@ var module = object[Module]{
 			write: func(m *Module) *yaml.Node { return measure.write(m.Measure) },
 		}),
 	}, modulePace()...),
-		at(Key{Path: "ip_protocol", Example: "ip6", Doc: "Which addresses of a host name are used. With any both kinds are asked for, and if the name server fails on one, the look-up has failed."},
+		at(Key{Path: "ip_protocol", Example: "ip6", Doc: "Which addresses of a host name are used. With any both kinds are asked for; where the name server fails on one, what was known of it stays."},
 			oneOf[IPProtocol](ipProtocolNames), func(m *Module) *IPProtocol { return &m.IPProtocol },
 			"preferred_ip_protocol", "family"),
 		at(Key{Path: "resolve", Example: "all", Doc: "Whether the first address of a host name is probed, or all, with a series for each; of more than 256 the log says once which are left out."},

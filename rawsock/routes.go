@@ -177,8 +177,29 @@ func askAnew(dst, source netip.Addr, device string) (netip.Addr, error) {
 		if err := bindSource(fd, source, scope); err != nil {
 			return netip.Addr{}, err
 		}
+		if source.Is6() && !isOwn(source, scope, "") && (device == "" || !isOwn(source, scope, device)) {
+			return netip.Addr{}, errForeign
+		}
 	}
 	return sourceOf(fd, dst, scope)
+}
+
+// isOwn reports whether an IPv6 address is this host's: whoever sends to its own
+// address sends from it (RFC 6724 §5, rule 1). With net.ipv6.ip_nonlocal_bind
+// bind(2) takes any, and so does sending, whereas IPv4 has no route from an
+// address that isn't there. The addresses of a VRF are known behind its device
+// only.
+func isOwn(a netip.Addr, scope int, device string) bool {
+	fd, err := openUDP(unix.AF_INET6)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	if device != "" && unix.BindToDevice(fd, device) != nil {
+		return false
+	}
+	own, err := sourceOf(fd, a, scope)
+	return err == nil && own.WithZone("") == a.WithZone("")
 }
 
 // errForeign is the fault of a source address that only others may send from.

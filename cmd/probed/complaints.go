@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"syscall"
 	"time"
 
 	"github.com/probed/probed/probe/engine"
@@ -74,7 +73,7 @@ func (c *complaints) run(ctx context.Context) {
 		case <-tick.C:
 			for kind, n := range more {
 				if n > 0 {
-					c.log.Warn("this host keeps segments from leaving: more of the same", "targets", n, "err", kind)
+					c.log.Warn("this host keeps segments from leaving: more of the same", "times", n, "err", kind)
 				}
 			}
 			clear(more)
@@ -84,11 +83,11 @@ func (c *complaints) run(ctx context.Context) {
 
 // kindOf names an error without what differs from target to target.
 func kindOf(err error) string {
-	if errno := syscall.Errno(0); errors.As(err, &errno) {
-		return errno.Error()
-	}
 	if _, is := errors.AsType[clockStepError](err); is {
 		return "clock step"
+	}
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
+		err = inner
 	}
 	return err.Error()
 }

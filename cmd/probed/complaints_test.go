@@ -49,7 +49,7 @@ func TestComplaints(t *testing.T) {
 			`level=WARN msg="this host keeps segments from leaving" remote=198.19.0.0:80 err="route to 198.19.0.0: connect: network is unreachable"`,
 			`level=WARN msg="this host keeps segments from leaving" remote=198.19.1.1:80 err="sendmmsg: operation not permitted"`,
 			`level=WARN msg="the clock was set by 1h0m0s: probes under way are discarded as clock_step"`,
-			`level=WARN msg="this host keeps segments from leaving: more of the same" targets=99 err="network is unreachable"`,
+			`level=WARN msg="this host keeps segments from leaving: more of the same" times=99 err="network is unreachable"`,
 			`level=WARN msg="the clock was set by -1h0m0s: probes under way are discarded as clock_step"`,
 		}
 		if got := strings.TrimSpace(out.String()); got != strings.Join(want, "\n") {

@@ -139,7 +139,8 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 	})
 	// Strict, because a resolver that isn't takes a passing SERVFAIL for one
 	// family, with an empty answer for the other, for "no such host".
-	d.roster = targets.New(d.shard, d.metrics, &net.Resolver{PreferGo: true, StrictErrors: true}, d.log)
+	resolver := targets.Families{Resolver: &net.Resolver{PreferGo: true, StrictErrors: true}}
+	d.roster = targets.New(d.shard, d.metrics, resolver, d.log)
 }
 
 // serve runs the parts until ctx ends or one of them fails. While the open

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -133,6 +134,14 @@ func TestSourceThatGoes(t *testing.T) {
 		}
 	}
 	addresses("add", extra...)
+	// As where a VIP comes and goes: that bind(2) takes an address says nothing.
+	for _, family := range []string{"ipv4", "ipv6"} {
+		a.Do(func() {
+			if err := os.WriteFile("/proc/sys/net/"+family+"/ip_nonlocal_bind", []byte("1"), 0); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
 	p := start(t, a, fmt.Sprintf(`
 global: {interval: 20ms, timeout: 10ms}
 modules:
@@ -277,8 +286,8 @@ jobs:
 		}
 	}
 	most := busiestSecond(all)
-	if limit := inSecond(global); most > limit {
-		t.Errorf("%d packets in one second, the limit is %d", most, limit)
+	if most > global {
+		t.Errorf("%d packets in one second, the limit is %d", most, global)
 	}
 	if most < global*9/10 {
 		t.Errorf("at most %d packets in one second, under a limit of %d that was asked for: nothing is shown", most, global)
@@ -287,8 +296,8 @@ jobs:
 	for addr, stamps := range to {
 		n := busiestSecond(stamps)
 		worst = max(worst, n)
-		if limit := inSecond(perAddress); n > limit {
-			t.Errorf("%d packets to %v in one second, the limit is %d", n, addr, limit)
+		if n > perAddress {
+			t.Errorf("%d packets to %v in one second, the limit is %d", n, addr, perAddress)
 		}
 	}
 	if n := busiestSecond(to[b.Addr4()]); n < perAddress*9/10 {
@@ -301,11 +310,6 @@ jobs:
 		}
 	}
 }
-
-// inSecond is what a limit allows in any one second, wherever that begins: one
-// percent or one probe more than itself, so that a schedule which uses it up
-// can catch up after a delay.
-func inSecond(limit int) int { return limit + max(2, limit/100) }
 
 // busiestSecond is the most stamps, in ns, within one second, wherever it
 // begins.

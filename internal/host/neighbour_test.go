@@ -12,7 +12,7 @@ import (
 )
 
 // TestDeadNeighbour probes fifty ports of an address on the link that nobody
-// has, at the limit for one address, and then somebody has it. Few SYNs may lie
+// has, near the limit for one address, and then somebody has it. Few SYNs may lie
 // in this host at a time, so that no burst leaves when they can; those are
 // answered by our own kernel's ICMP errors, and no other probe has a verdict.
 func TestDeadNeighbour(t *testing.T) {
@@ -20,9 +20,9 @@ func TestDeadNeighbour(t *testing.T) {
 	const (
 		targets  = 50
 		interval = 500 * time.Millisecond
-		limit    = 2 * targets * int(time.Second/interval) // packets a second: as many as are asked for
-		waiting  = 3                                       // SYNs, for the neighbour
-		dead     = 7 * time.Second                         // two rounds of solicitations and more (net/core/neighbour.c)
+		limit    = 220             // packets a second; 200 are asked for
+		waiting  = 3               // SYNs, for the neighbour
+		dead     = 7 * time.Second // two rounds of solicitations and more (net/core/neighbour.c)
 	)
 	for _, tt := range []struct{ family, addr, prefix string }{
 		{"IPv4", "198.18.0.77", "198.18.0.77/24"},
@@ -50,8 +50,8 @@ func TestDeadNeighbour(t *testing.T) {
 			open := r.shard.Stats.Conversations.Load()
 			settled, skipped := books.settled(), o.skips()
 			t.Logf("nobody there: at most %d SYNs unsent, verdicts %v, skipped %v", most, books.count(), skipped)
-			if most > waiting+2 { // more can go before the first is missed
-				t.Errorf("%d SYNs lay in this host at a time, allowed about %d", most, waiting)
+			if most > waiting+20 { // more go before the first is missed, 100 ms later
+				t.Errorf("%d SYNs lay in this host at a time, allowed about %d", most, waiting+20)
 			}
 			if n := books.count()[probe.Unreachable]; n < 2*waiting || n != settled {
 				t.Errorf("verdicts %v, discards %v: want %d or more, all unreachable", books.count(), books.discards, 2*waiting)
@@ -73,7 +73,7 @@ func TestDeadNeighbour(t *testing.T) {
 			time.Sleep(3 * time.Second)
 			r.end()
 			// Those that had waited take the room of as many that were due.
-			if now := o.skips(); now[engine.SkipUnsent] != unsent[engine.SkipUnsent] || now[engine.SkipRateLimit] > waiting+2 || len(now) > 2 {
+			if now := o.skips(); now[engine.SkipUnsent] != unsent[engine.SkipUnsent] || now[engine.SkipRateLimit] > waiting+20 || len(now) > 2 {
 				t.Errorf("skipped %v when the first answer was there, and %v in the end", unsent, now)
 			}
 			for reason, n := range books.verdicts {

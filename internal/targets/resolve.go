@@ -162,7 +162,7 @@ func (r *Roster) answer(n *name, addrs []netip.Addr, err error) {
 	if r.names[n.question] != n {
 		return // a reload has removed it
 	}
-	if err == nil {
+	if addrs, err = n.whole(addrs, err); err == nil {
 		addrs, err = usable(addrs, n.device)
 	}
 	if err != nil {

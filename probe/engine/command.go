@@ -54,6 +54,7 @@ func (s *Shard) update(add, remove []*Target) {
 		s.demand += t.demands()
 		if t.Remote.IsValid() {
 			e.peer = s.peers.use(addrPortFrom(t.Remote.Addr(), t.Remote.Port()), s.secret)
+			e.peer.address.demand += t.demands()
 		}
 		if old := left[t.ID]; old != nil && old.Interval == t.Interval {
 			e.sent = old.sent
@@ -77,6 +78,7 @@ func (s *Shard) forget(e *entry) {
 	delete(s.targets, e.Target)
 	s.demand -= e.demands()
 	if e.peer != nil {
+		e.peer.address.demand -= e.demands()
 		if e.peer.target == e {
 			e.peer.target = nil
 		}

@@ -15,22 +15,30 @@ type Limits struct {
 	PerAddress int
 }
 
-// limitSpan is what a limit is about.
-const limitSpan = time.Second
+// limitSpan is what a limit is about: a second, and the round trip after which a
+// RST follows its SYN where that is short.
+const limitSpan = time.Second + 5*time.Millisecond
 
-// most is what any one second may have, given what the schedule asks for. There
-// is one exception to the limit, and arithmetic forces it: if the schedule uses
-// it up, a probe that was late by a hiccup of the loop would be late for ever,
-// because its second's room is taken by those after it. Such a schedule has one
-// percent more to catch up with.
-func (l Limits) most(d demand) int {
-	asked := int64(d)
-	limit := int64(l.Global) * int64(packetPerSecond)
-	if asked <= limit && asked > limit/100*99 {
-		return l.Global + l.Global/100
+// most is how many packets any one second may have under a limit, given what the
+// schedule asks for. There is one exception to the limit, and arithmetic forces
+// it: if the schedule uses it up, a probe that was late by a moment would be late
+// for ever, because its second's room is taken by those after it, and the next
+// moment comes on top. Such a schedule has some percent and a probe more to
+// catch up with.
+func (d demand) most(limit, packets, percent int) int {
+	all := demand(limit) * packetPerSecond
+	if d <= all && d > all/100*99 {
+		return limit + limit*percent/100 + packets
 	}
-	return l.Global
+	return limit
 }
+
+// What a schedule that uses a limit up has more, in percent: a hiccup of the loop
+// delays all targets together, so that more is needed for them to catch up soon.
+const (
+	globalSlack  = 5
+	addressSlack = 1
+)
 
 // A demand is what targets ask for, in millionths of a packet per second. It is
 // an integer so that what is added can be taken away without a rest.

@@ -24,9 +24,11 @@ type peer struct {
 // An address is what the per-address limit is about.
 type address struct {
 	window  window
-	users   int // peers
-	waiting int // targets that wait for the limit
-	unsent  int // SYNs that lie in this host
+	users   int    // peers
+	waiting int    // targets that wait for the limit
+	demand  demand // of the targets
+	unsent  int    // packets of probes whose SYN lies in this host
+	passed  uint32 // rises when a SYN passes those: they will never leave
 }
 
 // peers finds both. They outlive their last target, so that removing and adding

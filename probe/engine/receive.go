@@ -126,6 +126,7 @@ func (s *Shard) handle(f *frame) {
 			}
 			if p.Segment.Flags.Has(probe.SYN) {
 				s.table.slots[i].target.trouble = ""
+				s.passUnsent(&s.table.slots[i])
 			}
 			s.step(i, &probe.Event{Kind: probe.SegmentSent, Stamp: stamp, Segment: p.Segment})
 		}

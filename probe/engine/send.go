@@ -30,11 +30,11 @@ type route struct {
 // long until the next.
 func (s *Shard) send() time.Duration {
 	s.launched = s.launched[:0]
-	most := s.limits.most(s.demand)
 	for len(s.launched) < burst && s.schedule.due(s.now) {
 		e := s.schedule[0].value
 		if e.sends(s.now) {
-			if at := s.window.room(s.now, e.Params.Packets(), most); at > s.now {
+			packets := e.Params.Packets()
+			if at := s.window.room(s.now, packets+s.unsent, s.demand.most(s.limits.Global, packets, globalSlack)); at > s.now {
 				s.throttled = true
 				s.sent()
 				return max(at.Sub(s.now), burstGap)
@@ -95,17 +95,19 @@ func (s *Shard) fire(e *entry) {
 	}
 	e.throttle(false)
 	packets := e.Params.Packets()
-	if a := e.peer.address; a.window.room(s.now, packets, s.limits.PerAddress) > s.now {
+	a := e.peer.address
+	most := a.demand.most(s.limits.PerAddress, packets, addressSlack)
+	if a.window.room(s.now, packets+a.unsent, most) > s.now {
 		// It queues behind those that wait already: if all came back at once,
 		// all but one would have come for nothing.
-		s.schedule.push(a.window.room(s.now, packets*(1+a.waiting), s.limits.PerAddress), e)
+		s.schedule.push(a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most), e)
 		e.throttle(true)
 		return
 	}
 	if r := s.route(e); r.err != nil {
 		s.trouble(e, r.err)
 		s.tell(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardSendError})
-	} else if e.peer.address.unsent >= maxUnsent {
+	} else if a.unsent >= maxUnsent*packets {
 		s.cfg.Observer.Skipped(SkipUnsent)
 	} else if port, ok := s.port(e); !ok {
 		s.cfg.Observer.Skipped(SkipNoPort)

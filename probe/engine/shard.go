@@ -87,6 +87,7 @@ type Shard struct {
 	table     table
 	window    window
 	demand    demand // of all targets
+	unsent    int    // packets of probes whose SYN lies in this host
 
 	now       probe.Instant // as last read
 	caughtUp  probe.Instant // every frame that arrived before was handled

@@ -30,6 +30,7 @@ type slot struct {
 	ifindex    int
 	transcript *probe.Transcript
 	unsent     bool          // its SYN lies in this host
+	passed     uint32        // the address's when that was noticed
 	packets    int           // sent by us
 	generation uint32        // rises whenever the slot is freed: timers of before are stale
 	queued     probe.Instant // the earliest timer in the queue; 0: none

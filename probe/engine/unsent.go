@@ -9,13 +9,15 @@ import (
 
 // A SYN for a neighbour whose link address is not known waits in this host, for
 // seconds, and all that wait leave together when it is. So that this is no burst
-// above the limits, few are let wait for one address. Our kernel answers those
-// with an ICMP error in the end, and those are the verdicts.
+// above the limits, few are let wait for one address, and what waits counts for
+// them until it has left. Our kernel answers those with an ICMP error in the end,
+// and those are the verdicts.
 const (
 	maxUnsent = 3
-	// unsentAfter is the least time after which a SYN that the tap has not
-	// seen leaving is taken to lie in this host.
-	unsentAfter = 2 * time.Millisecond
+	// unsentAfter is the least time after which a SYN that the tap has not seen
+	// leaving is taken to lie in this host: longer than a queue of our own
+	// should be.
+	unsentAfter = 100 * time.Millisecond
 )
 
 // A departure is a SYN that was handed to the kernel and is to be looked for.
@@ -32,8 +34,9 @@ func (s *Shard) noticeUnsent() {
 		n++
 		sl := &s.table.slots[r.slot]
 		if sl.generation == r.generation && !sl.conv.Left() && !sl.conv.Settled() {
-			sl.unsent = true
-			sl.target.peer.address.unsent++
+			a := sl.target.peer.address
+			sl.unsent, sl.passed = true, a.passed
+			s.setUnsent(a, sl.target.Params.Packets())
 		}
 	}
 	if n > 0 {
@@ -41,24 +44,44 @@ func (s *Shard) noticeUnsent() {
 	}
 }
 
-// noteSent keeps account of a SYN that lay in this host and does no more.
+func (s *Shard) setUnsent(a *address, more int) {
+	a.unsent += more
+	s.unsent += more
+}
+
+// noteSent keeps account of what lies in this host when a SYN has left, or is
+// waited for no more.
 func (s *Shard) noteSent(sl *slot) {
-	if sl.unsent && (sl.conv.Left() || sl.conv.Settled()) {
-		sl.unsent = false
-		a := sl.target.peer.address
-		a.unsent--
-		if sl.conv.Left() {
-			// It leaves only now: what goes later goes after it.
-			packets := sl.target.Params.Packets()
-			s.window.add(s.now, packets)
-			a.window.add(s.now, packets)
-		}
+	if !sl.unsent {
+		return
+	}
+	a, packets := sl.target.peer.address, sl.target.Params.Packets()
+	if !sl.conv.Left() && !sl.conv.Settled() {
+		return
+	}
+	sl.unsent = false
+	if sl.passed == a.passed {
+		s.setUnsent(a, -packets)
+	}
+	if sl.conv.Left() {
+		// It leaves only now: what goes later goes after it.
+		s.window.add(s.now, packets)
+		a.window.add(s.now, packets)
+	}
+}
+
+// passUnsent notes that a SYN has left without having waited. The neighbour is
+// known, then, and what it does not let wait any more was dropped by a queue.
+func (s *Shard) passUnsent(sl *slot) {
+	if a := sl.target.peer.address; !sl.unsent && a.unsent > 0 {
+		s.setUnsent(a, -a.unsent)
+		a.passed++
 	}
 }
 
 // errNoReset is a finding about this host, not an error of a call.
-var errNoReset = errors.New("no RST of this host's kernel was seen leaving after the SYN-ACK, so that probed sends its own: " +
-	"a firewall rule or rp_filter keeps the SYN-ACK from the kernel or its RST from leaving")
+var errNoReset = errors.New("no RST of this host's kernel was seen leaving in time after the SYN-ACK, so that probed sends its own: " +
+	"a firewall rule or rp_filter keeps the SYN-ACK from the kernel or its RST from leaving, or it waits in a queue")
 
 // trouble reports what this host has against a target's segments.
 func (s *Shard) trouble(e *entry, err error) {

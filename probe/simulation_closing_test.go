@@ -1,0 +1,296 @@
+package probe_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+// An account is what the tap really showed of a connection, reckoned with
+// nothing of probe's: which octets came, what was acknowledged, and when.
+type account struct {
+	synAck    bool
+	irs       probe.Seq
+	rcvNxt    probe.Seq
+	got       map[probe.Seq]probe.Seq // stretches that came ahead, by their first octet
+	fin       bool                    // the peer's FIN came
+	finAt     probe.Seq
+	acked     probe.Seq     // the highest acknowledgement
+	finAcked  probe.Instant // when that of our FIN came
+	finGot    probe.Instant // when the peer's FIN came first
+	complete  bool
+	reset     bool
+	again     bool // a SYN-ACK was sent again and nothing else came
+	progress  bool
+	lastWords probe.Instant
+}
+
+// read takes one segment that arrived in time.
+func (a *account) read(s *sim, e *simEvent) {
+	g := &e.segment
+	f := g.Flags
+	ourFIN := s.iss.Add(1 + s.w.c.Send + 1)
+	switch {
+	case a.complete || a.reset:
+	case !a.synAck:
+		if f&(probe.SYN|probe.ACK|probe.RST) == probe.SYN|probe.ACK && g.Ack == s.iss.Add(1) {
+			a.synAck, a.irs, a.rcvNxt, a.acked = true, g.Seq, g.Seq.Add(1), g.Ack
+			a.lastWords = e.at
+		}
+	case f.Has(probe.RST):
+		a.reset = g.Seq == a.rcvNxt
+	case f.Has(probe.SYN):
+		if g.Seq == a.irs && !a.progress && e.at.Sub(a.lastWords) >= 500*time.Millisecond {
+			a.again = true
+		}
+	case s.sentTo.Less(g.Ack):
+	default:
+		a.progress = true
+		if a.acked.Less(g.Ack) {
+			a.acked = g.Ack
+			if g.Ack == ourFIN {
+				a.finAcked = e.at
+			}
+		}
+		a.text(g, e.at)
+		a.complete = a.acked == ourFIN && a.fin && a.rcvNxt == a.finAt.Add(1)
+	}
+}
+
+// text takes a segment's octets.
+func (a *account) text(g *probe.Segment, at probe.Instant) {
+	if g.Flags.Has(probe.FIN) && !a.fin {
+		a.fin, a.finAt, a.finGot = true, g.Seq.Add(g.Len), at
+	}
+	if g.SegLen() == 0 || g.Seq.Add(g.Len).Less(a.rcvNxt) {
+		return
+	}
+	if a.got == nil {
+		a.got = make(map[probe.Seq]probe.Seq)
+	}
+	if to := g.Seq.Add(g.Len); a.got[g.Seq] == 0 || a.got[g.Seq].Less(to) {
+		a.got[g.Seq] = to
+	}
+	for again := true; again; {
+		again = false
+		for from, to := range a.got {
+			if from.LessEq(a.rcvNxt) && a.rcvNxt.Less(to) {
+				a.rcvNxt, again = to, true
+			}
+		}
+	}
+	if a.fin && a.rcvNxt == a.finAt {
+		a.rcvNxt = a.rcvNxt.Add(1)
+	}
+}
+
+// wantClosing is the verdict by the account alone.
+func (s *sim) wantClosing(a *account) probe.Reason {
+	ourData := s.iss.Add(1 + s.w.c.Send)
+	switch {
+	case a.complete:
+		return probe.OK
+	case a.reset:
+		return probe.Reset
+	case !a.synAck:
+		return probe.Timeout
+	case !a.progress && a.again:
+		return probe.AcceptQueueFull
+	case s.finLeft != 0 && a.acked == ourData.Add(1):
+		return probe.FINMissing
+	case s.finLeft != 0 || s.finSent:
+		return probe.FINUnacked
+	case s.w.c.Kind != probe.ActiveClose && a.acked == ourData && s.sentTo == ourData:
+		return probe.PeerNeverClosed
+	}
+	return probe.Timeout
+}
+
+// judgeClosing compares a connection's conclusions with the account, with what
+// the server did, and with what it is left with.
+func (s *sim) judgeClosing() error {
+	w, v := s.w, &s.srv
+	if !w.c.Done() {
+		return fmt.Errorf("not done")
+	}
+	if !s.synLeft {
+		return s.judgeUnsent()
+	}
+	var a account
+	for i := range s.truth {
+		if e := &s.truth[i]; e.at.Sub(s.synStamp) <= w.c.Timeout {
+			a.read(s, e)
+		}
+	}
+	want := s.wantClosing(&a)
+	measures := w.c.Measure != probe.NoMeasure && want == probe.OK
+	switch {
+	case w.seen[probe.Discarded] > 0:
+		// A FIN that was to leave as the time ran out was not seen leaving.
+		atTheEnd := s.finSent && (s.finLeft == 0 || s.finLeft.Sub(s.synStamp) > w.c.Timeout-time.Millisecond)
+		if s.refusals == 0 && !atTheEnd {
+			return fmt.Errorf("discarded, and our host refused nothing; want %v", want)
+		}
+	case measures:
+		if w.verdict != probe.OK && (w.verdict != probe.Timeout || !v.silent && s.lost == 0 && s.refusals == 0) {
+			return fmt.Errorf("verdict %v of a measure", w.verdict)
+		}
+	case w.verdict != want:
+		return fmt.Errorf("verdict %v, want %v", w.verdict, want)
+	}
+	if w.verdict == probe.OK && w.seen[probe.Verdict] > 0 && !v.everClosed && v.rstSent == 0 && (!v.finSent || !v.finHeard) {
+		return fmt.Errorf("ok, but the server has not closed")
+	}
+	if err := s.judgeFigures(&a); err != nil {
+		return err
+	}
+	if s.lost == 0 && s.rstRefused == 0 && !s.serverClean() {
+		return fmt.Errorf("the server is left in %v, gave up %v", v.state, v.gaveUp)
+	}
+	return nil
+}
+
+// serverClean reports whether the server has nothing open on our account.
+func (s *sim) serverClean() bool {
+	v := &s.srv
+	return !v.gaveUp && (v.state == probe.Closed || v.state == probe.Listen || v.state == probe.TimeWait)
+}
+
+// judgeFigures checks what was measured.
+func (s *sim) judgeFigures(a *account) error {
+	for _, f := range []struct {
+		kind probe.ObservationKind
+		want time.Duration
+	}{
+		{probe.FINACKRTT, a.finAcked.Sub(s.finLeft)},
+		{probe.LastACKRTT, a.finAcked.Sub(s.finLeft)},
+		{probe.CloseWaitTime, a.finGot.Sub(a.finAcked)},
+	} {
+		if s.got[f.kind] > 0 && s.figures[f.kind] != f.want {
+			return fmt.Errorf("%v of %v, want %v", f.kind, s.figures[f.kind], f.want)
+		}
+	}
+	if s.got[probe.TimeWaitLasted] > 0 {
+		return s.judgeTimeWait()
+	}
+	if s.got[probe.TimeWaitReuse] > 0 && s.answer == probe.AnswerAccepted != (s.srv.connections > 1) && s.lost == 0 && s.refusals == 0 {
+		return fmt.Errorf("reuse: %v, of %d connections", s.answer, s.srv.connections)
+	}
+	return nil
+}
+
+// judgeTimeWait: the interval holds what the server's TIME-WAIT lasted, and
+// nothing of ours restarted or killed that.
+func (s *sim) judgeTimeWait() error {
+	v := &s.srv
+	lasted := v.twTo.Sub(v.twFrom)
+	if v.twKill > 0 || v.twTaken {
+		return fmt.Errorf("TIME-WAIT was killed (%d) or taken (%v)", v.twKill, v.twTaken)
+	}
+	// Silence of a server that answers no SYN in TIME-WAIT is not told from
+	// several losses in a row.
+	unsure := s.lost+s.refusals >= 5 || v.silent && s.lost+s.refusals >= 2
+	if lasted > s.figures[probe.TimeWaitLasted] || lasted < s.least && !unsure {
+		return fmt.Errorf("TIME-WAIT of %v measured as %v to %v", lasted, s.least, s.figures[probe.TimeWaitLasted])
+	}
+	return nil
+}
+
+// newClosing makes the world of one conversation that goes past the SYN-ACK.
+func newClosing(rnd *rand.Rand, s *sim) {
+	*s = sim{rnd: rnd, events: s.events[:0], truth: s.truth[:0], kind: listening}
+	s.iss = probe.Seq(rnd.Uint32())
+	if rnd.IntN(8) == 0 { // where the sequence space wraps
+		s.iss = -probe.Seq(rnd.Uint32N(3000))
+	}
+	s.delay = time.Duration(rnd.Int64N(int64(50 * time.Millisecond)))
+	s.jitter = time.Duration(rnd.Int64N(int64(20 * time.Millisecond)))
+	if rnd.IntN(2) == 0 {
+		s.loss = 0.1
+	}
+	if rnd.IntN(2) == 0 {
+		s.dup = 0.05
+	}
+	p := probe.Params{Kind: probe.ActiveClose + probe.Kind(rnd.IntN(3)), Linger: 4 * time.Second, Timeout: 3 * time.Second}
+	if rnd.IntN(4) == 0 {
+		p.Timeout = 20 * time.Second
+	}
+	if rnd.IntN(2) == 0 {
+		p.Send = rnd.Uint32N(6000)
+	}
+	if p.Kind == probe.ActiveClose && rnd.IntN(2) == 0 {
+		p.Hold = time.Duration(rnd.Int64N(int64(300 * time.Millisecond)))
+	}
+	p.FINWithData = p.Kind == probe.ActiveClose && rnd.IntN(3) == 0
+	p.Combined = rnd.IntN(2) == 0
+	s.srv = server{on: true, state: probe.Listen, habit: habit(rnd.IntN(int(numHabits))), request: p.Send,
+		timeWait: time.Second + time.Duration(rnd.Int64N(int64(8*time.Second))), silent: rnd.IntN(3) == 0, gone: rnd.IntN(4) == 0,
+		after: time.Duration(rnd.Int64N(int64(4 * time.Second)))}
+	if rnd.IntN(2) == 0 || s.srv.habit == halfCloses {
+		s.srv.reply = rnd.Uint32N(5000)
+	}
+	if p.Kind == probe.TimeWaitProbe {
+		p.Measure, p.Limit = probe.MeasureDuration, 14*time.Second
+		if rnd.IntN(2) == 0 {
+			p.Measure, p.After, p.Lower = probe.MeasureReuse, time.Duration(rnd.Int64N(int64(2*time.Second))), rnd.IntN(2) == 0
+		}
+	}
+	s.w = newWatch(p)
+}
+
+const (
+	simClosings     = 500_000
+	simClosingsRace = 20_000
+)
+
+// TestSimulationOfClosings is deterministic, as TestSimulation is; the two play
+// a million conversations.
+func TestSimulationOfClosings(t *testing.T) {
+	count := simClosings
+	if raceEnabled {
+		count = simClosingsRace
+	}
+	var s sim
+	var verdicts [probe.NumReasons]int
+	var observed [probe.NumObservations]int
+	discards, left := 0, 0
+	src := rand.NewPCG(simSeed, 1)
+	rnd := rand.New(src)
+	for i := range count {
+		src.Seed(simSeed+1, uint64(i))
+		newClosing(rnd, &s)
+		if err := s.run(); err != nil {
+			t.Fatalf("conversation %d (%+v, server %+v): %v", i, s.w.c.Params, s.srv, err)
+		}
+		for k, n := range s.w.seen {
+			observed[k] += n
+		}
+		if s.w.seen[probe.Discarded] > 0 {
+			discards++
+		} else {
+			verdicts[s.w.verdict]++
+		}
+		if !s.serverClean() {
+			left++
+		}
+	}
+	for r := range probe.Reason(probe.NumReasons) {
+		if verdicts[r] > 0 {
+			t.Logf("%-17v %d", r, verdicts[r])
+		}
+	}
+	t.Logf("discarded         %d; servers left to their own timer %d", discards, left)
+	for _, r := range []probe.Reason{probe.OK, probe.Timeout, probe.Reset, probe.AcceptQueueFull, probe.FINUnacked, probe.FINMissing, probe.PeerNeverClosed} {
+		if verdicts[r] == 0 {
+			t.Errorf("the simulation never led to %v", r)
+		}
+	}
+	for k := probe.FINACKRTT; int(k) < probe.NumObservations; k++ {
+		if observed[k] == 0 {
+			t.Errorf("the simulation never led to %v", k)
+		}
+	}
+}
