@@ -125,7 +125,9 @@ func (c *Conversation) unacceptable(now Instant, ev *Event, out *Output) {
 // takeOldACK takes the acknowledgement of a segment that brings nothing else
 // new: a peer that has no more to say acknowledges our FIN by it.
 func (c *Conversation) takeOldACK(now Instant, ev *Event, out *Output) {
-	if s := &ev.Segment; s.Flags.Has(ACK) && c.conn.sndUna.Less(s.Ack) && s.Ack.LessEq(c.sndNxt) {
+	// Of two numbers 2³¹ apart each comes before the other: so by distance.
+	s := &ev.Segment
+	if n := uint32(s.Ack.Sub(c.conn.sndUna)); s.Flags.Has(ACK) && n > 0 && n <= c.inFlight() {
 		c.takeACK(now, ev, out)
 	}
 }
@@ -195,7 +197,7 @@ func (c *Conversation) finAcknowledged(now Instant, ev *Event, out *Output) {
 	if out.Note == NoteNone || out.Note == NoteDelayedACK {
 		out.Note = NoteFINAcked
 	}
-	rtt := ObservationKind(FINACKRTT)
+	rtt := FINACKRTT
 	if c.local == LastAck {
 		rtt = LastACKRTT
 	}

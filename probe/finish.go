@@ -142,7 +142,7 @@ func (c *Conversation) sendResets(out *Output) {
 // partingTimeout sends the RSTs once more, and lingers.
 func (c *Conversation) partingTimeout(now Instant, out *Output) {
 	if !c.conn.gone {
-		out.Note = NoteResetOwn
+		out.Note = NoteResetAgain
 		c.sendResets(out)
 	}
 	c.wait(lingering, now.Add(c.Linger))

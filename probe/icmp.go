@@ -82,7 +82,7 @@ func (c *Conversation) icmpArrives(now Instant, ev *Event, out *Output) {
 func (c *Conversation) softError(ev *Event, out *Output) {
 	k, q := &c.conn, ev.ICMP.Seq
 	switch {
-	case k.sndUna.LessEq(q) && q.Less(c.sndNxt):
+	case uint32(q.Sub(k.sndUna)) < c.inFlight():
 		out.Note = NoteICMP
 		if r := ev.ICMP.Failure(); r != OK {
 			k.icmp = r

@@ -15,7 +15,7 @@ import (
 
 const (
 	simSeed  = 20240611
-	simCount = 1_000_000
+	simCount = 500_000
 	// simCountRace is as many as the race detector plays in the same time.
 	simCountRace = 50_000
 )
@@ -29,6 +29,7 @@ const (
 	seenSent                // a segment of ours passes the tap on its way out
 	refused                 // our host refuses a segment of ours
 	resend                  // the peer's retransmission timer
+	tick                    // something of the server's own
 )
 
 // A simEvent is something that happens at a moment.
@@ -38,7 +39,8 @@ type simEvent struct {
 	simWhat
 	segment probe.Segment
 	icmp    probe.ICMP
-	epoch   int // resend: the SYN-RECEIVED that it belongs to
+	epoch   int // resend: the SYN-RECEIVED that it belongs to; tick likewise
+	what    int // tick: which
 }
 
 // A simPeerKind is what stands at the path's other end.
@@ -85,8 +87,19 @@ type sim struct {
 	w     *watch
 	iss   probe.Seq
 	atEnd int // SYN-ACKs that came after the end
-	got   [probe.Reaction + 1]int
+	got   [probe.NumObservations]int
 	rtt   time.Duration
+
+	// Of the kinds that go past the SYN-ACK.
+	srv      server
+	lost     int           // copies that the path dropped
+	refusals int           // segments that our host would not send
+	sentTo   probe.Seq     // the end of what left
+	finSent  bool          // our FIN was handed to our host
+	finLeft  probe.Instant // when our FIN left first
+	figures  [probe.NumObservations]time.Duration
+	least    time.Duration
+	answer   probe.Answer
 }
 
 const simStart probe.Instant = 1_000_000_000_000
@@ -108,6 +121,7 @@ func (s *sim) carry(e simEvent) {
 	copies := 1
 	switch p := s.rnd.Float64(); {
 	case p < s.loss:
+		s.lost++
 		return
 	case p < s.loss+s.dup:
 		copies = 2
@@ -121,6 +135,7 @@ func (s *sim) carry(e simEvent) {
 
 // send is what our host does with a segment of ours.
 func (s *sim) send(seg probe.Segment) {
+	s.finSent = s.finSent || seg.Flags.Has(probe.FIN)
 	at := s.now.Add(time.Duration(1000 + s.rnd.IntN(20_000)))
 	if s.rnd.IntN(200) == 0 {
 		s.push(simEvent{at: at, simWhat: refused, segment: seg})
@@ -201,6 +216,13 @@ func (s *sim) deliver(now probe.Instant, ev probe.Event) error {
 	}
 	for _, o := range out.Observations() {
 		s.got[o.Kind]++
+		s.figures[o.Kind] = o.Duration
+		switch o.Kind {
+		case probe.TimeWaitLasted:
+			s.least = o.Least
+		case probe.TimeWaitReuse:
+			s.answer = o.Answer
+		}
 		if o.Kind == probe.HandshakeRTT {
 			s.rtt = o.Duration
 		}
@@ -245,13 +267,20 @@ func (s *sim) run() error {
 			}
 			inbox = inbox[:0]
 			if kind, due := s.w.c.Timer(); kind != 0 && s.now >= due {
-				if err := s.deliver(s.now, probe.Event{Kind: kind}); err != nil {
+				ev := probe.Event{Kind: kind}
+				if kind == probe.Reopen {
+					ev.Segment = probe.Segment{Seq: s.iss.Add(1 << 20), Flags: probe.SYN, Window: 64240}
+				}
+				if err := s.deliver(s.now, ev); err != nil {
 					return err
 				}
 			}
 			continue
 		}
 		if len(s.events) == 0 {
+			if s.srv.on {
+				return s.judgeClosing()
+			}
 			return s.judge()
 		}
 		e := s.events[len(s.events)-1]
@@ -259,7 +288,13 @@ func (s *sim) run() error {
 		s.now = e.at
 		switch e.simWhat {
 		case toPeer:
-			s.peerHears(&e.segment)
+			if s.srv.on {
+				s.serverHears(&e.segment)
+			} else {
+				s.peerHears(&e.segment)
+			}
+		case tick:
+			s.serverTicks(&e)
 		case resend:
 			s.peerResends(&e)
 		case toTap:
@@ -269,11 +304,10 @@ func (s *sim) run() error {
 		case seenSent:
 			inbox = append(inbox, e)
 			wake = s.sooner(wake)
-			if e.segment.Flags.Has(probe.SYN) {
-				s.synStamp, s.synLeft = e.at, true
-			}
+			s.left(&e)
 			s.carry(simEvent{simWhat: toPeer, segment: e.segment})
 		case refused:
+			s.refusals++
 			if e.segment.Flags.Has(probe.RST) {
 				s.rstRefused++
 			}
@@ -282,6 +316,23 @@ func (s *sim) run() error {
 		}
 	}
 	return fmt.Errorf("the world never comes to rest")
+}
+
+// left notes what left our host, and when.
+func (s *sim) left(e *simEvent) {
+	g := &e.segment
+	switch {
+	case g.Flags.Has(probe.SYN) && g.Seq == s.iss:
+		s.synStamp, s.synLeft = e.at, true
+		s.sentTo = s.iss.Add(1)
+	case g.Flags.Has(probe.SYN) || g.Flags.Has(probe.RST):
+		return
+	case g.Flags.Has(probe.FIN) && s.finLeft == 0:
+		s.finLeft = e.at
+	}
+	if s.sentTo.Less(g.End()) {
+		s.sentTo = g.End()
+	}
 }
 
 // lag is how long our loop takes to wake up: mostly at once, now and then very
@@ -317,6 +368,9 @@ func (s *sim) read(e *simEvent) error {
 	if e.simWhat == toTap {
 		if s.w.c.Done() {
 			s.atEnd++
+			if f := e.segment.Flags; s.srv.on && f.Has(probe.ACK) && !f.Has(probe.RST) {
+				s.send(probe.Segment{Seq: e.segment.Ack, Flags: probe.RST}) // as the engine answers what nobody expects
+			}
 		} else {
 			s.truth = append(s.truth, *e)
 		}

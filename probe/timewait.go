@@ -56,7 +56,9 @@ type timeWait struct {
 	lastAck Stamp // our FIN's acknowledgement, received
 	sent    Stamp // the SYN that is out, transmitted
 	seen    Stamp // the last SYN that was answered from TIME-WAIT, transmitted
-	silent  Stamp // the last SYN that was not answered, transmitted
+	silent  Stamp // the last SYN but one that was not answered, transmitted
+	quiet   Stamp // the last one
+	unheard uint8 // how many were not
 }
 
 const (
@@ -66,6 +68,10 @@ const (
 	// touchJitter is what is added to it at most, so that touches don't march
 	// in step with the peer's own timers.
 	touchJitter = 200 * time.Millisecond
+	// leastUnheard is how many touches in a row and from the first must meet
+	// silence for that to be how the peer's TIME-WAIT answers: fewer may have
+	// been lost. The last of them may have been lost all the same, after the end.
+	leastUnheard = 5
 	// recycledDistance is how far beyond the old connection's SND.NXT Linux puts
 	// the ISN of one that takes TIME-WAIT's place ("isn = tcptw->tw_snd_nxt +
 	// 65535 + 2", net/ipv4/tcp_minisocks.c).
@@ -146,7 +152,8 @@ func (c *Conversation) touchSent(now Instant, ev *Event, out *Output) {
 // not answer SYNs in TIME-WAIT (gVisor) is still told from one that is over.
 func (c *Conversation) touchUnanswered() {
 	if w := &c.tw; w.left {
-		w.silent = w.sent
+		w.silent, w.quiet = w.quiet, w.sent
+		w.unheard = min(w.unheard+1, 250)
 	}
 }
 
@@ -237,7 +244,7 @@ func (c *Conversation) measureEnds(now Instant, ev *Event, a Answer, out *Output
 func (c *Conversation) lasted(now Instant, gone Stamp, out *Output) {
 	w := &c.tw
 	alive := w.seen
-	if !w.alive {
+	if !w.alive && w.unheard >= leastUnheard {
 		alive = w.silent
 	}
 	o := Observation{Kind: TimeWaitLasted}

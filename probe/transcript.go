@@ -23,6 +23,7 @@ const (
 	NoteResetSent
 	NoteResetOwn
 	NoteResetUnseen
+	NoteResetAgain
 	NoteICMP
 	NoteBadICMP
 	NoteTimeout
@@ -60,7 +61,7 @@ const (
 var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN-ACK accepted", "duplicate SYN-ACK",
 	"late SYN-ACK", "SYN-ACK after the verdict", "bare SYN: simultaneous open", "SYN-ACK not believed",
 	"challenge ACK", "not expected", "refused", "RST not believed", "RST after the verdict", "RST left",
-	"no RST seen leaving: sending our own", "no RST seen leaving", "ICMP error", "ICMP error not believed",
+	"no RST seen leaving: sending our own", "no RST seen leaving", "RST once more", "ICMP error", "ICMP error not believed",
 	"timeout", "discarded", "aborted", "second SYN, to detect cookies",
 	"CLOSE", "left", "FIN left", "acknowledging", "data", "data ahead of its turn", "all of it came before", "outside the window",
 	"acknowledgement not believed", "older than what came before (PAWS)", "without its timestamp", "delayed ACK",
