@@ -182,7 +182,10 @@ func (c *Conversation) Timer() (EventKind, Instant) {
 type Output struct {
 	Note Note // what was concluded, for the transcript
 
-	segments     [6]Segment
+	// At most: a retransmission, data up to four segments in all, a FIN, an ACK.
+	segments [6]Segment
+	// At most: a FIN of either side again, FIN-ACK, CLOSE-WAIT, half-close,
+	// teardown, verdict.
 	observations [8]Observation
 	nSegments    uint8
 	nObserved    uint8

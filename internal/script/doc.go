@@ -55,7 +55,8 @@
 //
 // A segment is FLAGS SEQ [ack N] [len N] [win N] [urg N] [ttl N] [tos N]
 // [<OPTIONS>], flags as tcpdump writes them. Our numbers are relative to our
-// ISS, the peer's to its IRS; "=N" is absolute.
+// ISS, the peer's to its IRS; "=N" is absolute. SACK blocks are written as in
+// <TS val 5 ecr 6,sack 101:201 301:401>.
 //
 // "each NAME VALUE …" above the first event plays the script once for every
 // value, which stands for $NAME in the lines; a value with blanks in it is
