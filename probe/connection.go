@@ -157,7 +157,9 @@ func (c *Conversation) establish(now Instant, s *Segment, rtt time.Duration, out
 	}
 	k.quick = quickACKs
 	k.rto = minRTO
-	if rtt > 0 {
+	// A SYN-ACK that comes so late may be the peer's second: which SYN-ACK it is
+	// that our SYN waited for is not known (Karn's algorithm).
+	if rtt > 0 && rtt < resendsAfter {
 		k.measureRTT(rtt)
 	}
 	c.local, c.peer = Established, SynReceived
