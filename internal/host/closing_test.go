@@ -13,12 +13,6 @@ import (
 	"github.com/probed/probed/probe/engine"
 )
 
-// A service is how a peer's application treats a connection.
-type service struct {
-	name  string
-	serve func(net.Conn)
-}
-
 // readAll reads to the peer's FIN.
 func readAll(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 
