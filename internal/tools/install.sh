@@ -6,7 +6,7 @@ PATH=$PATH:/usr/sbin:/sbin # where Debian keeps nft, ip and setcap, but not in a
 
 package_of() {
   case $1 in
-    tcpdump | gcc) echo "$1" ;;
+    tcpdump | gcc | nginx | haproxy) echo "$1" ;;
     nft) echo nftables ;;
     ip | ss) echo iproute2 ;;
     setcap) echo libcap2-bin ;;
@@ -42,9 +42,25 @@ apt() {
     apt-get -q -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120 "$@"
 }
 
+# The web servers are for the tests to run. Debian's packages would start them,
+# now and at every boot: a policy says no to the first (invoke-rc.d(8)).
+servers=()
+for package in "${missing[@]}"; do
+  case $package in nginx | haproxy) servers+=("$package") ;; esac
+done
+policy=/usr/sbin/policy-rc.d
+if [ ${#servers[@]} -gt 0 ] && [ ! -e $policy ]; then
+  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee $policy >/dev/null
+  trap '"${as_root[@]}" rm -f $policy' EXIT
+  "${as_root[@]}" chmod 755 $policy
+fi
+
 echo "installing ${missing[*]}"
 apt update
 apt install -y --no-install-recommends "${missing[@]}"
+if [ ${#servers[@]} -gt 0 ] && command -v systemctl >/dev/null; then
+  "${as_root[@]}" systemctl disable --quiet "${servers[@]}"
+fi
 
 for tool in "$@"; do
   present "$tool" || { echo "install.sh: $tool is still not there" >&2; exit 1; }
