@@ -107,9 +107,9 @@ func TestGVisorTimeWaitReuse(t *testing.T) {
 	}
 }
 
-// TestGVisorTimeWaitDuration measures how long a gVisor peer's TIME-WAIT lasts,
+// TestAccuracyOfGVisorTimeWaitDuration measures how long a gVisor peer's TIME-WAIT lasts,
 // which no touch is answered from: 60.0 s, as one lasts that nobody touches.
-func TestGVisorTimeWaitDuration(t *testing.T) {
+func TestAccuracyOfGVisorTimeWaitDuration(t *testing.T) {
 	t.Parallel()
 	const (
 		phases = 10

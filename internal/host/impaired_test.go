@@ -169,11 +169,11 @@ func (g gapless) reach(from probe.Seq) probe.Seq {
 	return from
 }
 
-// TestClosingsThroughLoss holds five thousand conversations over a path that
+// TestAccuracyOfVerdictsThroughLoss holds five thousand conversations over a path that
 // loses, reorders and duplicates one packet in twenty each way. Every verdict is
 // the one that the link's own record of what crossed leads to, and nothing is left
 // open at the peer.
-func TestClosingsThroughLoss(t *testing.T) {
+func TestAccuracyOfVerdictsThroughLoss(t *testing.T) {
 	t.Parallel()
 	const (
 		conversations = 5000

@@ -257,11 +257,11 @@ func bounds(tr *probe.Transcript) (least, most time.Duration, ok bool) {
 	return least, most, ok1 && ok2 && alive.Wall != 0 && over.Wall != 0
 }
 
-// TestTimeWaitDuration measures how long a Linux peer's TIME-WAIT lasts, ten times
+// TestAccuracyOfTimeWaitDuration measures how long a Linux peer's TIME-WAIT lasts, ten times
 // in each family at ten phases of the peer's timers, and holds the result against
 // the peer's own /proc/net/tcp: the interval contains it and is narrow, and the
 // timer runs as that of a TIME-WAIT that nobody touches.
-func TestTimeWaitDuration(t *testing.T) {
+func TestAccuracyOfTimeWaitDuration(t *testing.T) {
 	t.Parallel()
 	const (
 		phases = 10
