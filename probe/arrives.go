@@ -202,7 +202,11 @@ func (c *Conversation) finAcknowledged(now Instant, ev *Event, out *Output) {
 		rtt = LastACKRTT
 	}
 	if d, ok := c.interval(now, k.finSent, ev.Stamp); ok && k.finTimes == 1 && k.finLeft && (rtt == FINACKRTT || c.Kind != ActiveClose) {
-		c.measured(Observation{Kind: rtt, Duration: d}, out)
+		if c.local == FinWait1 && c.promptness(d, ev.Segment.Flags.Has(FIN)) {
+			out.Note = NoteDelayedACK
+		} else {
+			c.measured(Observation{Kind: rtt, Duration: d}, out)
+		}
 	}
 	switch c.local {
 	case FinWait1:
@@ -285,7 +289,8 @@ func (c *Conversation) takeFIN(now Instant, ev *Event, out *Output) {
 		c.peer = FinWait1
 	case FinWait2:
 		c.peer = LastAck
-		if d, ok := c.interval(now, k.finAckGot, k.finGot); ok {
+		if d, ok := c.interval(now, k.finAckGot, k.finGot); ok && !k.delayed {
+			c.closedAfter(d)
 			c.measured(Observation{Kind: CloseWaitTime, Duration: d}, out)
 		}
 		c.finish(now, k.finGot, out)

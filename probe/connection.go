@@ -48,10 +48,13 @@ type connection struct {
 	ackTwice   bool  // the handshake's ACK went again
 	gone       bool  // the peer has said by a RST that it has nothing open
 	quick      uint8 // segments that are still acknowledged at once
+	prompts    bool  // the next conversation is to prompt the peer
+	delayed    bool  // our FIN's acknowledgement was delayed: no figure is made of its stamp
 	ahead      uint8 // segments that were because they came out of order
 	resets     uint8 // RSTs sent in answer to what came after ours
 	icmp       Reason
 
+	handshake         time.Duration // its round trip
 	srtt, rttvar, rto time.Duration // RFC 6298
 	timedEnd          Seq           // the acknowledgement that ends the measurement under way
 	timedAt           Instant       // when it began; 0: none is under way
@@ -164,6 +167,7 @@ func (c *Conversation) establish(now Instant, s *Segment, rtt time.Duration, out
 	}
 	c.local, c.peer = Established, SynReceived
 	c.established, c.phase = true, connected
+	k.handshake = rtt
 	out.send(c.ack(now))
 	c.proceed(now, out)
 }

@@ -36,6 +36,10 @@ type Params struct {
 	// FINWithData puts our FIN on the last segment of data; active_close.
 	FINWithData bool
 
+	// Prompt has the peer acknowledge our FIN at once, as Conversation.Prompts
+	// of the one before says. active_close.
+	Prompt bool
+
 	// Combined answers the peer's FIN by one segment with our ACK and FIN, else
 	// by two.
 	Combined bool
@@ -129,7 +133,7 @@ type Conversation struct {
 
 // New returns a conversation in CLOSED.
 func New(p Params) Conversation {
-	return Conversation{Params: p, local: Closed, peer: Unknown}
+	return Conversation{Params: p, local: Closed, peer: Unknown, conn: connection{prompts: p.Prompt}}
 }
 
 // Local returns our state.
@@ -182,8 +186,9 @@ func (c *Conversation) Timer() (EventKind, Instant) {
 type Output struct {
 	Note Note // what was concluded, for the transcript
 
-	// At most: a retransmission, data up to four segments in all, a FIN, an ACK.
-	segments [6]Segment
+	// At most: a retransmission, data up to four segments in all, a FIN and what
+	// prompts its acknowledgement, an ACK.
+	segments [7]Segment
 	// At most: a FIN of either side again, FIN-ACK, CLOSE-WAIT, half-close,
 	// teardown, verdict.
 	observations [8]Observation

@@ -154,6 +154,7 @@ var fuzzParams = [...]probe.Params{
 	{Kind: probe.ActiveClose, Timeout: 5 * time.Second, Linger: 4 * time.Second, Send: 100, Hold: 50 * time.Millisecond},
 	{Kind: probe.ActiveClose, Timeout: 90 * time.Second, Linger: 4 * time.Second, Send: 20000, FINWithData: true},
 	{Kind: probe.PassiveClose, Timeout: 5 * time.Second, Linger: 4 * time.Second, Send: 100},
+	{Kind: probe.ActiveClose, Timeout: 5 * time.Second, Linger: 4 * time.Second, Send: 100, Prompt: true},
 	{Kind: probe.PassiveClose, Timeout: 90 * time.Second, Linger: 4 * time.Second, Send: 20000, Combined: true},
 	{Kind: probe.PassiveClose},
 	{Kind: probe.TimeWaitProbe, Timeout: 5 * time.Second, Linger: 4 * time.Second, Measure: probe.MeasureDuration, Limit: 10 * time.Second},

@@ -226,6 +226,7 @@ func newClosing(rnd *rand.Rand, s *sim) {
 	}
 	p.FINWithData = p.Kind == probe.ActiveClose && rnd.IntN(3) == 0
 	p.Combined = rnd.IntN(2) == 0
+	p.Prompt = rnd.IntN(2) == 0
 	s.srv = server{on: true, state: probe.Listen, habit: habit(rnd.IntN(int(numHabits))), request: p.Send,
 		timeWait: time.Second + time.Duration(rnd.Int64N(int64(8*time.Second))), silent: rnd.IntN(3) == 0, gone: rnd.IntN(4) == 0,
 		after: time.Duration(rnd.Int64N(int64(4 * time.Second)))}

@@ -103,6 +103,9 @@ func (c *Conversation) sendFIN(now Instant, n uint32, out *Output) {
 		c.local = LastAck
 	} else {
 		c.local = FinWait1
+		if c.Prompt {
+			out.send(c.prompt(now))
+		}
 	}
 	c.startTimers(now)
 }

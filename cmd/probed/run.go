@@ -135,6 +135,7 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 		Reserved: engine.Ports(c.Global.SourcePorts.Reserved()),
 		Guarded:  engine.Ports(c.Global.SourcePorts.Guarded()),
 		Limits:   limits(c),
+		Seed:     host.Seed(),
 		Drain:    drainTime,
 	})
 	// Strict, because a resolver that isn't takes a passing SERVFAIL for one

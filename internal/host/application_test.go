@@ -15,37 +15,26 @@ import (
 
 // TestAccuracyOfCloseWait holds the peer's CLOSE-WAIT, as it is measured from
 // here, against its application's own clock: it reads our FIN, sleeps 250 ms and
-// closes. From our FIN to the peer's it is that sleep, and a millisecond at most
-// for the scheduler to run it. CLOSE-WAIT is what the acknowledgement of our FIN
-// leaves of that, and Linux does not send it at once: a FIN puts the connection
-// into "pingpong" mode (net/ipv4/tcp_input.c, tcp_fin), in which it waits for
-// something to go with, for 40 ms, or if no data came ever for a tick.
+// closes. Linux delays the acknowledgement of a FIN by up to 40 ms (net/ipv4/
+// tcp_input.c, tcp_fin), unless it is prompted, as it is once that was seen.
 func TestAccuracyOfCloseWait(t *testing.T) {
 	const sleep, allowed, rounds, tries = 250 * time.Millisecond, time.Millisecond, 10, 3
-	for _, tt := range []struct {
-		what  string
-		send  uint32
-		delay time.Duration // of the acknowledgement, at most
-	}{
-		{"after no data", 0, 10 * time.Millisecond},
-		{"after data", 100, 60 * time.Millisecond},
-	} {
-		t.Run(tt.what, func(t *testing.T) {
+	for what, send := range map[string]uint32{"after no data": 0, "after data": 100} {
+		t.Run(what, func(t *testing.T) {
 			for range tries {
-				beyond, delay := closeWait(t, sleep, tt.send, rounds)
-				if beyond <= allowed && delay <= tt.delay || t.Failed() {
+				least, most := closeWait(t, sleep, send, rounds)
+				if least >= -300*time.Microsecond && most <= allowed || t.Failed() {
 					return
 				}
 			}
-			t.Errorf("allowed: %v beyond what the application slept, and %v for the acknowledgement", allowed, tt.delay)
+			t.Errorf("allowed: %v beyond what the application slept", allowed)
 		})
 	}
 }
 
 // closeWait measures rounds times, one after the other, and returns by how much
-// it was longer from our FIN to the peer's than the application's sleep, and how
-// long the acknowledgement of our FIN took, both at most.
-func closeWait(t *testing.T, sleep time.Duration, send uint32, rounds int) (beyond, delay time.Duration) {
+// CLOSE-WAIT was longer than the application's sleep, at least and at most.
+func closeWait(t *testing.T, sleep time.Duration, send uint32, rounds int) (least, most time.Duration) {
 	t.Helper()
 	a, b := lab.Pair(t)
 	var mu sync.Mutex
@@ -73,23 +62,28 @@ func closeWait(t *testing.T, sleep time.Duration, send uint32, rounds int) (beyo
 	if len(slept) != len(d.chapters) {
 		t.Fatalf("%d conversations, and the application saw %d", len(d.chapters), len(slept))
 	}
-	var beyonds, delays, waits []time.Duration
+	var beyond, delays []time.Duration
 	for i := range d.chapters {
 		wait, ok := d.chapters[i].of(probe.CloseWaitTime)
 		ack, ok2 := d.chapters[i].of(probe.FINACKRTT)
-		if !ok || !ok2 || wait.Duration+ack.Duration < slept[i] {
-			t.Fatalf("observed %+v, the application slept %v", d.chapters[i].observed, slept[i])
+		switch {
+		case ok != ok2:
+			t.Fatalf("observed %+v", d.chapters[i].observed)
+		case ok:
+			beyond, delays = append(beyond, wait.Duration-slept[i]), append(delays, ack.Duration)
+		case i > 4: // a tick is not always late
+			t.Fatalf("no figures of conversation %d: %+v", i, d.chapters[i].observed)
 		}
-		waits = append(waits, wait.Duration)
-		beyonds, delays = append(beyonds, wait.Duration+ack.Duration-slept[i]), append(delays, ack.Duration)
 	}
-	slices.Sort(beyonds)
+	if len(beyond) < rounds-2 {
+		t.Fatalf("%d conversations of %d have figures", len(beyond), len(d.chapters))
+	}
+	slices.Sort(beyond)
 	slices.Sort(delays)
-	slices.Sort(waits)
-	n := len(waits) - 1
-	t.Logf("CLOSE-WAIT %v to %v, the acknowledgement of our FIN %v to %v; from FIN to FIN %v to %v beyond what the application slept",
-		waits[0], waits[n], delays[0], delays[n], beyonds[0], beyonds[n])
-	return beyonds[n], delays[n]
+	n := len(beyond) - 1
+	t.Logf("%d of %d: CLOSE-WAIT %v to %v beyond what the application slept, the acknowledgement of our FIN %v to %v",
+		len(beyond), len(d.chapters), beyond[0], beyond[n], delays[0], delays[n])
+	return beyond[0], beyond[n]
 }
 
 // TestCloseWaitLeak probes an application that never closes: its kernel holds a

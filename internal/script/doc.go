@@ -25,6 +25,7 @@
 // SYN-ACK have no grace, and may have more:
 //
 //	active_close timeout 5s linger 4s send 100 hold 50ms fin_with_data
+//	active_close timeout 5s linger 4s prompt
 //	passive_close timeout 5s linger 4s send 100 combined
 //	time_wait timeout 5s linger 4s reuse 1s lower
 //	time_wait timeout 5s linger 4s duration 90s

@@ -120,7 +120,7 @@ func (p *parser) parseLine(l string) error {
 
 // params reads "half_open timeout 900ms linger 5s grace 50ms" and what may
 // follow: cookies; for the kinds that go further send N, hold D, fin_with_data,
-// combined, reuse D, lower, duration D.
+// prompt, combined, reuse D, lower, duration D.
 func (p *parser) params(first string, w *words) error {
 	ps := probe.Params{}
 	for k := probe.HalfOpen; k <= probe.TimeWaitProbe; k++ {
@@ -167,6 +167,8 @@ func moreParams(ps *probe.Params, w *words) (err error) {
 			ps.Hold, err = w.duration()
 		case w.take("fin_with_data"):
 			ps.FINWithData = true
+		case w.take("prompt"):
+			ps.Prompt = true
 		case w.take("combined"):
 			ps.Combined = true
 		case w.take("reuse"):

@@ -230,3 +230,52 @@ func TestMoreThanItsDue(t *testing.T) {
 		t.Error("the others don't make room")
 	}
 }
+
+// lazy answers a SYN, acknowledges our FIN 40 ms late unless it is prompted, and
+// closes 250 ms after it.
+func lazy(rtt time.Duration) peerFunc {
+	fins := make(map[uint16]probe.Seq)
+	return func(s *sim, p *wire.Packet) {
+		f, end := p.Segment.Flags, p.Segment.End()
+		ack := &probe.Segment{Flags: probe.ACK, Seq: p.Segment.Ack, Window: 65535}
+		switch {
+		case f == probe.SYN:
+			listening(rtt)(s, p)
+		case f.Has(probe.FIN):
+			fins[p.SrcPort] = end
+			ack.Ack = end
+			s.reply(p, rtt+40*time.Millisecond, ack)
+			s.reply(p, rtt+250*time.Millisecond, &probe.Segment{Flags: probe.FIN | probe.ACK, Seq: p.Segment.Ack, Ack: end, Window: 65535})
+		case fins[p.SrcPort] != 0 && p.Segment.Seq.Less(fins[p.SrcPort].Add(^uint32(0))):
+			ack.Ack = fins[p.SrcPort]
+			s.reply(p, rtt, ack)
+		}
+	}
+}
+
+// A peer that delays acknowledgements is prompted from the second conversation
+// on, and its application's time is what it is; of the first no figure is made.
+func TestPrompting(t *testing.T) {
+	w := newWorld(t, nil)
+	w.peer = lazy(10 * time.Millisecond)
+	target, l := w.target(1, "198.19.0.1:443", activeClose)
+	var waits, acks []time.Duration
+	l.onEach = func(o *probe.Observation) {
+		switch o.Kind {
+		case probe.CloseWaitTime:
+			waits = append(waits, o.Duration)
+		case probe.FINACKRTT:
+			acks = append(acks, o.Duration)
+		}
+	}
+	w.add(target)
+	w.run(30 * time.Second)
+	if l.verdicts[probe.OK] != 30 || len(waits) != 29 || len(acks) != 29 {
+		t.Errorf("verdicts %v, %d times of CLOSE-WAIT, %d of acknowledgements", l.verdicts, len(waits), len(acks))
+	}
+	for i := range waits {
+		if waits[i].Round(time.Millisecond) != 250*time.Millisecond || acks[i].Round(time.Millisecond) != 10*time.Millisecond {
+			t.Fatalf("CLOSE-WAIT of %v after %v", waits[i], acks[i])
+		}
+	}
+}

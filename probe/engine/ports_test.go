@@ -147,7 +147,7 @@ func TestISS(t *testing.T) {
 	if l.verdicts[probe.Refused] != 60 {
 		t.Errorf("%v", l.verdicts)
 	}
-	a, b := newSecret(), newSecret()
+	a, b := newSecret(nil), newSecret(nil)
 	tuple := probe.FourTuple{Local: netip.MustParseAddrPort("198.18.0.1:61000"), Remote: netip.MustParseAddrPort("198.19.0.1:443")}
 	if a.iss(&tuple, 0) == b.iss(&tuple, 0) {
 		t.Error("two secrets, one ISS")

@@ -236,6 +236,7 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 		target.Sink.Observe(&observations[j])
 	}
 	if sl.conv.Settled() && !wasSettled {
+		target.prompt = sl.conv.Prompts()
 		s.table.unsure--
 	}
 	if out.Note == probe.NoteResetOwn && sl.conv.ResetGrace > 0 && !target.resetsUnseen {

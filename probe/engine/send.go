@@ -218,7 +218,9 @@ func (s *Shard) open(e *entry, r *route, port uint16) {
 	}
 	i := s.table.claim(keyOf(e.Remote.Addr(), e.Remote.Port(), port))
 	sl := &s.table.slots[i]
-	sl.conv, sl.tuple, sl.target, sl.ifindex = probe.New(e.Params), tuple, e, r.ifindex
+	params := e.Params
+	params.Prompt = e.prompt
+	sl.conv, sl.tuple, sl.target, sl.ifindex = probe.New(params), tuple, e, r.ifindex
 	if e.Recorder != nil {
 		sl.transcript = s.table.newTranscript(tuple, e.Params.Kind)
 	}

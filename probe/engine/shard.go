@@ -50,6 +50,9 @@ type Config struct {
 	Reserved Ports // of half_open: our kernel resets what comes there
 	Guarded  Ports // of the other kinds: our kernel keeps quiet there
 	Limits   Limits
+	// Seed keys the ISSs. The same one after a restart keeps them rising on
+	// four-tuples that peers remember. Empty: a random one.
+	Seed []byte
 	// Drain bounds the time from the end of Run's context to Run's return.
 	Drain time.Duration
 }
@@ -135,6 +138,7 @@ type entry struct {
 	generation   uint64 // of the route
 	asked        bool   // for the route
 	throttled    bool   // it waits for the limit per address
+	prompt       bool   // the peer is to be asked for the acknowledgement of a FIN
 	trouble      string // what kept its last SYN here, as reported
 	resetsUnseen bool   // reported too
 	gone         bool
@@ -151,7 +155,7 @@ func New(cfg Config) *Shard {
 	s := &Shard{
 		cfg:     cfg,
 		net:     cfg.Network,
-		secret:  newSecret(),
+		secret:  newSecret(cfg.Seed),
 		limits:  cfg.Limits,
 		targets: make(map[*Target]*entry),
 	}

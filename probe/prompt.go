@@ -1,0 +1,57 @@
+package probe
+
+import "time"
+
+// Linux delays the acknowledgement of a FIN, by the next tick of its clock and
+// after data by 40 ms (net/ipv4/tcp_input.c, tcp_fin enters the "pingpong" mode;
+// tcp_output.c, tcp_send_delayed_ack). That time belongs to neither the peer's
+// kernel's round trip nor its application, and would be taken from the latter's.
+//
+// So a delayed acknowledgement is recognised, and the next conversation with that
+// peer prompts: behind its FIN goes a segment that the peer has no use for,
+// <SEQ=SND.UNA-1><ACK=RCV.NXT><CTL=ACK>, as a keep-alive is (RFC 9293 §3.8.4), to
+// which "an acknowledgment should be sent in reply" (§3.10.7.4). A peer whose
+// application closes at once answers by one segment and is not prompted.
+const (
+	// delayedFINACK is from when on, beyond twice the handshake's round trip,
+	// the acknowledgement of a FIN is taken for a delayed one, and slowFIN from
+	// when on one that came with the peer's FIN is.
+	delayedFINACK = 200 * time.Microsecond
+	slowFIN       = time.Millisecond
+	// closedAtOnce is the CLOSE-WAIT below which the peer needs no prompting.
+	closedAtOnce = 500 * time.Microsecond
+)
+
+// prompt forms the segment that asks for an acknowledgement.
+func (c *Conversation) prompt(now Instant) Segment {
+	s := c.ack(now)
+	s.Seq = c.conn.sndUna.Add(^uint32(0))
+	return s
+}
+
+// Prompts reports whether the next conversation with the peer should prompt it.
+func (c *Conversation) Prompts() bool { return c.conn.prompts }
+
+// promptness learns from the acknowledgement of our FIN, which took rtt. It
+// reports whether it was delayed for no reason that a figure is about: the
+// peer's own FIN did not come with it.
+func (c *Conversation) promptness(rtt time.Duration, withFIN bool) (delayed bool) {
+	k := &c.conn
+	margin := delayedFINACK
+	if withFIN {
+		margin = slowFIN
+	}
+	if c.Prompt || k.handshake <= 0 || rtt <= 2*k.handshake+margin {
+		return false
+	}
+	k.prompts = true
+	k.delayed = !withFIN
+	return k.delayed
+}
+
+// closedAfter learns from the peer's CLOSE-WAIT.
+func (c *Conversation) closedAfter(d time.Duration) {
+	if c.Prompt && d < closedAtOnce {
+		c.conn.prompts = false
+	}
+}
