@@ -13,11 +13,11 @@ import "time"
 // which "an acknowledgment should be sent in reply" (§3.10.7.4). A peer whose
 // application closes at once answers by one segment and is not prompted.
 const (
-	// delayedFINACK is from when on, beyond twice the handshake's round trip,
-	// the acknowledgement of a FIN is taken for a delayed one, and slowFIN from
-	// when on one that came with the peer's FIN is.
-	delayedFINACK = 200 * time.Microsecond
-	slowFIN       = time.Millisecond
+	// lateFINACK is from when on, beyond twice the handshake's round trip, the
+	// acknowledgement of a FIN is worth prompting for the next time, and
+	// delayedFINACK from when on it is taken for a delayed one.
+	lateFINACK    = 200 * time.Microsecond
+	delayedFINACK = time.Millisecond
 	// closedAtOnce is the CLOSE-WAIT below which the peer needs no prompting.
 	closedAtOnce = 500 * time.Microsecond
 )
@@ -37,15 +37,12 @@ func (c *Conversation) Prompts() bool { return c.conn.prompts }
 // peer's own FIN did not come with it.
 func (c *Conversation) promptness(rtt time.Duration, withFIN bool) (delayed bool) {
 	k := &c.conn
-	margin := delayedFINACK
-	if withFIN {
-		margin = slowFIN
-	}
-	if c.Prompt || k.handshake <= 0 || rtt <= 2*k.handshake+margin {
+	late := rtt - 2*k.handshake
+	if c.Prompt || k.handshake <= 0 || late <= lateFINACK {
 		return false
 	}
-	k.prompts = true
-	k.delayed = !withFIN
+	k.delayed = late > delayedFINACK && !withFIN
+	k.prompts = late > delayedFINACK || !withFIN
 	return k.delayed
 }
 
