@@ -25,6 +25,7 @@ type Ports struct{ Reserved, Guarded Range }
 type Network struct {
 	sender *rawsock.Sender
 	tap    *rawsock.Tap
+	bell   *rawsock.Bell
 	poller *rawsock.Poller
 	routes *rawsock.Routes
 	clock  rawsock.Clock
@@ -67,7 +68,11 @@ func (n *Network) open(p Ports) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.routes.Close)
-	if n.poller, err = rawsock.NewPoller(n.tap.FD()); err != nil {
+	if n.bell, err = rawsock.OpenBell(p.Guarded.First, p.Guarded.Last); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.bell.Close)
+	if n.poller, err = rawsock.NewPoller(n.bell.FDs()...); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.poller.Close)
@@ -167,7 +172,9 @@ func (n *Network) Wait(d time.Duration, frames bool) {
 	if !n.precise {
 		n.precise = rawsock.PreciseTimers() == nil
 	}
-	_, _ = n.poller.Wait(max(d, 0), frames) // an error is a signal's, and the loop looks again anyway
+	if rang, _ := n.poller.Wait(max(d, 0), frames); rang { // an error is a signal's, and the loop looks again anyway
+		n.bell.Silence()
+	}
 }
 
 // Wake implements engine.Network.

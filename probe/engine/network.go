@@ -36,7 +36,7 @@ type Network interface {
 	Drops() uint64
 
 	// Wait returns after d, or sooner if Wake is called, or, with frames, if
-	// there is something to receive.
+	// there is something to receive on a guarded port.
 	Wait(d time.Duration, frames bool)
 
 	// Wake ends a Wait from any goroutine, or the next one.
