@@ -78,7 +78,7 @@ var global = object[Global]{keys: append(pace(usualTimeout, globalTimeout, "", f
 )}
 
 var limits = object[Limits]{keys: []key[Limits]{
-	at(Key{Path: "packets_per_second", Unit: "packets per second", Example: "50000", Doc: "To all targets together. A half_open probe is 2 packets: a SYN and a RST. One of active_close or passive_close is 4 and one for each 1220 octets to send; one of time_wait is 2 more, and with `measure: duration` one for each second of limit."},
+	at(Key{Path: "packets_per_second", Unit: "packets per second", Example: "50000", Doc: "To all targets together. A half_open probe is 2 packets: a SYN and a RST. One of passive_close is 4 and one for each 1220 octets to send; one of active_close is 1 more, one of time_wait 3 more, and with `measure: duration` one for each second of limit."},
 		number[int](1, 100_000_000), func(l *Limits) *int { return &l.PacketsPerSecond }),
 	at(Key{Path: "packets_per_second_per_address", Unit: "packets per second", Example: "50", Doc: "To one IP address or host name, all its ports together."},
 		number[int](1, 100_000_000), func(l *Limits) *int { return &l.PacketsPerSecondPerAddress }),

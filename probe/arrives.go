@@ -356,6 +356,7 @@ func (c *Conversation) connectionReset(now Instant, s *Segment, out *Output) {
 	}
 	c.peer, c.local = Closed, Closed
 	out.Note = NoteReset
+	c.countHalfClose(out)
 	if !c.settled {
 		c.settle(Reset, out)
 	}

@@ -69,8 +69,11 @@ func (p *Params) Packets() int {
 	}
 	// SYN, ACK, the data, FIN and ACK, which may be one.
 	n := 4 + int(p.Send+typicalMSS-1)/typicalMSS
+	if p.Kind == ActiveClose {
+		n++ // what prompts the FIN's acknowledgement
+	}
 	if p.Measure != NoMeasure {
-		n += 2 // SYN and RST again
+		n += 3 // another SYN, and its RST twice
 	}
 	return n
 }

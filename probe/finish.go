@@ -8,9 +8,7 @@ import "time"
 func (c *Conversation) finish(now Instant, got Stamp, out *Output) {
 	k := &c.conn
 	k.finished, k.retransmitAt, k.closeAt, k.ackAt = true, 0, 0, 0
-	if k.halfClose > 0 {
-		c.measured(Observation{Kind: HalfCloseOctets, Octets: k.halfClose}, out)
-	}
+	c.countHalfClose(out)
 	passive := c.local == LastAck
 	if passive {
 		c.local = Closed
@@ -29,6 +27,14 @@ func (c *Conversation) finish(now Instant, got Stamp, out *Output) {
 		c.settle(OK, out)
 	}
 	c.wait(lingering, now.Add(c.Linger))
+}
+
+// countHalfClose tells what came after our FIN, whatever became of the connection.
+func (c *Conversation) countHalfClose(out *Output) {
+	if k := &c.conn; k.halfClose > 0 {
+		c.measured(Observation{Kind: HalfCloseOctets, Octets: k.halfClose}, out)
+		k.halfClose = 0
+	}
 }
 
 // form is how the connection was torn down.
@@ -75,6 +81,7 @@ func (c *Conversation) giveUp(now Instant, out *Output) {
 // conclude makes the verdict of a connection that runs out of time, if there is
 // none yet.
 func (c *Conversation) conclude(out *Output) {
+	c.countHalfClose(out)
 	switch {
 	case c.settled:
 	case c.unsent():

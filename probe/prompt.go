@@ -13,11 +13,13 @@ import "time"
 // which "an acknowledgment should be sent in reply" (§3.10.7.4). A peer whose
 // application closes at once answers by one segment and is not prompted.
 const (
-	// lateFINACK is from when on, beyond twice the handshake's round trip, the
-	// acknowledgement of a FIN is worth prompting for the next time, and
-	// delayedFINACK from when on it is taken for a delayed one.
-	lateFINACK    = 200 * time.Microsecond
+	// delayedFINACK is the least by which the acknowledgement of a FIN comes
+	// later than the handshake's answer if it was delayed, or a quarter of that
+	// where it is longer.
 	delayedFINACK = time.Millisecond
+	// delayedAllTheSame is that for a peer that was prompted: the prompt was
+	// lost, and it is Linux's 40 ms after data.
+	delayedAllTheSame = 35 * time.Millisecond
 	// closedAtOnce is the CLOSE-WAIT below which the peer needs no prompting.
 	closedAtOnce = 500 * time.Microsecond
 )
@@ -37,12 +39,17 @@ func (c *Conversation) Prompts() bool { return c.conn.prompts }
 // peer's own FIN did not come with it.
 func (c *Conversation) promptness(rtt time.Duration, withFIN bool) (delayed bool) {
 	k := &c.conn
-	late := rtt - 2*k.handshake
-	if c.Prompt || k.handshake <= 0 || late <= lateFINACK {
-		return false
+	late := rtt - k.handshake
+	switch {
+	case k.handshake <= 0:
+	case c.Prompt:
+		k.delayed = !withFIN && late > max(delayedAllTheSame, k.handshake)
+	case withFIN:
+		k.prompts = late > delayedFINACK+k.handshake
+	default:
+		k.prompts = true
+		k.delayed = late > max(delayedFINACK, k.handshake/4)
 	}
-	k.delayed = late > delayedFINACK && !withFIN
-	k.prompts = late > delayedFINACK || !withFIN
 	return k.delayed
 }
 

@@ -176,6 +176,10 @@ func (c *Conversation) measureArrives(now Instant, ev *Event, out *Output) {
 	case c.takesTouch(s):
 		c.newConnection(now, ev, out)
 	case w.out && s.Flags&(ACK|SYN|RST|FIN) == ACK && s.Ack == c.sndNxt && s.Seq == c.rcvNxt:
+		if d, ok := c.interval(now, w.sent, ev.Stamp); c.Measure == MeasureReuse && (!w.left || ok && d < c.conn.handshake/2) {
+			out.Note = NoteOld // the last ACK again: it cannot answer what has just left
+			return
+		}
 		out.Note = NoteTimeWaitAlive
 		if c.Measure == MeasureReuse {
 			c.measureEnds(now, ev, AnswerChallengeACK, out)

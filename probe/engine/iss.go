@@ -2,7 +2,6 @@ package engine
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 
 	"github.com/dchest/siphash"
@@ -15,13 +14,12 @@ type secret struct {
 	ts     uint32 // where the timestamp clock begins: peers see it, so it is no part of the key
 }
 
-// newSecret makes it of a seed, which is random if it is empty.
-func newSecret(seed []byte) secret {
-	if len(seed) == 0 {
-		seed = make([]byte, 32)
-		rand.Read(seed) // never fails: crypto/rand aborts the process instead
+// newSecret makes it of a seed's first 20 octets, or of chance.
+func newSecret(b []byte) secret {
+	if len(b) < 20 {
+		b = make([]byte, 20)
+		rand.Read(b) // never fails: crypto/rand aborts the process instead
 	}
-	b := sha256.Sum256(seed)
 	return secret{
 		k0: binary.LittleEndian.Uint64(b[:]),
 		k1: binary.LittleEndian.Uint64(b[8:]),

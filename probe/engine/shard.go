@@ -51,7 +51,8 @@ type Config struct {
 	Guarded  Ports // of the other kinds: our kernel keeps quiet there
 	Limits   Limits
 	// Seed keys the ISSs. The same one after a restart keeps them rising on
-	// four-tuples that peers remember. Empty: a random one.
+	// four-tuples that peers remember. It has 20 octets or more that nobody
+	// else can guess; without it they are random.
 	Seed []byte
 	// Drain bounds the time from the end of Run's context to Run's return.
 	Drain time.Duration
