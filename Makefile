@@ -125,7 +125,7 @@ go:
 
 .PHONY: tools
 tools:
-	@internal/tools/install.sh ip ss nft sysctl tcpdump nginx haproxy setcap gcc libc-headers
+	@internal/tools/install.sh ip ss nft sysctl tcpdump nginx haproxy setcap gcc libc-headers lwip
 
 $(CACHE)/promtool/usr/bin/promtool:
 	@internal/tools/promtool.sh $(CACHE)/promtool

@@ -12,6 +12,7 @@ package_of() {
     setcap) echo libcap2-bin ;;
     sysctl) echo procps ;;
     libc-headers) echo libc6-dev ;; # what cgo, and so the race detector, compiles against
+    lwip) echo liblwip-dev ;;
     *) echo "install.sh: no package known for $1" >&2; return 1 ;;
   esac
 }
@@ -19,6 +20,7 @@ package_of() {
 present() {
   case $1 in
     libc-headers) [ -e /usr/include/stdlib.h ] ;;
+    lwip) [ -e /usr/include/lwip/lwipopts.h ] ;;
     *) command -v "$1" >/dev/null ;;
   esac
 }
