@@ -176,8 +176,8 @@ func (c *Conversation) measureArrives(now Instant, ev *Event, out *Output) {
 	case c.takesTouch(s):
 		c.newConnection(now, ev, out)
 	case w.out && s.Flags&(ACK|SYN|RST|FIN) == ACK && s.Ack == c.sndNxt && s.Seq == c.rcvNxt:
-		if d, ok := c.interval(now, w.sent, ev.Stamp); c.Measure == MeasureReuse && (!w.left || ok && d < c.conn.handshake/2) {
-			out.Note = NoteOld // the last ACK again: it cannot answer what has just left
+		if c.Measure == MeasureReuse && !w.left {
+			out.Note = NoteOld // the last ACK again: nothing has left that it could answer
 			return
 		}
 		out.Note = NoteTimeWaitAlive
