@@ -21,7 +21,7 @@ func newSecret(b []byte) secret {
 		rand.Read(b) // never fails: crypto/rand aborts the process instead
 	}
 	return secret{
-		k0: binary.LittleEndian.Uint64(b[:]),
+		k0: binary.LittleEndian.Uint64(b),
 		k1: binary.LittleEndian.Uint64(b[8:]),
 		ts: binary.LittleEndian.Uint32(b[16:]),
 	}
