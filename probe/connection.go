@@ -47,9 +47,9 @@ type connection struct {
 	ackOwed    bool  // something that came was not acknowledged
 	ackTwice   bool  // the handshake's ACK went again
 	gone       bool  // the peer has said by a RST that it has nothing open
-	quick      uint8 // segments that are still acknowledged at once
 	prompts    bool  // the next conversation is to prompt the peer
 	delayed    bool  // our FIN's acknowledgement was delayed: no figure is made of its stamp
+	quick      uint8 // segments that are still acknowledged at once
 	ahead      uint8 // segments that were because they came out of order
 	resets     uint8 // RSTs sent in answer to what came after ours
 	icmp       Reason

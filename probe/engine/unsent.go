@@ -52,14 +52,11 @@ func (s *Shard) setUnsent(a *address, more int) {
 // noteSent keeps account of what lies in this host when a SYN has left, or is
 // waited for no more.
 func (s *Shard) noteSent(sl *slot) {
-	if !sl.unsent {
-		return
-	}
-	a, packets := sl.target.peer.address, sl.target.Params.Packets()
-	if !sl.conv.Left() && !sl.conv.Settled() {
+	if !sl.unsent || !sl.conv.Left() && !sl.conv.Settled() {
 		return
 	}
 	sl.unsent = false
+	a, packets := sl.target.peer.address, sl.target.Params.Packets()
 	if sl.passed == a.passed {
 		s.setUnsent(a, -packets)
 	}
