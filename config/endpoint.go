@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -17,6 +18,15 @@ type Endpoint struct {
 // bareHost returns the host without the dot that may end a name: with or without
 // it, it is the same one.
 func (e *Endpoint) bareHost() string { return strings.TrimSuffix(e.Host, ".") }
+
+// ParseEndpoint reads host:port. The error says what is wrong with it.
+func ParseEndpoint(s string) (Endpoint, error) {
+	e, wrong := parseEndpoint(s)
+	if wrong != "" {
+		return Endpoint{}, errors.New(wrong)
+	}
+	return e, nil
+}
 
 // parseEndpoint reads host:port, or says what is wrong.
 func parseEndpoint(s string) (e Endpoint, wrong string) {

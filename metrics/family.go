@@ -133,7 +133,7 @@ func handshakeFamilies() []family {
 			target: func(x *exposition, t *Target, n *counts) {
 				if n.peerSeen {
 					for i, changes := range n.changes {
-						x.value(t, float64(changes), label{"what", traitNames[i]})
+						x.value(t, float64(changes), label{"what", probe.Trait(i).String()})
 					}
 				}
 			},

@@ -75,24 +75,24 @@ func TestPeerChanges(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		seen []probe.Fingerprint
-		want [numTraits]uint64
+		want [probe.NumTraits]uint64
 	}{
-		{"the first is no change", []probe.Fingerprint{base}, [numTraits]uint64{}},
-		{"the window is noise", []probe.Fingerprint{base, with(func(p *probe.Fingerprint) { p.Window = 1 })}, [numTraits]uint64{}},
+		{"the first is no change", []probe.Fingerprint{base}, [probe.NumTraits]uint64{}},
+		{"the window is noise", []probe.Fingerprint{base, with(func(p *probe.Fingerprint) { p.Window = 1 })}, [probe.NumTraits]uint64{}},
 		{
 			"another initial TTL over as many hops",
 			[]probe.Fingerprint{base, with(func(p *probe.Fingerprint) { p.TTL = 124 })},
-			[numTraits]uint64{},
+			[probe.NumTraits]uint64{},
 		},
 		{
 			"hops, there and back",
 			[]probe.Fingerprint{base, with(func(p *probe.Fingerprint) { p.TTL = 59 }), base},
-			[numTraits]uint64{traitHops: 2},
+			[probe.NumTraits]uint64{probe.TraitHops: 2},
 		},
 		{
 			"each trait",
 			[]probe.Fingerprint{base, {TTL: 50, MSS: 1400, WindowScale: -1, ECN: true}},
-			[numTraits]uint64{traitHops: 1, traitMSS: 1, traitWindowScale: 1, traitSACK: 1, traitTimestamps: 1, traitECN: 1},
+			[probe.NumTraits]uint64{probe.TraitHops: 1, probe.TraitMSS: 1, probe.TraitWindowScale: 1, probe.TraitSACK: 1, probe.TraitTimestamps: 1, probe.TraitECN: 1},
 		},
 		{
 			"syn cookies: unknown is no change, and what was known last stays",
@@ -103,7 +103,7 @@ func TestPeerChanges(t *testing.T) {
 				with(func(p *probe.Fingerprint) { p.SYNCookies = probe.Yes }),
 				base,
 			},
-			[numTraits]uint64{traitSYNCookies: 1},
+			[probe.NumTraits]uint64{probe.TraitSYNCookies: 1},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestPeerChanges(t *testing.T) {
 				n.peerSeenAs(p)
 			}
 			if n.changes != c.want {
-				t.Errorf("changes %v, want %v (%v)", n.changes, c.want, traitNames)
+				t.Errorf("changes %v, want %v", n.changes, c.want)
 			}
 		})
 	}

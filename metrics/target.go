@@ -28,7 +28,7 @@ type counts struct {
 	rejected   [probe.NumRejectReasons]uint64
 	duplicates uint64
 	late       uint64
-	changes    [numTraits]uint64
+	changes    [probe.NumTraits]uint64
 	peer       probe.Fingerprint
 	peerSeen   bool
 	judged     bool // there has been a verdict

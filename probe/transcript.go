@@ -56,6 +56,7 @@ const (
 	NoteReuseFresh
 	NoteReuseRefused
 	NoteDone
+	NoteNotOpened
 )
 
 var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN-ACK accepted", "duplicate SYN-ACK",
@@ -67,7 +68,7 @@ var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN
 	"acknowledgement not believed", "older than what came before (PAWS)", "without its timestamp", "delayed ACK",
 	"FIN acknowledged", "the peer's FIN", "the peer's FIN again", "connection reset", "retransmission", "probing a closed window",
 	"after the end", "SYN to TIME-WAIT", "still in TIME-WAIT", "TIME-WAIT is over", "accepted: TIME-WAIT recycled",
-	"accepted: a new connection", "reset: nobody listens", "four-tuple free"}
+	"accepted: a new connection", "reset: nobody listens", "four-tuple free", "not opened"}
 
 // String is the note in words.
 func (n Note) String() string { return name(noteNames[:], int(n)) }
@@ -90,33 +91,105 @@ const MaxRecords = 64
 // what the trouble began with. The rest are its last: how it ended.
 const FirstRecords = 32
 
+// A Figure is something that was measured or concluded of a conversation as a
+// whole. What counts segments (Rejected, FINRetransmit and their like) is in the
+// notes instead.
+type Figure struct {
+	Observation
+	record uint32 // counted from the conversation's first, lost ones included
+}
+
 // A Transcript is what happened in one conversation, in order. Its size is
-// fixed: of more than MaxRecords records those in the middle are counted, not
+// bounded: of more than MaxRecords records those in the middle are counted, not
 // kept.
 type Transcript struct {
 	Tuple   FourTuple
 	Kind    Kind
+	Number  uint64 // tells the conversations of one engine apart
+	Offset  int64  // wall clock − monotonic when it began, ns: Record.At + Offset is in ns since the Unix epoch
 	Lost    uint32 // records that are missing after the first FirstRecords
-	n       uint8
-	records [MaxRecords]Record
+	records []Record
+	figures []Figure
 }
 
 // Reset empties the transcript for a new conversation.
 func (t *Transcript) Reset(tuple FourTuple, k Kind) {
-	t.Tuple, t.Kind, t.Lost, t.n = tuple, k, 0, 0
+	*t = Transcript{Tuple: tuple, Kind: k, records: t.records[:0], figures: t.figures[:0]}
+}
+
+// NotOpened records that a probe ended in o before it could open a conversation.
+func (t *Transcript) NotOpened(now Instant, o *Observation) {
+	t.figures = append(t.figures, Figure{Observation: *o})
+	t.records = append(t.records, Record{At: now, Local: Closed, Note: NoteNotOpened})
 }
 
 // Add records a step that Step returned c and out for.
 func (t *Transcript) Add(now Instant, ev *Event, c *Conversation, out *Output) {
-	if int(t.n) == MaxRecords {
-		t.Lost++
-		copy(t.records[FirstRecords:], t.records[FirstRecords+1:])
-		t.n--
+	for _, o := range out.Observations() {
+		switch o.Kind {
+		case SYNACKDuplicate, SYNACKLate, Rejected, FINRetransmit:
+		default:
+			t.figures = append(t.figures, Figure{o, uint32(len(t.records)) + t.Lost})
+		}
 	}
-	t.records[t.n] = Record{At: now, Event: *ev, Local: c.local, Peer: c.peer, Note: out.Note}
-	t.n++
+	if len(t.records) == MaxRecords {
+		t.Lost++
+		t.records = append(t.records[:FirstRecords], t.records[FirstRecords+1:]...)
+	}
+	t.records = append(t.records, Record{At: now, Event: *ev, Local: c.local, Peer: c.peer, Note: out.Note})
 }
 
 // Records returns the records in order; if Lost is not 0, that many are missing
 // before the one at FirstRecords. They are the transcript's own.
-func (t *Transcript) Records() []Record { return t.records[:t.n] }
+func (t *Transcript) Records() []Record { return t.records }
+
+// Figures returns what was measured, in order, each kind once at most. They are
+// the transcript's own.
+func (t *Transcript) Figures() []Figure { return t.figures }
+
+// RecordOf returns the index of the record that a figure was complete with, -1
+// for one that is lost.
+func (t *Transcript) RecordOf(f *Figure) int {
+	switch i := int(f.record); {
+	case i < FirstRecords:
+		return i
+	case i < FirstRecords+int(t.Lost):
+		return -1
+	default:
+		return i - int(t.Lost)
+	}
+}
+
+// Figure returns what was measured of a kind.
+func (t *Transcript) Figure(k ObservationKind) (Observation, bool) {
+	for i := range t.figures {
+		if t.figures[i].Kind == k {
+			return t.figures[i].Observation, true
+		}
+	}
+	return Observation{}, false
+}
+
+// Settled returns the verdict, or why there is none; both are 0 and ok is false
+// before.
+func (t *Transcript) Settled() (r Reason, d DiscardReason, ok bool) {
+	if o, is := t.Figure(Verdict); is {
+		return o.Reason, NotDiscarded, true
+	}
+	o, is := t.Figure(Discarded)
+	return OK, o.Discard, is
+}
+
+// CopyTo makes dst a copy, in dst's memory where that suffices.
+func (t *Transcript) CopyTo(dst *Transcript) {
+	records, figures := append(dst.records[:0], t.records...), append(dst.figures[:0], t.figures...)
+	*dst = *t
+	dst.records, dst.figures = records, figures
+}
+
+// Clone returns a copy.
+func (t *Transcript) Clone() Transcript {
+	var c Transcript
+	t.CopyTo(&c)
+	return c
+}

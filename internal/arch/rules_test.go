@@ -23,7 +23,7 @@ var pure = []string{
 
 var everything = []string{
 	"probe", "probe/wire", "probe/engine", "rawsock", "metrics", "config",
-	"internal/host", "internal/script", "internal/status", "internal/targets", "cmd/probed",
+	"internal/host", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
 }
 
 // rooms is the import table. A new folder is a decision: it gets its line here,
@@ -38,16 +38,18 @@ var rooms = map[string]room{
 		}, pure...),
 		timeless: true,
 	},
-	"rawsock":          {},
-	"metrics":          {mayImport: []string{"probe"}},
-	"config":           {mayImport: []string{"probe"}},
-	"internal/host":    {mayImport: []string{"probe", "probe/wire", "probe/engine", "rawsock"}},
-	"internal/targets": {mayImport: []string{"probe", "probe/engine", "config", "metrics"}},
-	"internal/status":  {mayImport: []string{"probe", "metrics"}},
-	"internal/script":  {mayImport: []string{"probe"}},
-	"internal/lab":     {mayImport: everything},
-	"internal/arch":    {},
-	"cmd/probed":       {mayImport: everything},
+	"rawsock":           {},
+	"metrics":           {mayImport: []string{"probe"}},
+	"config":            {mayImport: []string{"probe"}},
+	"internal/host":     {mayImport: []string{"probe", "probe/wire", "probe/engine", "rawsock"}},
+	"internal/targets":  {mayImport: []string{"probe", "probe/engine", "config", "metrics", "internal/recorder"}},
+	"internal/recorder": {mayImport: []string{"probe"}},
+	"internal/show":     {mayImport: []string{"probe", "probe/wire"}},
+	"internal/status":   {mayImport: []string{"probe", "metrics", "internal/recorder", "internal/show"}},
+	"internal/script":   {mayImport: []string{"probe"}},
+	"internal/lab":      {mayImport: everything},
+	"internal/arch":     {},
+	"cmd/probed":        {mayImport: everything},
 }
 
 // testOnly are the rooms that only tests may import, wherever they are.

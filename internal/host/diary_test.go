@@ -54,11 +54,14 @@ func (d *diary) Observe(o *probe.Observation) {
 	c.settled = c.settled || verdict
 }
 
+// Settled implements engine.Recorder.
+func (d *diary) Settled(*probe.Transcript) {}
+
 // Record implements engine.Recorder.
 func (d *diary) Record(tr *probe.Transcript) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.transcripts = append(d.transcripts, *tr)
+	d.transcripts = append(d.transcripts, tr.Clone())
 }
 
 // settled is how many conversations have a verdict or were discarded.

@@ -102,10 +102,12 @@ func (l *ledger) Observe(o *probe.Observation) {
 	}
 }
 
+func (l *ledger) Settled(*probe.Transcript) {}
+
 func (l *ledger) Record(tr *probe.Transcript) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.transcripts = append(l.transcripts, *tr)
+	l.transcripts = append(l.transcripts, tr.Clone())
 }
 
 // settled is how many probes have a verdict or were discarded.

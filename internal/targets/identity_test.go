@@ -16,11 +16,11 @@ func TestIDIsStable(t *testing.T) {
 	// FNV-1a of "edge""db.test:80""half_open""site""b""team""core", quotes
 	// included, and the ip label.
 	for ip, want := range map[string]uint64{"": 0x54cf1ab33434b845, "198.18.0.1": 0x2a105cff0a036ecb} {
-		if got := probing(conf, ip, netip.Addr{}, nil).ID; got != want {
+		if got := Probing(conf, ip, netip.Addr{}).ID; got != want {
 			t.Errorf("ip %q: ID %#x, want %#x", ip, got, want)
 		}
 	}
-	if a, b := probing(conf, "", netip.Addr{}, nil), probing(conf, "", netip.MustParseAddr("198.18.0.1"), nil); a.ID != b.ID {
+	if a, b := Probing(conf, "", netip.Addr{}), Probing(conf, "", netip.MustParseAddr("198.18.0.1")); a.ID != b.ID {
 		t.Error("the ID follows the address")
 	}
 }
@@ -34,7 +34,7 @@ func TestIDsAreDistinct(t *testing.T) {
 		if i%2 == 1 {
 			ip = "2001:db8::1"
 		}
-		id := probing(&conf, ip, netip.Addr{}, nil).ID
+		id := Probing(&conf, ip, netip.Addr{}).ID
 		if other := seen[id]; other != "" {
 			t.Fatalf("%s and %s have the ID %#x", conf.Address, other, id)
 		}

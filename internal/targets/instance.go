@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/probed/probed/config"
+	"github.com/probed/probed/internal/recorder"
 	"github.com/probed/probed/metrics"
 	"github.com/probed/probed/probe"
 	"github.com/probed/probed/probe/engine"
@@ -23,11 +24,12 @@ const (
 	resetGrace = 50 * time.Millisecond
 )
 
-// An instance is what the engine and the metrics know of a target: one, or one
-// an address with resolve: all.
+// An instance is what the engine probes of a target and where that is booked: one,
+// or one an address with resolve: all.
 type instance struct {
-	engine  *engine.Target
-	metrics *metrics.Target
+	engine   *engine.Target
+	metrics  *metrics.Target
+	recorder *recorder.Recorder
 }
 
 // instances are a target's, by their ip label.
@@ -55,9 +57,11 @@ func (r *Roster) plan(ch *change, t *target, before instances) instances {
 				continue
 			}
 			ch.newborn = append(ch.newborn, m)
-			in = &instance{metrics: m}
+			in = &instance{metrics: m, recorder: new(recorder.Recorder)}
 		}
-		after[ip] = ch.place(in, probing(&t.conf, ip, addr, in.metrics))
+		want := Probing(&t.conf, ip, addr)
+		want.Sink, want.Recorder = in.metrics, in.recorder
+		after[ip] = ch.place(in, want)
 	}
 	ch.drop(before, after)
 	return after
@@ -72,7 +76,7 @@ func (ch *change) place(in *instance, want engine.Target) *instance {
 		ch.remove = append(ch.remove, in.engine)
 	}
 	ch.add = append(ch.add, &want)
-	return &instance{engine: &want, metrics: in.metrics}
+	return &instance{&want, in.metrics, in.recorder}
 }
 
 // drop ends the instances that are not in after.
@@ -135,9 +139,9 @@ func sameOptions(a, b *config.Module) bool {
 	return a.Probe == b.Probe && a.Measure == b.Measure && a.Flows == b.Flows && slices.Equal(a.Buckets, b.Buckets)
 }
 
-// probing is how the engine is to probe a target at an address; the zero Addr
-// for a name that does not resolve.
-func probing(t *config.Target, ip string, addr netip.Addr, sink engine.Sink) engine.Target {
+// Probing is how the engine is to probe a target at an address, the zero Addr for a
+// name that does not resolve, less where that is booked.
+func Probing(t *config.Target, ip string, addr netip.Addr) engine.Target {
 	m := &t.Module
 	h := fnv.New64a()
 	h.Write([]byte(identity(t) + ip))
@@ -153,7 +157,6 @@ func probing(t *config.Target, ip string, addr netip.Addr, sink engine.Sink) eng
 		Device:   m.Interface,
 		TTL:      m.TTL,
 		TOS:      m.TOS,
-		Sink:     sink,
 	}
 	e.Params.Linger = linger
 	if m.Probe == probe.HalfOpen {

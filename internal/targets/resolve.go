@@ -55,9 +55,8 @@ type name struct {
 	last    time.Time    // when that or the last one began
 }
 
-// use puts a target's name among names, the one in force if there is one, and
-// returns it.
-func (r *Roster) use(names map[question]*name, t *config.Target) *name {
+// questionOf returns what to ask about a target's name.
+func questionOf(t *config.Target) question {
 	q := question{"ip", t.Host, t.Module.Interface != ""}
 	switch t.Module.IPProtocol {
 	case config.IP4:
@@ -65,6 +64,13 @@ func (r *Roster) use(names map[question]*name, t *config.Target) *name {
 	case config.IP6:
 		q.network = "ip6"
 	}
+	return q
+}
+
+// use puts a target's name among names, the one in force if there is one, and
+// returns it.
+func (r *Roster) use(names map[question]*name, t *config.Target) *name {
+	q := questionOf(t)
 	if names[q] == nil {
 		names[q] = cmp.Or(r.names[q], &name{question: q})
 	}

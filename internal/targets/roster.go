@@ -32,6 +32,7 @@ type Roster struct {
 
 	mu      sync.Mutex
 	targets map[string]*target // by identity
+	order   []*target          // as configured
 	names   map[question]*name
 	every   time.Duration // from one look-up of a name to the next
 }
@@ -62,10 +63,11 @@ func (r *Roster) Apply(c *config.Config) error {
 	var ch change
 	targets := make(map[string]*target)
 	names := make(map[question]*name)
+	var order []*target
 	for _, conf := range c.Targets() {
 		id := identity(&conf)
 		t := &target{conf: conf}
-		targets[id] = t
+		targets[id], order = t, append(order, t)
 		if old := r.targets[id]; old != nil {
 			t.instances = old.instances
 			if !sameOptions(&old.conf.Module, &conf.Module) {
@@ -91,7 +93,7 @@ func (r *Roster) Apply(c *config.Config) error {
 		}
 		return err
 	}
-	r.targets, r.names, r.every = targets, names, c.Global.ResolveInterval
+	r.targets, r.order, r.names, r.every = targets, order, names, c.Global.ResolveInterval
 	r.gather()
 	r.commit(&ch)
 	select {

@@ -64,7 +64,11 @@ func (s *Shard) update(add, remove []*Target) {
 			}
 			continue
 		}
-		s.reschedule(e, firstSlot(t.ID, t.Interval, s.now))
+		slot := s.now
+		if t.Count == 0 {
+			slot = firstSlot(t.ID, t.Interval, s.now)
+		}
+		s.reschedule(e, slot)
 	}
 	s.Stats.Targets.Store(int64(len(s.targets)))
 	s.tidySchedule()
@@ -74,7 +78,9 @@ func (s *Shard) update(add, remove []*Target) {
 // comes up.
 func (s *Shard) forget(e *entry) {
 	e.gone = true
-	s.goners++
+	if !e.spent() {
+		s.goners++
+	}
 	delete(s.targets, e.Target)
 	s.demand -= e.demands()
 	if e.peer != nil {

@@ -12,6 +12,7 @@ import (
 type nobody struct{}
 
 func (nobody) Observe(*probe.Observation)  {}
+func (nobody) Settled(*probe.Transcript)   {}
 func (nobody) Record(*probe.Transcript)    {}
 func (nobody) ScheduleDelay(time.Duration) {}
 func (nobody) Skipped(SkipReason)          {}

@@ -46,9 +46,9 @@ type demand int64
 
 const packetPerSecond demand = 1e6
 
-// demands is what a target asks for.
+// demands is what a target asks for in the long run.
 func (t *Target) demands() demand {
-	if !t.Remote.IsValid() {
+	if !t.Remote.IsValid() || t.Count > 0 {
 		return 0
 	}
 	return demand(t.Params.Packets()) * packetPerSecond * demand(time.Second/time.Microsecond) / demand(max(t.Interval/time.Microsecond, 1))

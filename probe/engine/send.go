@@ -89,8 +89,8 @@ func (s *Shard) fire(e *entry) {
 		return
 	}
 	if !e.Remote.IsValid() {
-		s.tell(e, probe.Observation{Kind: probe.Verdict, Reason: probe.NotResolved})
-		s.reschedule(e, e.slot.Add(e.Interval))
+		s.notOpened(e, probe.Observation{Kind: probe.Verdict, Reason: probe.NotResolved})
+		s.made(e)
 		return
 	}
 	e.throttle(false)
@@ -106,14 +106,32 @@ func (s *Shard) fire(e *entry) {
 	}
 	if r := s.route(e); r.err != nil {
 		s.trouble(e, r.err)
-		s.tell(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardSendError})
+		s.notOpened(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardSendError})
 	} else if a.unsent >= maxUnsent*packets {
-		s.cfg.Observer.Skipped(SkipUnsent)
+		s.skip(e, SkipUnsent)
+		return
 	} else if port, ok := s.port(e); !ok {
-		s.cfg.Observer.Skipped(SkipNoPort)
+		s.skip(e, SkipNoPort)
+		return
 	} else {
 		s.open(e, r, port)
 	}
+	s.made(e)
+}
+
+// made goes on to a target's next slot after a probe, if it is to have one.
+func (s *Shard) made(e *entry) {
+	e.probes++
+	if e.spent() {
+		e.throttle(false)
+		return
+	}
+	s.reschedule(e, e.slot.Add(e.Interval))
+}
+
+// skip goes on to a target's next slot without a probe.
+func (s *Shard) skip(e *entry, r SkipReason) {
+	s.cfg.Observer.Skipped(r)
 	s.reschedule(e, e.slot.Add(e.Interval))
 }
 
@@ -222,7 +240,7 @@ func (s *Shard) open(e *entry, r *route, port uint16) {
 	params.Prompt = e.prompt
 	sl.conv, sl.tuple, sl.target, sl.ifindex = probe.New(params), tuple, e, r.ifindex
 	if e.Recorder != nil {
-		sl.transcript = s.table.newTranscript(tuple, e.Params.Kind)
+		sl.transcript = s.newTranscript(tuple, e.Params.Kind)
 	}
 	s.table.unsure++
 	if e.guarded() {
@@ -238,6 +256,27 @@ func (s *Shard) open(e *entry, r *route, port uint16) {
 	s.leaving = append(s.leaving, departure{s.now, ref{i, sl.generation}})
 
 	s.step(i, s.syn(i, probe.Open))
+}
+
+// notOpened books what became of a probe that could not open a conversation.
+func (s *Shard) notOpened(e *entry, o probe.Observation) {
+	s.tell(e, o)
+	if e.Recorder == nil {
+		return
+	}
+	t := s.newTranscript(probe.FourTuple{Remote: e.Remote}, e.Params.Kind)
+	t.NotOpened(s.now, &o)
+	e.Recorder.Settled(t)
+	e.Recorder.Record(t)
+	s.table.spare = append(s.table.spare, t)
+}
+
+// newTranscript returns an empty transcript with a number.
+func (s *Shard) newTranscript(tuple probe.FourTuple, k probe.Kind) *probe.Transcript {
+	t := s.table.newTranscript(tuple, k)
+	s.opened++
+	t.Number, t.Offset = s.opened, s.clock.offset
+	return t
 }
 
 // syn returns the event that sends a conversation's SYN.

@@ -92,6 +92,7 @@ type Shard struct {
 	window    window
 	demand    demand // of all targets
 	unsent    int    // packets of probes whose SYN lies in this host
+	opened    uint64 // transcripts, to number them
 
 	now       probe.Instant // as last read
 	caughtUp  probe.Instant // every frame that arrived before was handled
@@ -135,6 +136,7 @@ type entry struct {
 	slot         probe.Instant // the scheduled moment
 	due          probe.Instant // slot and jitter
 	sent         uint64        // probes sent, to take the flows in turn
+	probes       uint64        // probes made, those of them that could not be sent included
 	route        route
 	generation   uint64 // of the route
 	asked        bool   // for the route

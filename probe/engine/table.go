@@ -29,6 +29,7 @@ type slot struct {
 	target     *entry
 	ifindex    int
 	transcript *probe.Transcript
+	handed     bool          // the transcript, once settled
 	unsent     bool          // its SYN lies in this host
 	passed     uint32        // the address's when that was noticed
 	packets    int           // sent by us

@@ -22,19 +22,28 @@ type Target struct {
 	Device   string        // empty: as the host routes
 	TTL      uint8         // 0: the host's default
 	TOS      uint8
+	Count    uint64 // more than 0: that many probes are made of it and no more, the first at once
 	Sink     Sink
 	Recorder Recorder // nil: no transcripts are made
 }
+
+// spent reports whether all probes of a target with a Count are made. It is in the
+// schedule no more.
+func (e *entry) spent() bool { return e.Count > 0 && e.probes >= e.Count }
 
 // A Sink receives what is observed of a target, from its shard's goroutine.
 type Sink interface {
 	Observe(o *probe.Observation)
 }
 
-// A Recorder receives a target's transcripts, each when its conversation is
-// over, from its shard's goroutine. The transcript is the shard's: copy it to
-// keep it.
+// A Recorder receives a target's transcripts, from its shard's goroutine. They are
+// the shard's: copy one to keep it.
 type Recorder interface {
+	// Settled hands over each probe's transcript when it has a verdict, or none for
+	// a reason of ours, and nothing of it is open any more.
+	Settled(t *probe.Transcript)
+	// Record hands it over again when its four-tuple is free, with what has come
+	// since.
 	Record(t *probe.Transcript)
 }
 

@@ -36,6 +36,8 @@ type ledger struct {
 	reactions int
 	reacted   []time.Duration
 	records   int
+	handed    int // transcripts of settled conversations
+	unsettled int // of those that were not
 	target    *Target
 	onRecord  func(*probe.Transcript)
 	onEach    func(*probe.Observation)
@@ -66,6 +68,13 @@ func (l *ledger) Observe(o *probe.Observation) {
 	if l.onEach != nil {
 		l.onEach(o)
 	}
+}
+
+func (l *ledger) Settled(t *probe.Transcript) {
+	if _, _, ok := t.Settled(); !ok {
+		l.unsettled++
+	}
+	l.handed++
 }
 
 func (l *ledger) Record(t *probe.Transcript) {
@@ -178,13 +187,14 @@ func (w *world) slots() (n int) {
 // left open.
 func (w *world) audit() {
 	w.tb.Helper()
-	settled, unsent, records, recorded := 0, 0, 0, 0
+	settled, unsent, records, handed, recorded := 0, 0, 0, 0, 0
 	for _, l := range w.ledgers {
 		settled += l.settled()
 		unsent += l.verdicts[probe.NotResolved]
 		records += l.records
+		handed += l.handed - l.unsettled
 		if l.target.Recorder != nil {
-			recorded += l.settled() - l.verdicts[probe.NotResolved]
+			recorded += l.settled()
 		}
 	}
 	unsent += w.sourceless
@@ -194,8 +204,8 @@ func (w *world) audit() {
 	if len(w.delays) != w.queued {
 		w.tb.Errorf("%d schedule delays for %d SYNs", len(w.delays), w.queued)
 	}
-	if records != recorded {
-		w.tb.Errorf("%d transcripts of %d conversations", records, recorded)
+	if records != recorded || handed != recorded {
+		w.tb.Errorf("%d transcripts, %d settled, of %d conversations", records, handed, recorded)
 	}
 	if got, want := w.queued+unsent+sum(w.skips[:]), w.slots(); got != want && !w.churn {
 		w.tb.Errorf("%d probes sent, failed or skipped for %d slots", got, want)
@@ -207,7 +217,13 @@ func (w *world) audit() {
 	if len(s.table.free) != len(s.table.slots) {
 		w.tb.Errorf("%d of %d slots free", len(s.table.free), len(s.table.slots))
 	}
-	if len(s.schedule) != len(s.targets)+s.goners {
+	spent := 0
+	for _, e := range s.targets {
+		if e.spent() {
+			spent++
+		}
+	}
+	if len(s.schedule) != len(s.targets)-spent+s.goners {
 		w.tb.Errorf("schedule has %d entries for %d targets and %d that are gone", len(s.schedule), len(s.targets), s.goners)
 	}
 	for _, sk := range w.delays {
