@@ -112,11 +112,11 @@ func TestFamiliesOfKinds(t *testing.T) {
 // TestEveryReasonHasAKind keeps canFail complete.
 func TestEveryReasonHasAKind(t *testing.T) {
 	for r := probe.OK + 1; int(r) < probe.NumReasons; r++ {
-		if !canFail(probe.ActiveClose, r) && !canFail(probe.PassiveClose, r) {
+		if !CanFail(probe.ActiveClose, r) && !CanFail(probe.PassiveClose, r) {
 			t.Errorf("%v: no kind of probe can fail so", r)
 		}
 	}
-	if canFail(probe.ActiveClose, probe.OK) {
+	if CanFail(probe.ActiveClose, probe.OK) {
 		t.Error("success is no failure")
 	}
 }

@@ -40,7 +40,7 @@ func probeFamilies() []family {
 			help: "Number of probes that failed, by reason. They are among those of probed_probes_total.",
 			target: func(x *exposition, t *Target, n *counts) {
 				for r := probe.OK + 1; int(r) < len(n.failures); r++ {
-					if n.failures[r] > 0 || canFail(n.kind, r) {
+					if n.failures[r] > 0 || CanFail(n.kind, r) {
 						x.value(t, float64(n.failures[r]), label{"reason", r.String()})
 					}
 				}
@@ -118,13 +118,8 @@ func handshakeFamilies() []family {
 			help: "Always 1; the labels are the options of the last SYN-ACK: the window scale's shift count or none, and yes or no for the others; syn_cookies may be unknown.",
 			target: func(x *exposition, t *Target, n *counts) {
 				if n.peerSeen {
-					p := &n.peer
-					x.value(t, 1,
-						label{"window_scale", windowScale(p.WindowScale)},
-						label{"sack", yesNo(p.SACK)},
-						label{"timestamps", yesNo(p.Timestamps)},
-						label{"ecn", yesNo(p.ECN)},
-						label{"syn_cookies", p.SYNCookies.String()})
+					labels := peerLabels(&n.peer)
+					x.value(t, 1, labels[:]...)
 				}
 			},
 		}, {

@@ -2,9 +2,9 @@ package metrics
 
 import "github.com/probed/probed/probe"
 
-// canFail reports whether a probe of the kind can fail for the reason. Such
+// CanFail reports whether a probe of the kind can fail for the reason. Such
 // reasons are exported from the start, so that the first failure is a rise.
-func canFail(k probe.Kind, r probe.Reason) bool {
+func CanFail(k probe.Kind, r probe.Reason) bool {
 	switch r {
 	case probe.Timeout, probe.Refused, probe.Unreachable, probe.Prohibited,
 		probe.ChallengeACK, probe.BadSYNACK, probe.NotResolved:

@@ -23,7 +23,7 @@ var pure = []string{
 
 var everything = []string{
 	"probe", "probe/wire", "probe/engine", "rawsock", "metrics", "config",
-	"internal/host", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
+	"internal/host", "internal/ondemand", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
 }
 
 // rooms is the import table. A new folder is a decision: it gets its line here,
@@ -46,6 +46,7 @@ var rooms = map[string]room{
 	"internal/recorder": {mayImport: []string{"probe"}},
 	"internal/show":     {mayImport: []string{"probe", "probe/wire"}},
 	"internal/status":   {mayImport: []string{"probe", "metrics", "internal/recorder", "internal/show"}},
+	"internal/ondemand": {mayImport: []string{"probe", "config", "metrics", "internal/show"}},
 	"internal/script":   {mayImport: []string{"probe"}},
 	"internal/lab":      {mayImport: everything},
 	"internal/arch":     {},

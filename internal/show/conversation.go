@@ -11,10 +11,10 @@ type Way uint8
 
 // The ways.
 const (
-	Here Way = iota // a timer of ours, or a call
-	Out             // a segment that left this host
-	In              // a segment that arrived
-	Error           // an ICMP error that arrived
+	Here  Way = iota // a timer of ours, or a call
+	Out              // a segment that left this host
+	In               // a segment that arrived
+	Error            // an ICMP error that arrived
 )
 
 // A Step is one thing that happened in a conversation.
@@ -70,7 +70,7 @@ func Of(t *probe.Transcript) *Conversation {
 	for i := range figures {
 		f := &figures[i]
 		c.Figures = append(c.Figures, f.Observation)
-		if name := markName(f.Kind); name != "" && f.Duration >= 0 {
+		if name, _ := Interval(f.Kind); name != "" && f.Duration >= 0 {
 			from, to := c.ends(f.Duration, t.RecordOf(f))
 			c.Marks = append(c.Marks, Mark{f.Kind, name, from, to, f.Duration})
 		}
@@ -129,21 +129,6 @@ func stepOf(t *probe.Transcript, r *probe.Record, zero int64) Step {
 	}
 	s.At = time.Duration(s.Wall - zero)
 	return s
-}
-
-// markName names the figures that are intervals between two steps.
-func markName(k probe.ObservationKind) string {
-	switch k {
-	case probe.HandshakeRTT, probe.FINACKRTT, probe.LastACKRTT, probe.Teardown, probe.Reaction:
-		return k.String()
-	case probe.CloseWaitTime:
-		return "close_wait"
-	case probe.PeerCloseTime:
-		return "peer_close"
-	case probe.TimeWaitReuse:
-		return "time_wait_reuse_rtt"
-	}
-	return ""
 }
 
 // ends finds the two steps between which a duration lies: their stamps are that far
