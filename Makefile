@@ -125,7 +125,7 @@ go:
 
 .PHONY: tools
 tools:
-	@internal/tools/install.sh ip ss nft sysctl tcpdump nginx haproxy setcap gcc libc-headers lwip
+	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy setcap gcc libc-headers lwip chromium fonts fonts-cjk
 
 $(CACHE)/promtool/usr/bin/promtool:
 	@internal/tools/promtool.sh $(CACHE)/promtool

@@ -6,13 +6,15 @@ PATH=$PATH:/usr/sbin:/sbin # where Debian keeps nft, ip and setcap, but not in a
 
 package_of() {
   case $1 in
-    tcpdump | gcc | nginx | haproxy) echo "$1" ;;
+    chromium | tcpdump | tshark | gcc | nginx | haproxy) echo "$1" ;;
     nft) echo nftables ;;
     ip | ss) echo iproute2 ;;
     setcap) echo libcap2-bin ;;
     sysctl) echo procps ;;
     libc-headers) echo libc6-dev ;; # what cgo, and so the race detector, compiles against
     lwip) echo liblwip-dev ;;
+    fonts) echo fonts-noto-core ;; # chromium brings none
+    fonts-cjk) echo fonts-wqy-zenhei ;;
     *) echo "install.sh: no package known for $1" >&2; return 1 ;;
   esac
 }
@@ -21,6 +23,8 @@ present() {
   case $1 in
     libc-headers) [ -e /usr/include/stdlib.h ] ;;
     lwip) [ -e /usr/include/lwip/lwipopts.h ] ;;
+    fonts) [ -e /usr/share/fonts/truetype/noto/NotoSans-Regular.ttf ] ;;
+    fonts-cjk) [ -e /usr/share/fonts/truetype/wqy/wqy-zenhei.ttc ] ;;
     *) command -v "$1" >/dev/null ;;
   esac
 }
