@@ -206,7 +206,11 @@ var device = scalar("the name of a network interface, such as eth0", func(s stri
 }, func(s string) string { return s })
 
 // portRange is FIRST-LAST.
-var portRange = scalar("FIRST-LAST within 1024-65535, at least 2 ports", func(s string) (r PortRange, wrong string) {
+var portRange = scalar("FIRST-LAST within 1024-65535, at least 2 ports", parsePortRange,
+	func(r PortRange) string { return fmt.Sprintf("%d-%d", r.First, r.Last) })
+
+// parsePortRange reads FIRST-LAST, or says what is wrong.
+func parsePortRange(s string) (r PortRange, wrong string) {
 	first, last, ok := strings.Cut(s, "-")
 	a, errA := strconv.Atoi(strings.TrimSpace(first))
 	b, errB := strconv.Atoi(strings.TrimSpace(last))
@@ -221,7 +225,7 @@ var portRange = scalar("FIRST-LAST within 1024-65535, at least 2 ports", func(s 
 		return r, s + " is one port; at least 2 are needed, half for half_open, half for the other kinds"
 	}
 	return PortRange{uint16(a), uint16(b)}, ""
-}, func(r PortRange) string { return fmt.Sprintf("%d-%d", r.First, r.Last) })
+}
 
 // buckets is an ascending list of seconds.
 var buckets = codec[[]float64]{
