@@ -1,0 +1,170 @@
+// Package ondemand is the multi-target pattern: Prometheus names a target and a
+// module in the scrape's URL, one probe is made, and what it saw is the scrape's
+// result.
+package ondemand
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/probed/probed/config"
+	"github.com/probed/probed/internal/show"
+	"github.com/probed/probed/probe"
+)
+
+const (
+	// DefaultModule is what a scrape that names none has its target probed with.
+	DefaultModule = "half_open"
+	// longest bounds a probe of a scrape that says nothing of its timeout.
+	longest = 2 * time.Minute
+	// margin is what of a scrape's timeout is left for the way of the answer.
+	margin = 500 * time.Millisecond
+	// most is how many probes are made at once.
+	most = 64
+	// debugWidth is the width of the ladder, in columns.
+	debugWidth = 120
+)
+
+// timeoutHeader is how Prometheus says how long it waits, in seconds.
+const timeoutHeader = "X-Prometheus-Scrape-Timeout-Seconds"
+
+// Options are what the handler needs.
+type Options struct {
+	Config func() *config.Config // in force
+	// Once makes one probe; its error says why there is no verdict.
+	Once  func(context.Context, *config.Target) (probe.Transcript, error)
+	Clock func() time.Time
+	Log   *slog.Logger
+}
+
+type handler struct {
+	Options
+	slots chan struct{}
+}
+
+// New returns the handler of /probe?target=host:port&module=name.
+func New(o Options) http.Handler { return &handler{o, make(chan struct{}, most)} }
+
+// An answer is what came of a probe.
+type answer struct {
+	target   *config.Target
+	conv     *show.Conversation
+	took     time.Duration
+	families prometheus.Gatherer
+}
+
+// ServeHTTP implements http.Handler: 400 where the question is wrong, 503 where it
+// was not the target's fault that there is no verdict, so that the scrape fails and
+// nothing is booked on the target.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	t, err := h.target(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	select {
+	case h.slots <- struct{}{}:
+		defer func() { <-h.slots }()
+	default:
+		http.Error(w, fmt.Sprintf("%d probes are under way on request already: try again", most), http.StatusServiceUnavailable)
+		return
+	}
+	debug := r.URL.Query().Get("debug") == "true"
+	a, err := h.probe(r.Context(), t)
+	switch {
+	case debug && a != nil:
+		h.explain(w, a)
+	case err != nil:
+		h.Log.Warn("no verdict for a probe on request", "target", t.Address, "module", t.Module.Name, "err", err)
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	default:
+		promhttp.HandlerFor(a.families, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	}
+}
+
+// target reads what to probe, and how, from a request.
+func (h *handler) target(r *http.Request) (*config.Target, error) {
+	q := r.URL.Query()
+	for _, name := range []string{"target", "module"} {
+		if len(q[name]) > 1 {
+			return nil, fmt.Errorf("%s is there %d times: give one", name, len(q[name]))
+		}
+	}
+	if !q.Has("target") {
+		return nil, errors.New("target is missing: /probe?target=host:port&module=" + DefaultModule)
+	}
+	module := q.Get("module")
+	if module == "" {
+		module = DefaultModule
+	}
+	t, err := h.Config().One(module, q.Get("target"))
+	if err != nil {
+		return nil, err
+	}
+	left := longest
+	if s := r.Header.Get(timeoutHeader); s != "" {
+		seconds, err := strconv.ParseFloat(s, 64)
+		if err != nil || !(seconds > 0) || math.IsInf(seconds, 0) {
+			return nil, fmt.Errorf("%s: %q is not a number of seconds", timeoutHeader, s)
+		}
+		if seconds < longest.Seconds() {
+			left = time.Duration(seconds * float64(time.Second))
+		}
+		left -= min(margin, left/2)
+	}
+	return &t, t.Within(left)
+}
+
+// probe makes one. Without an error there is a verdict; with one there is still an
+// answer if a conversation came of it.
+func (h *handler) probe(ctx context.Context, t *config.Target) (*answer, error) {
+	began := h.Clock()
+	// Once the probe must be over by itself: the timeout is from the SYN, after the
+	// name's look-up, and our RSTs take a moment.
+	ctx, cancel := context.WithTimeout(ctx, t.Longest()+margin)
+	defer cancel()
+	tr, err := h.Once(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	a := &answer{target: t, conv: show.Of(&tr), took: h.Clock().Sub(began)}
+	a.families = a.gather()
+	if a.conv.Discarded != probe.NotDiscarded {
+		return a, fmt.Errorf("discarded, through no fault of the target: %s; see probed's log", a.conv.Discarded)
+	}
+	return a, nil
+}
+
+// explain shows the conversation, and the metrics as they would be.
+func (h *handler) explain(w http.ResponseWriter, a *answer) {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s by module %s (%s), %s\n\n", a.target.Address, a.target.Module.Name, a.conv.Kind, a.conv.Verdict())
+	for i := range a.conv.Steps {
+		if line := a.conv.AppendSegment(nil, i, show.SegmentOptions{Stamp: true}); len(line) > 0 {
+			b.Write(append(line, '\n'))
+		}
+	}
+	b.WriteByte('\n')
+	if err := a.conv.WriteLadder(&b, show.TextOptions{Width: debugWidth}); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	b.WriteByte('\n')
+	if err := writeText(&b, a.families); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Write(b.Bytes())
+}

@@ -1,0 +1,280 @@
+package ondemand_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/probed/probed/config"
+	"github.com/probed/probed/internal/ondemand"
+	"github.com/probed/probed/internal/script"
+	"github.com/probed/probed/probe"
+)
+
+const configuration = `
+modules:
+  held: {probe: active_close, hold: 3s}
+  reuse: {probe: time_wait, send: x, after: 2s}
+  lasting: {probe: time_wait, measure: duration, send: x}
+  old: {probe: half_open, ip_protocol: ip4}
+jobs: []
+`
+
+// A prober makes the probe that a script describes.
+type prober struct {
+	file  string // of probe/testdata/script
+	err   error
+	wait  chan struct{} // if not nil, until it is closed
+	mu    sync.Mutex
+	asked []config.Target
+	until []time.Duration // left of the context's time
+}
+
+func (p *prober) once(ctx context.Context, t *config.Target) (probe.Transcript, error) {
+	p.mu.Lock()
+	deadline, _ := ctx.Deadline()
+	p.asked, p.until = append(p.asked, *t), append(p.until, time.Until(deadline))
+	p.mu.Unlock()
+	if p.wait != nil {
+		<-p.wait
+	}
+	if p.err != nil {
+		return probe.Transcript{}, p.err
+	}
+	return play(p.file)
+}
+
+// serve returns a handler on a prober.
+func serve(t *testing.T, p *prober) http.Handler {
+	t.Helper()
+	c, err := config.Parse("test.yml", []byte(configuration))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ondemand.New(ondemand.Options{
+		Config: func() *config.Config { return c }, Once: p.once, Clock: time.Now,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
+}
+
+func get(h http.Handler, query, timeout string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("GET", "/probe?"+query, nil)
+	if timeout != "" {
+		r.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", timeout)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// A wrong question is 400 with what is wrong, and makes no probe.
+func TestBadRequests(t *testing.T) {
+	for _, tt := range []struct{ query, timeout, want string }{
+		{"", "", "target is missing"},
+		{"module=half_open", "", "target is missing"},
+		{"target=", "", "empty; write host:port"},
+		{"target=198.18.0.1", "", "has no port"},
+		{"target=198.18.0.1:80&target=198.18.0.2:80", "", "target is there 2 times"},
+		{"target=http://198.18.0.1/", "", "is a URL"},
+		{"target=224.0.0.1:80", "", "a multicast address"},
+		{"target=[2001:db8::1]:80&module=old", "", "contradicts ip_protocol"},
+		{"target=198.18.0.1:80&module=none", "", `module "none" is not in the configuration; known: active_close, half_open, held, lasting`},
+		{"target=198.18.0.1:80&module=%3Cscript%3E%1b[31m", "", `"<script>\x1b[31m"`},
+		{"target=198.18.0.1:80&module=a&module=b", "", "module is there 2 times"},
+		{"target=198.18.0.1:80&module=lasting", "", "measures how long a TIME-WAIT lasts"},
+		{"target=198.18.0.1:80&module=held", "3.4", "its hold of 3s alone"},
+		{"target=198.18.0.1:80&module=reuse", "2.4", "its after of 2s alone"},
+		{"target=198.18.0.1:80", "soon", "not a number of seconds"},
+		{"target=198.18.0.1:80", "-1", "not a number of seconds"},
+		{"target=198.18.0.1:80", "NaN", "not a number of seconds"},
+	} {
+		p := &prober{}
+		w := get(serve(t, p), tt.query, tt.timeout)
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), tt.want) || len(p.asked) > 0 {
+			t.Errorf("%q: %d %q, %d probes; want 400 with %q", tt.query, w.Code, w.Body, len(p.asked), tt.want)
+		}
+		if ct := w.Header().Get("Content-Type"); ct != "text/plain; charset=utf-8" {
+			t.Errorf("%q: Content-Type %s", tt.query, ct)
+		}
+	}
+}
+
+// The scrape's timeout, less a margin, bounds the probe's.
+func TestScrapeTimeout(t *testing.T) {
+	for _, tt := range []struct {
+		query, timeout string
+		want           time.Duration
+	}{
+		{"", "", 900 * time.Millisecond},
+		{"", "10", 900 * time.Millisecond},
+		{"", "1", 500 * time.Millisecond},
+		{"", "0.2", 100 * time.Millisecond},
+		{"&module=active_close", "", 5 * time.Second},
+		{"&module=active_close", "2.5", 2 * time.Second},
+		{"&module=reuse", "", 5 * time.Second},
+		{"&module=reuse", "4.5", time.Second}, // twice, and 2 s between
+		{"&module=active_close", "1e300", 5 * time.Second},
+	} {
+		p := &prober{file: "syn_then_synack_then_duplicate"}
+		w := get(serve(t, p), "target=198.18.0.1:80"+tt.query, tt.timeout)
+		if w.Code != http.StatusOK {
+			t.Fatalf("%s: %d %s", tt.query, w.Code, w.Body)
+		}
+		if got := p.asked[0].Module.Timeout; got != tt.want || p.asked[0].Timeout != tt.want {
+			t.Errorf("%s, scrape timeout %q: the probe's is %v, want %v", tt.query, tt.timeout, got, tt.want)
+		}
+		if p.until[0] < tt.want {
+			t.Errorf("%s, scrape timeout %q: waited for %v only", tt.query, tt.timeout, p.until[0])
+		}
+	}
+}
+
+// values parses an exposition of gauges.
+func values(t *testing.T, w *httptest.ResponseRecorder) map[string]float64 {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(w.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]float64)
+	for name, f := range families {
+		for _, m := range f.Metric {
+			key := name
+			for _, l := range m.Label {
+				key += " " + l.GetName() + "=" + l.GetValue()
+			}
+			all[key] = m.GetGauge().GetValue()
+		}
+	}
+	return all
+}
+
+// What a probe saw is told by gauges.
+func TestGauges(t *testing.T) {
+	for _, tt := range []struct {
+		module, file string
+		want         map[string]float64
+		without      []string
+	}{
+		{"half_open", "syn_then_synack_then_duplicate",
+			map[string]float64{"probe_success": 1, "probed_probe_failure reason=timeout": 0, "probed_peer_mss_bytes": 1460},
+			[]string{"probed_probe_failure reason=reset", "probed_probe_teardown form=four_way"}},
+		{"half_open", "syn_then_silence",
+			map[string]float64{"probe_success": 0, "probed_probe_failure reason=timeout": 1, "probed_probe_failure reason=refused": 0},
+			[]string{"probed_probe_handshake_rtt_seconds"}},
+		{"active_close", "active_close_four_way",
+			map[string]float64{"probe_success": 1, "probed_probe_teardown form=four_way": 1, "probed_probe_failure reason=fin_missing": 0},
+			nil},
+	} {
+		p := &prober{file: tt.file}
+		w := get(serve(t, p), "target=198.18.0.1:80&module="+tt.module, "")
+		if w.Code != http.StatusOK {
+			t.Fatalf("%s: %d %s", tt.file, w.Code, w.Body)
+		}
+		got := values(t, w)
+		for name, v := range tt.want {
+			if x, ok := got[name]; !ok || x != v {
+				t.Errorf("%s: %s is %v, %v; want %v", tt.file, name, x, ok, v)
+			}
+		}
+		for _, name := range tt.without {
+			if _, ok := got[name]; ok {
+				t.Errorf("%s: has %s", tt.file, name)
+			}
+		}
+		tr, _ := play(tt.file)
+		for _, f := range tr.Figures() {
+			name := map[probe.ObservationKind]string{
+				probe.HandshakeRTT: "handshake_rtt", probe.FINACKRTT: "fin_ack_rtt", probe.CloseWaitTime: "close_wait", probe.Teardown: "teardown",
+			}[f.Kind]
+			if name != "" && got["probed_probe_"+name+"_seconds"] != f.Duration.Seconds() {
+				t.Errorf("%s: %s is %v, observed %v", tt.file, name, got["probed_probe_"+name+"_seconds"], f.Duration)
+			}
+		}
+		if _, ok := got["probe_duration_seconds"]; !ok {
+			t.Errorf("%s: no probe_duration_seconds", tt.file)
+		}
+	}
+}
+
+// Without a verdict the scrape fails: nothing is said of the target.
+func TestNoVerdict(t *testing.T) {
+	p := &prober{err: errors.New("looking db.test up: server misbehaving")}
+	if w := get(serve(t, p), "target=db.test:80", ""); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "server misbehaving") {
+		t.Errorf("a failed look-up: %d %s", w.Code, w.Body)
+	}
+	p = &prober{file: "syn_send_failed"}
+	w := get(serve(t, p), "target=198.18.0.1:80", "")
+	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "send_error") {
+		t.Errorf("a discarded probe: %d %s", w.Code, w.Body)
+	}
+}
+
+// The transcript is shown where it is asked for, with the metrics.
+func TestDebug(t *testing.T) {
+	p := &prober{file: "active_close_four_way"}
+	w := get(serve(t, p), "target=198.18.0.1:80&module=active_close&debug=true", "")
+	body := w.Body.String()
+	for _, want := range []string{"198.18.0.1:80 by module active_close (active_close), ok", "Flags [S]", "Flags [F.]", "CLOSE-WAIT", "probe_success 1", "probed_probe_close_wait_seconds"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %q in\n%s", want, body)
+		}
+	}
+	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("%d, %s", w.Code, w.Header().Get("Content-Type"))
+	}
+}
+
+// No more probes are under way than the handler has slots for.
+func TestConcurrencyIsBounded(t *testing.T) {
+	const slots = 64
+	p := &prober{file: "syn_then_silence", wait: make(chan struct{})}
+	h := serve(t, p)
+	var going sync.WaitGroup
+	for range slots {
+		going.Go(func() { get(h, "target=198.18.0.1:80", "") })
+	}
+	for begun := 0; begun < slots; {
+		time.Sleep(time.Millisecond)
+		p.mu.Lock()
+		begun = len(p.asked)
+		p.mu.Unlock()
+	}
+	if w := get(h, "target=198.18.0.1:80", ""); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("one more: %d %s", w.Code, w.Body)
+	}
+	close(p.wait)
+	going.Wait()
+	if w := get(h, "target=198.18.0.1:80", ""); w.Code != http.StatusOK {
+		t.Errorf("afterwards: %d %s", w.Code, w.Body)
+	}
+}
+
+// play plays a script of the conversation's.
+func play(file string) (probe.Transcript, error) {
+	path := "../../probe/testdata/script/" + file + ".script"
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return probe.Transcript{}, err
+	}
+	all, err := script.Parse(path, src)
+	if err != nil {
+		return probe.Transcript{}, err
+	}
+	t, err := all[0].Run(script.Start{ISS: 1000, IRS: 5000})
+	t.Tuple = probe.FourTuple{Local: netip.MustParseAddrPort("198.18.0.9:61000"), Remote: netip.MustParseAddrPort("198.18.0.1:80")}
+	return t, err
+}
