@@ -51,7 +51,7 @@ func (t *Target) Within(d time.Duration) error {
 		return fmt.Errorf("module %s needs more than the %s that there are for a probe: %s alone takes that long", m.Name, brief(d), sum)
 	}
 	m.Timeout = min(m.Timeout, share)
-	t.Pace.Timeout = m.Timeout
+	t.Timeout = m.Timeout
 	return nil
 }
 
