@@ -2,7 +2,6 @@ package targets
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -86,21 +85,9 @@ func (r *Roster) wait(ctx context.Context, e *engine.Target, o *once) (probe.Tra
 // resolve returns the address to probe of a target with a host name, the zero Addr
 // if there is none.
 func (r *Roster) resolve(ctx context.Context, t *config.Target) (netip.Addr, error) {
-	q := questionOf(t)
-	bounded, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	addrs, err := r.resolver.LookupNetIP(bounded, q.network, q.host)
-	if h, is := errors.AsType[*half](err); is && len(h.addrs) > 0 {
-		addrs, err = h.addrs, nil // of the other family nothing is known
-	}
-	if err == nil {
-		addrs, err = usable(addrs, q.device)
-	}
-	switch {
-	case err == nil:
-		return addrs[0], nil
-	case gone(err):
+	addr, err := Lookup(ctx, r.resolver, t)
+	if err != nil && gone(err) {
 		return netip.Addr{}, nil
 	}
-	return netip.Addr{}, err
+	return addr, err
 }

@@ -1,0 +1,28 @@
+package targets
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/probed/probed/config"
+)
+
+// Lookup returns the address to probe of a target with a host name: the first one
+// of what the resolver says that is unicast and of the module's family.
+func Lookup(ctx context.Context, resolver Resolver, t *config.Target) (netip.Addr, error) {
+	q := questionOf(t)
+	bounded, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	addrs, err := resolver.LookupNetIP(bounded, q.network, q.host)
+	if h, is := errors.AsType[*half](err); is && len(h.addrs) > 0 {
+		addrs, err = h.addrs, nil // of the other family nothing is known
+	}
+	if err == nil {
+		addrs, err = usable(addrs, q.device)
+	}
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return addrs[0], nil
+}
