@@ -257,6 +257,6 @@ func (c *Conversation) segmentJSON(i int) *SegmentJSON {
 }
 
 func optionsText(o *probe.Options) string {
-	text := strings.TrimPrefix(string(appendOptions(nil, o, 0)), ", options [")
-	return strings.TrimSuffix(text, "]")
+	b, _ := appendOptions(nil, o, 0)
+	return strings.TrimSuffix(strings.TrimPrefix(string(b), ", options ["), "]")
 }

@@ -56,27 +56,32 @@ func (c *Conversation) basesAt(i int) bases {
 // opens reports whether a connection begins at step j, the one before having
 // begun at step last (-1: there is none).
 func (c *Conversation) opens(j, last int) bool {
-	s := &c.Steps[j]
-	if s.Way != Out && s.Event != probe.Open && s.Event != probe.Reopen || !s.Segment.Flags.Has(probe.SYN) {
+	if !c.Steps[j].openingSYN() {
 		return false
 	}
 	if last < 0 {
 		return true
 	}
-	iss := s.Segment.Seq
+	iss := c.Steps[j].Segment.Seq
 	if iss == c.Steps[last].Segment.Seq {
 		return false
 	}
-	for k := j + 1; k < len(c.Steps); k++ {
-		f := c.Steps[k].Segment
-		if c.Steps[k].Way == In && f.Flags.Has(probe.ACK) && f.Ack == iss+1 && (f.Flags.Has(probe.SYN) || f.Flags.Has(probe.RST)) {
-			return true
-		}
-		if c.Steps[k].Way == Out && f.Flags.Has(probe.SYN) && f.Seq != iss {
+	for k := j + 1; k < len(c.Steps) && c.Steps[k].Event != probe.Reopen; k++ {
+		s := &c.Steps[k]
+		if s.openingSYN() && s.Segment.Seq != iss {
 			break
+		}
+		if s.Way == In && s.Segment.Ack == iss+1 && s.Segment.Flags.Has(probe.ACK) && s.Segment.Flags&(probe.SYN|probe.RST) != 0 {
+			return true
 		}
 	}
 	return false
+}
+
+// openingSYN reports whether the step is a SYN of ours, on the wire or about to be.
+func (s *Step) openingSYN() bool {
+	ours := s.Way == Out || s.Event == probe.Open || s.Event == probe.Reopen
+	return ours && s.Segment.Flags.Has(probe.SYN)
 }
 
 // peerISS is the sequence number of the SYN-ACK that answers our SYN among the

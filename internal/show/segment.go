@@ -20,8 +20,10 @@ const stampLayout = "2006-01-02 15:04:05.000000000"
 // AppendSegment appends step i as one line in tcpdump's manner, without the
 // newline; nothing for a step that crossed no wire. With Absolute a segment is
 // what `tcpdump -n -S` writes, octet for octet, less its words about the payload.
-// Of an ICMP error the length is not known; in its place stands which segment it
-// quotes.
+// It differs in options of a length that is not their kind's, behind which tcpdump
+// loses its place, and in MD5, MPTCP and SCPS, which are not decoded here; the AE
+// bit and the reserved ones are known to newer tcpdumps only. Of an ICMP error the
+// length is not known; in its place stands which segment it quotes.
 func (c *Conversation) AppendSegment(b []byte, i int, o SegmentOptions) []byte {
 	s := &c.Steps[i]
 	if s.Way == Here {
@@ -74,7 +76,10 @@ func appendTCP(b []byte, s *probe.Segment, seq, ack, blocks probe.Seq) []byte {
 	if s.Flags.Has(probe.URG) {
 		b = appendUint(append(b, ", urg "...), s.Urgent)
 	}
-	b = appendOptions(b, &s.Options, blocks)
+	b, ok := appendOptions(b, &s.Options, blocks)
+	if !ok {
+		return b
+	}
 	return appendUint(append(b, ", length "...), s.Len)
 }
 
