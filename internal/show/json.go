@@ -202,11 +202,12 @@ func (j *ConversationJSON) figure(o *probe.Observation) {
 		n := o.Octets
 		j.HalfCloseBytes = &n
 	case probe.PeerSeen:
-		j.Fingerprint = fingerprintJSON(&o.Peer)
+		j.Fingerprint = Fingerprint(&o.Peer)
 	}
 }
 
-func fingerprintJSON(f *probe.Fingerprint) *FingerprintJSON {
+// Fingerprint returns a peer's fingerprint for encoding/json.
+func Fingerprint(f *probe.Fingerprint) *FingerprintJSON {
 	j := &FingerprintJSON{
 		TTL: f.TTL, Hops: probe.Hops(f.TTL), Window: f.Window, MSS: f.MSS,
 		SACK: f.SACK, Timestamps: f.Timestamps, ECN: f.ECN, SYNCookies: f.SYNCookies.String(),
