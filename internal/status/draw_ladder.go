@@ -1,0 +1,552 @@
+package status
+
+import (
+	"fmt"
+	"html/template"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/probed/probed/internal/show"
+	"github.com/probed/probed/probe"
+)
+
+// A geometry is how wide the parts of a ladder are, in user units. From the left:
+// the names of what was measured, the brackets, our end's times and states, the way
+// between both ends, the peer's states.
+type geometry struct {
+	id        string
+	edge      float64
+	names     float64 // 0: brackets are numbered, and named below
+	lane      float64
+	column    float64 // of times and states
+	way       float64 // at least
+	text      float64 // font sizes: what is written at an arrow,
+	note      float64 // what was concluded,
+	state     float64 // times and states
+	twoLines  bool    // an arrow's numbers stand below it
+	peerGauge float64 // from the peer's line to its states
+}
+
+func wideGeometry() geometry {
+	return geometry{id: "w", edge: 14, names: 132, lane: 15, column: 104, way: 400, text: 12.5, note: 11, state: 12, peerGauge: 11}
+}
+
+func narrowGeometry() geometry {
+	return geometry{id: "n", edge: 4, lane: 18, column: 86, way: 156, text: 11, note: 10, state: 10.5, twoLines: true, peerGauge: 7}
+}
+
+// ladderSVG draws a conversation: our end on the left, the peer's on the right, time
+// downwards.
+func ladderSVG(c *show.Conversation) template.HTML { return drawLadder(c, wideGeometry()).picture() }
+
+// narrowLadderSVG draws the same for a page of a hand's width.
+func narrowLadderSVG(c *show.Conversation) template.HTML {
+	return drawLadder(c, narrowGeometry()).picture()
+}
+
+// A ladder is one being drawn.
+type ladder struct {
+	canvas
+	geometry
+	scale
+	c           *show.Conversation
+	rungs       []rung
+	oneWay      time.Duration
+	left, right float64 // the lines of both ends
+	width       float64
+	height      float64
+	brackets    []bracket
+	unseen      []string // what was measured between steps that are not drawn
+	placed      []label
+}
+
+const ladderTop = 58.0
+
+func drawLadder(c *show.Conversation, g geometry) *ladder {
+	l := &ladder{geometry: g, c: c, rungs: rungs(c), oneWay: oneWay(c)}
+	l.brackets = l.measure()
+	l.columns()
+	l.settle()
+	l.draw()
+	return l
+}
+
+// columns says where everything is from left to right.
+func (l *ladder) columns() {
+	lanes := 0
+	for i := range l.brackets {
+		lanes = max(lanes, l.brackets[i].lane+1)
+	}
+	l.left = l.edge + float64(lanes)*l.lane + l.column
+	if lanes > 0 {
+		l.left += l.names
+	}
+	need := l.geometry.way
+	for i := range l.rungs {
+		for _, t := range l.lettering(&l.rungs[i]) {
+			need = max(need, textWidth(t.text, t.size)+28)
+		}
+	}
+	l.right = l.left + need
+	l.width = l.right + l.column + l.edge
+}
+
+// settle finds room for every label: where two are in each other's way, the later
+// one's rung moves down.
+func (l *ladder) settle() {
+	room := make([]float64, len(l.rungs))
+	for range 40 * (len(l.rungs) + 1) {
+		l.scale = place(l.rungs, l.oneWay, ladderTop+44, room)
+		i, ok := l.letter()
+		if ok {
+			return
+		}
+		room[i] += 5
+	}
+}
+
+// lettering is what is written at a rung, the first line above it.
+func (l *ladder) lettering(r *rung) []label {
+	var t []label
+	add := func(text, class string, size float64) {
+		if text != "" {
+			t = append(t, label{text: text, class: class, size: size})
+		}
+	}
+	switch {
+	case r.band != "":
+	case r.way == show.Here && !l.twoLines:
+		text := r.label
+		if r.note != "" {
+			if text != "" {
+				text += ": "
+			}
+			text += r.note
+		}
+		add(text, "lad-timer", l.note)
+	case r.way == show.Here:
+		add(r.label, "lad-timer", l.note)
+		add(r.note, "lad-note", l.note)
+	case l.twoLines && r.flags != "":
+		add(strings.TrimRight(r.flags+" "+r.octets, " "), "lad-label", l.text)
+		add(r.numbers, "lad-note", l.note)
+		add(r.note, "lad-note", l.note)
+	default:
+		add(r.label, "lad-label", l.text)
+		add(r.note, "lad-note", l.note)
+	}
+	return t
+}
+
+// letter puts every label at its arrow. If there is no place for that of one, it
+// returns which.
+func (l *ladder) letter() (rung int, ok bool) {
+	l.placed = l.placed[:0]
+	l.notes()
+	for i := range l.rungs {
+		lines := l.lettering(&l.rungs[i])
+		if len(lines) > 0 && !l.tryLabels(i, lines) {
+			return i, false
+		}
+	}
+	return 0, true
+}
+
+// notes puts down what has its place whatever the labels need: breaks, bands, and the
+// question mark at the end of what was not answered.
+func (l *ladder) notes() {
+	x := (l.left + l.right) / 2
+	for i := range l.rungs {
+		if r := &l.rungs[i]; !r.answered && r.way == show.Out {
+			l.placed = append(l.placed, label{x: l.right - 11, y: l.far[i] + 4, anchor: centred, size: 14, class: "lad-unknown", text: "?"})
+		}
+	}
+	for _, b := range l.breaks {
+		text := show.FormatDuration(b.skipped) + " skipped"
+		l.placed = append(l.placed, label{x: x, y: (b.y0+b.y1)/2 + 4, anchor: centred, size: l.note, class: "lad-skip", text: text})
+	}
+	for _, b := range l.bands {
+		l.placed = append(l.placed, label{x: x, y: (b.y0+b.y1)/2 + 4, anchor: centred, size: l.note, class: "lad-skip", text: b.text})
+	}
+}
+
+// tryLabels looks for a place along a rung's arrow: where it begins, else further on.
+func (l *ladder) tryLabels(i int, lines []label) bool {
+	for _, along := range [...]float64{0, 0.5, 1} {
+		if at := l.along(i, lines, along); l.free(at) {
+			l.placed = append(l.placed, at...)
+			return true
+		}
+	}
+	return false
+}
+
+// along places lines at a rung, from where its arrow begins (0) to where it ends (1).
+func (l *ladder) along(i int, lines []label, share float64) []label {
+	r := &l.rungs[i]
+	if r.way == show.In || r.way == show.Error {
+		share = 1 - share
+	}
+	const off = 13.0
+	x, a := l.left+off+share*(l.right-l.left-2*off), centred
+	switch share {
+	case 0:
+		a = fromLeft
+	case 1:
+		a = fromRight
+	}
+	slope := (l.far[i] - l.near[i]) / (l.right - l.left)
+	y := l.near[i] + (x-l.left)*slope
+	angle := math.Atan(slope)
+	sin, cos := math.Sincos(angle)
+	at := make([]label, len(lines))
+	down := -5.0
+	for n, t := range lines {
+		if n == 1 {
+			down = 1.5
+		}
+		if n > 0 {
+			down += t.size + 0.5
+		}
+		t.x, t.y, t.angle, t.anchor = x-down*sin, y+down*cos, angle*180/math.Pi, a
+		at[n] = t
+	}
+	return at
+}
+
+// free reports whether labels are in nobody's way.
+func (l *ladder) free(at []label) bool {
+	for i := range at {
+		box := at[i].box()
+		for j := range l.placed {
+			if !apart(box, l.placed[j].box()) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// draw draws everything, what is behind first.
+func (l *ladder) draw() {
+	l.height = l.bottom + 26
+	l.drawSpans()
+	l.drawBrackets()
+	l.drawLines()
+	for i := range l.rungs {
+		l.drawRung(i)
+	}
+	for _, t := range l.placed {
+		l.write(t)
+	}
+	l.drawTimes()
+	l.drawPeer()
+	l.drawHead()
+	l.drawFoot()
+}
+
+// drawSpans tints what is not drawn.
+func (l *ladder) drawSpans() {
+	for _, list := range [][]span{l.breaks, l.bands} {
+		for _, s := range list {
+			l.rect(l.left, s.y0, l.right-l.left, s.y1-s.y0, "lad-gap")
+		}
+	}
+}
+
+// drawLines draws the line of each end: straight where it is to scale, dotted where
+// it is stretched, a zigzag where it is broken.
+func (l *ladder) drawLines() {
+	for _, x := range [2]float64{l.left, l.right} {
+		y := ladderTop
+		for _, s := range l.cuts() {
+			if s.y0 > y {
+				l.line(x, y, x, s.y0, "lad-life")
+			}
+			if s.skipped == 0 && s.text == "" {
+				l.line(x, max(y, s.y0), x, s.y1, "lad-life lad-stretch")
+			} else {
+				l.zigzag(x, s.y0, s.y1, 5, "lad-life")
+			}
+			y = max(y, s.y1)
+		}
+		l.line(x, y, x, l.height, "lad-life")
+	}
+}
+
+// cuts are all parts that are not to scale, from the top.
+func (l *ladder) cuts() []span {
+	all := append(append(append([]span(nil), l.breaks...), l.bands...), l.stretched...)
+	sortSpans(all)
+	return all
+}
+
+// zigzag draws a line that is broken between two heights.
+func (l *ladder) zigzag(x, y0, y1, wide float64, class string) {
+	const teeth = 6
+	points := []point{{x, y0}}
+	for i := range teeth {
+		side := wide
+		if i%2 == 1 {
+			side = -wide
+		}
+		points = append(points, point{x + side, y0 + (y1-y0)*(float64(i)+0.5)/teeth})
+	}
+	l.path(class, append(points, point{x, y1})...)
+}
+
+// drawRung draws an arrow, or what a timer did.
+func (l *ladder) drawRung(i int) {
+	r := &l.rungs[i]
+	near, far := point{l.left, l.near[i]}, point{l.right, l.far[i]}
+	switch {
+	case r.band != "":
+		return
+	case r.way == show.Here:
+		class := "lad-arrow lad-timer-line"
+		to := point{l.left + 12, near.y}
+		if l.c.Steps[r.step].Event == probe.UserTimeout {
+			to = far
+			class += " lad-timeout"
+		}
+		l.put(`<g class="`, class, `"><title>`)
+		l.escape(l.tooltip(r))
+		l.put("</title>")
+		l.line(near.x, near.y, to.x, to.y, "lad-line")
+		l.put("</g>")
+		l.put(`<rect x="`, near.x-3.5, `" y="`, near.y-3.5, `" width="7" height="7" class="lad-clock"/>`)
+		return
+	case r.way == show.Out:
+		l.arrow(r, near, far)
+	default:
+		l.arrow(r, far, near)
+	}
+	l.put(`<circle cx="`, near.x, `" cy="`, near.y, `" r="3" class="lad-stamp"/>`)
+	l.put(`<circle cx="`, far.x, `" cy="`, far.y, `" r="3" class="lad-inferred"/>`)
+}
+
+// arrow draws a segment's way.
+func (l *ladder) arrow(r *rung, from, to point) {
+	class := "lad-arrow lad-" + r.class
+	if r.way == show.Out {
+		class += " lad-out"
+	} else {
+		class += " lad-in"
+	}
+	l.put(`<g class="`, class, `"><title>`)
+	l.escape(l.tooltip(r))
+	l.put("</title>")
+	length := math.Hypot(to.x-from.x, to.y-from.y)
+	ux, uy := (to.x-from.x)/length, (to.y-from.y)/length
+	at := func(along, across float64) point {
+		return point{from.x + along*ux - across*uy, from.y + along*uy + across*ux}
+	}
+	tip := length - 4
+	switch {
+	case !r.answered:
+		half := at(length*0.45, 0)
+		l.line(from.x, from.y, half.x, half.y, "lad-line")
+		gone := at(length-20, 0)
+		l.line(half.x, half.y, gone.x, gone.y, "lad-line lad-lost")
+	case r.class == "rst":
+		e := at(tip-5, 0)
+		l.line(from.x, from.y, e.x, e.y, "lad-line")
+		a, b, c, d := at(tip-10, -5), at(tip, 5), at(tip-10, 5), at(tip, -5)
+		l.line(a.x, a.y, b.x, b.y, "lad-line lad-cross")
+		l.line(c.x, c.y, d.x, d.y, "lad-line lad-cross")
+	default:
+		e := at(tip-8, 0)
+		l.line(from.x, from.y, e.x, e.y, "lad-line")
+		a, b, c := at(tip, 0), at(tip-11, -4.5), at(tip-11, 4.5)
+		l.put(`<path class="lad-head" d="M`, a.x, " ", a.y, "L", b.x, " ", b.y, "L", c.x, " ", c.y, `Z"/>`)
+	}
+	l.put("</g>")
+}
+
+// tooltip says everything about a rung.
+func (l *ladder) tooltip(r *rung) string {
+	s := &l.c.Steps[r.step]
+	text := stampText(s.At) + ": " + string(l.c.AppendSegment(nil, r.step, show.SegmentOptions{}))
+	if s.Way == show.Here {
+		text = stampText(s.At) + ": " + s.Event.String()
+	}
+	if s.Note != "" {
+		text += " (" + s.Note + ")"
+	}
+	if !r.answered {
+		text += "; nothing came back for it: it, its answer, or the will to answer was missing"
+	}
+	return text
+}
+
+// drawTimes writes when each rung was at our end, above it, and the state that it
+// led to, below.
+func (l *ladder) drawTimes() {
+	x := l.left - 9
+	first := true
+	for i := range l.rungs {
+		r := &l.rungs[i]
+		if r.band != "" {
+			continue
+		}
+		y := l.near[i]
+		if first && l.c.Steps[r.step].Event != 0 {
+			l.write(label{x: x, y: y - 22, anchor: fromRight, size: l.state, class: "lad-state", text: probe.Closed.String()})
+		}
+		first = false
+		l.write(label{x: x, y: y - 4, anchor: fromRight, size: l.state, class: "lad-time", text: stampText(r.at)})
+		if r.local != probe.Unknown {
+			l.line(l.left-8, y, l.left, y, "lad-tick")
+			l.write(label{x: x, y: y + 12, anchor: fromRight, size: l.state, class: "lad-state", text: r.local.String()})
+		}
+	}
+}
+
+// stampText writes a moment to the nanosecond where that is short, else to the
+// microsecond.
+func stampText(d time.Duration) string {
+	abs := max(d, -d)
+	switch {
+	case d == 0:
+		return "0"
+	case abs < time.Millisecond:
+		return strconv.FormatFloat(float64(d)/1e3, 'f', 3, 64) + " µs"
+	case abs < time.Second:
+		return strconv.FormatFloat(float64(d)/1e6, 'f', 3, 64) + " ms"
+	default:
+		return strconv.FormatFloat(float64(d)/1e9, 'f', 6, 64) + " s"
+	}
+}
+
+// drawHead names both ends.
+func (l *ladder) drawHead() {
+	local, remote := "", ""
+	if l.c.Tuple.Local.IsValid() {
+		local = l.c.Tuple.Local.String()
+	}
+	if l.c.Tuple.Remote.IsValid() {
+		remote = l.c.Tuple.Remote.String()
+	}
+	size := l.state
+	hw, pw := textWidth(local, size)/2, textWidth(remote, size)/2
+	lx := max(l.left, l.edge+hw, l.edge+30)
+	rx := min(l.right, l.width-l.edge-pw)
+	y := ladderTop - 12
+	ry := y
+	if lx+hw+12 > rx-pw {
+		y -= size + 1
+	}
+	l.write(label{x: lx, y: y, anchor: centred, size: size, class: "lad-end-address", text: local})
+	l.write(label{x: rx, y: ry, anchor: centred, size: size, class: "lad-end-address", text: remote})
+	l.write(label{x: l.left, y: 18, anchor: centred, size: l.text, class: "lad-end", text: "this host"})
+	l.write(label{x: l.right, y: 18, anchor: centred, size: l.text, class: "lad-end", text: "peer"})
+}
+
+// drawFoot writes the verdict, and what was measured that no bracket shows.
+func (l *ladder) drawFoot() {
+	text := "verdict: " + l.c.Verdict()
+	class, sign := "lad-bad", "✗ "
+	switch {
+	case !l.c.Settled:
+		class, sign = "lad-open", "… "
+	case l.c.Discarded != probe.NotDiscarded:
+		class, sign = "lad-ours", "◇ "
+	case l.c.OK():
+		class, sign = "lad-good", "✓ "
+	}
+	text = sign + text
+	x := (l.left + l.right) / 2
+	y := l.height + 24
+	w := textWidth(text, l.text+1) + 28
+	l.put(`<rect x="`, x-w/2, `" y="`, y-18, `" width="`, w, `" height="27" rx="13.5" class="lad-verdict `, class, `"/>`)
+	l.write(label{x: x, y: y, anchor: centred, size: l.text + 1, class: "lad-verdict-text " + class, text: text})
+	y += 14
+	for _, f := range l.others() {
+		y += 16
+		l.write(label{x: x, y: y, anchor: centred, size: l.note, class: "lad-note", text: f})
+	}
+	l.drawRuler(y)
+	l.height = max(y, l.height+24) + 14
+	if l.names == 0 {
+		l.legend()
+	}
+}
+
+// drawRuler shows how high a round length of time is where the lines are straight.
+func (l *ladder) drawRuler(y float64) {
+	if l.oneWay == 0 || l.twoLines {
+		return
+	}
+	perNS := roundTrip / 2 / float64(l.oneWay)
+	d := time.Duration(1)
+	for unit := time.Duration(1); float64(unit)*perNS <= 60 && unit < time.Hour; unit *= 10 {
+		for _, m := range [...]time.Duration{1, 2, 5} {
+			if float64(unit*m)*perNS <= 60 {
+				d = unit * m
+			}
+		}
+	}
+	high := float64(d) * perNS
+	x, y0 := l.right+20, l.height+4
+	l.line(x, y0, x, y0+high, "lad-bracket")
+	l.line(x-4, y0, x+4, y0, "lad-bracket")
+	l.line(x-4, y0+high, x+4, y0+high, "lad-bracket")
+	l.write(label{x: x + 8, y: y0 + high/2 + 4, size: l.note, class: "lad-note", text: show.FormatDuration(d)})
+	l.height = max(l.height, y0+high-14)
+}
+
+// others are the figures without an interval between two steps of the picture.
+func (l *ladder) others() []string {
+	var all []string
+	for i := range l.c.Figures {
+		f := &l.c.Figures[i]
+		switch f.Kind {
+		case probe.Teardown:
+			all = append(all, "teardown: "+f.Form.String())
+		case probe.HalfCloseOctets:
+			all = append(all, fmt.Sprintf("half-close: %d bytes after our FIN", f.Octets))
+		case probe.TimeWaitReuse:
+			all = append(all, "TIME-WAIT reuse: "+f.Answer.String())
+		case probe.TimeWaitLasted:
+			all = append(all, "TIME-WAIT lasted "+show.FormatDuration(f.Least)+" to "+show.FormatDuration(f.Duration))
+		}
+	}
+	return append(all, l.unseen...)
+}
+
+// picture is the whole of it.
+func (l *ladder) picture() template.HTML {
+	id := fmt.Sprintf("ladder-%s-%d", l.id, l.c.Number)
+	title := fmt.Sprintf("Ladder of a %s probe: %s", l.c.Kind, l.c.Verdict())
+	return l.svg(id, "ladder", l.width, l.height, title, l.description())
+}
+
+// description tells the picture in words.
+func (l *ladder) description() string {
+	n := 0
+	for i := range l.rungs {
+		if w := l.rungs[i].way; l.rungs[i].band == "" && w != show.Here {
+			n++
+		}
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Time runs downwards, this host is the left line, the peer the right one. %d arrows.", n)
+	for _, m := range l.c.Marks {
+		fmt.Fprintf(&b, " %s %s.", m.Name, show.FormatDuration(m.Duration))
+	}
+	b.WriteString(" The table after the picture lists every step.")
+	return b.String()
+}
+
+// ladderCaption says how the picture is to be read.
+func ladderCaption(c *show.Conversation) string {
+	text := "Times and filled dots are the kernel's stamps at our end of the wire. The peer's end and its states are inferred: "
+	if w := oneWay(c); w > 0 {
+		text += "a segment is drawn to take half of the smallest round trip here, " + show.FormatDuration(w) + "."
+	} else {
+		text += "no round trip is known here, so the slant says nothing."
+	}
+	return text + " Straight lines are to scale, dotted ones stretched to be readable, zigzags skip time."
+}

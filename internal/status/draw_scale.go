@@ -1,0 +1,198 @@
+package status
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/probed/probed/internal/show"
+	"github.com/probed/probed/probe"
+)
+
+// The ladder's axis of time. One linear axis cannot show 20 µs beside 250 ms, so
+// there is one scale, and what does not fit it is marked where it is:
+//
+//   - a gap is drawn to scale, with the smallest round trip of the conversation
+//     roundTrip units high;
+//   - one that would be higher than longest is broken: its beginning and its end are
+//     to scale, and between them stands what was skipped;
+//   - one that is too small for what is written at it is stretched.
+//
+// A gap is what lies between two moments that follow each other, at whichever end:
+// so a break never cuts an arrow, and every arrow is as slanted as its way was long.
+// When a segment was at the peer's end is inferred: half the smallest round trip from
+// when it was at ours.
+const (
+	roundTrip = 104.0
+	longest   = 230.0
+	breakLead = 14.0
+	breakHigh = 40.0
+	bandHigh  = 34.0
+)
+
+// A knot is a moment at one end.
+type knot struct {
+	rung int
+	far  bool
+	when time.Duration
+}
+
+// A span is a part of the axis that is not to scale.
+type span struct {
+	y0, y1  float64
+	skipped time.Duration // of a break
+	text    string        // of a band: steps that are not drawn
+}
+
+// A scale is where everything is on the axis of time.
+type scale struct {
+	near, far []float64 // of each rung: at our end, at the peer's
+	breaks    []span
+	stretched []span
+	bands     []span
+	bottom    float64
+}
+
+// oneWay is how long a segment is taken to be on its way: half the smallest round
+// trip between a segment of ours and what answered it. It is 0 if there is none.
+func oneWay(c *show.Conversation) time.Duration {
+	if c.Discarded == probe.DiscardClockStep {
+		return 0 // the stamps do not belong together
+	}
+	least := time.Duration(0)
+	for i := range c.Steps {
+		s := &c.Steps[i]
+		if s.Way != show.Out || s.Segment.SegLen() == 0 {
+			continue
+		}
+		if j, ok := answer(c.Steps, i); ok {
+			if d := c.Steps[j].At - s.At; d > 0 && (least == 0 || d < least) {
+				least = d
+			}
+		}
+	}
+	return least / 2
+}
+
+// unitsPer returns how high a nanosecond is, and how long a segment is drawn to be
+// on its way.
+func unitsPer(all []rung, way time.Duration) (perNS float64, drawn time.Duration) {
+	if way > 0 {
+		return roundTrip / 2 / float64(way), way
+	}
+	// No answer came. What is highest is as high as can be, and the slant says
+	// nothing.
+	most := time.Duration(1)
+	for i := 1; i < len(all); i++ {
+		if all[i].band == "" && all[i-1].band == "" {
+			most = max(most, all[i].when-all[i-1].when)
+		}
+	}
+	perNS = longest * 0.7 / float64(most)
+	return perNS, time.Duration(roundTrip / 3 / perNS)
+}
+
+// place puts every rung on the axis. Room is what each needs above it in addition,
+// so that its label has a place.
+func place(all []rung, way time.Duration, top float64, room []float64) scale {
+	s := scale{near: make([]float64, len(all)), far: make([]float64, len(all))}
+	perNS, drawn := unitsPer(all, way)
+	y := top
+	for i := 0; i < len(all); {
+		if all[i].band != "" {
+			s.bands = append(s.bands, span{y0: y + 16, y1: y + 16 + bandHigh, text: all[i].band})
+			s.near[i], s.far[i] = y+16, y+16+bandHigh
+			y += 16 + bandHigh + 26
+			i++
+			continue
+		}
+		n := i
+		for n < len(all) && all[n].band == "" {
+			n++
+		}
+		y = s.stretch(all, knots(all, i, n, drawn), perNS, y, room)
+		i = n
+	}
+	s.bottom = y
+	return s
+}
+
+// knots are the moments of some rungs in order of time.
+func knots(all []rung, from, to int, way time.Duration) []knot {
+	var k []knot
+	for i := from; i < to; i++ {
+		switch r := &all[i]; r.way {
+		case show.Out:
+			k = append(k, knot{i, false, r.when}, knot{i, true, r.when + way})
+		case show.In, show.Error:
+			k = append(k, knot{i, true, r.when - way}, knot{i, false, r.when})
+		default:
+			k = append(k, knot{i, false, r.when})
+		}
+	}
+	slices.SortStableFunc(k, func(a, b knot) int { return cmp.Compare(a.when, b.when) })
+	return k
+}
+
+// stretch puts the moments of rungs that follow each other on the axis, from y down,
+// and returns where the last is.
+func (s *scale) stretch(all []rung, knots []knot, perNS, y float64, room []float64) float64 {
+	var last [2]*knot // at our end, at the peer's
+	var lastY [2]float64
+	for i := range knots {
+		k := &knots[i]
+		side := 0
+		if k.far {
+			side = 1
+		}
+		r := &all[k.rung]
+		at := y
+		if i > 0 {
+			high := float64(k.when-knots[i-1].when) * perNS
+			if high > longest {
+				b := span{y0: y + breakLead, y1: y + breakLead + breakHigh}
+				b.skipped = k.when - knots[i-1].when - time.Duration(2*breakLead/perNS)
+				s.breaks = append(s.breaks, b)
+				high = 2*breakLead + breakHigh
+			}
+			at += high
+		}
+		need := at
+		if last[side] != nil {
+			need = lastY[side] + spacing(&all[last[side].rung], r, k.far)
+		}
+		if k.far == (r.way == show.In || r.way == show.Error) {
+			need = max(need, y) + room[k.rung] // where its arrow begins
+		}
+		if need > at+2 {
+			s.stretched = append(s.stretched, span{y0: y, y1: need})
+		}
+		y = max(at, need)
+		if k.far {
+			s.far[k.rung] = y
+		} else {
+			s.near[k.rung] = y
+			if r.way == show.Here {
+				s.far[k.rung] = y
+			}
+		}
+		last[side], lastY[side] = k, y
+	}
+	return y
+}
+
+// spacing is how far apart two moments of one end must be.
+func spacing(a, b *rung, far bool) float64 {
+	switch {
+	case !far && a.local != probe.Unknown:
+		return 31 // a's state and b's time stand between them
+	case !far:
+		return 24
+	case a.way == b.way:
+		return 20
+	case a.peer != probe.Unknown:
+		return 18
+	default:
+		return 12
+	}
+}
