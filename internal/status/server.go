@@ -2,11 +2,11 @@ package status
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
-	"sync"
 )
 
 // A Handler serves the pages and the API.
@@ -20,8 +20,12 @@ type server struct {
 	Options
 	pages  map[string]*template.Template // by name: list, target, error
 	assets map[string]asset              // by path below /static/
-	ending chan struct{}                 // closed at the end
-	end    func()
+
+	snapshots snapshots
+	viewers   chan struct{} // one for each live stream
+	limiter   *limiter
+	running   context.Context // until the end
+	end       context.CancelFunc
 }
 
 // New returns the handler of /, /targets/{id}, /events, /api/v1/ and /static/.
@@ -29,8 +33,13 @@ func New(o Options) (*Handler, error) {
 	if o.Source == nil || o.Now == nil || o.Clock == nil {
 		return nil, errors.New("status: Source, Now and Clock are needed")
 	}
-	s := &server{Options: o, ending: make(chan struct{})}
-	s.end = sync.OnceFunc(func() { close(s.ending) })
+	s := &server{
+		Options:   o,
+		snapshots: snapshots{source: o.Source, clock: o.Clock},
+		viewers:   make(chan struct{}, maxStreams),
+		limiter:   newLimiter(),
+	}
+	s.running, s.end = context.WithCancel(context.Background())
 	var err error
 	if s.assets, err = loadAssets(); err != nil {
 		return nil, fmt.Errorf("status: static files: %w", err)
@@ -53,7 +62,15 @@ func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.listPage)
 	mux.HandleFunc("GET /targets/{id}", s.targetPage)
+	mux.HandleFunc("POST /targets/{id}/probe", s.probeNow)
+	mux.HandleFunc("GET /events", s.stream)
 	mux.HandleFunc("GET /static/{file}", s.static)
+	mux.HandleFunc("GET /api/v1/targets", s.apiTargets)
+	mux.HandleFunc("GET /api/v1/targets/{id}", s.withTarget(s.apiTarget))
+	mux.HandleFunc("GET /api/v1/targets/{id}/samples", s.withTarget(s.apiSamples))
+	mux.HandleFunc("GET /api/v1/targets/{id}/transcripts", s.withTarget(s.apiTranscripts))
+	mux.HandleFunc("GET /api/v1/targets/{id}/capture.pcapng", s.withTarget(s.apiCapture))
+	mux.HandleFunc("/api/", apiElse)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, http.StatusNotFound, "There is no such page.")
 	})
@@ -70,7 +87,6 @@ func secure(next http.Handler) http.Handler {
 		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "same-origin")
-		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
@@ -99,7 +115,18 @@ func (s *server) render(w http.ResponseWriter, r *http.Request, code int, p page
 	send(w, r, code, "text/html; charset=utf-8", b.Bytes())
 }
 
+// A failure is what templates/error.html shows.
+type failure struct {
+	Text   string
+	Target string // ID of the one to go back to; may be empty
+}
+
 // fail answers a browser with an error.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, code int, text string) {
-	s.render(w, r, code, page{Title: http.StatusText(code), Name: "error", Body: text})
+	s.failAt(w, r, code, text, "")
+}
+
+// failAt is fail with a way back to a target's page.
+func (s *server) failAt(w http.ResponseWriter, r *http.Request, code int, text, target string) {
+	s.render(w, r, code, page{Title: http.StatusText(code), Name: "error", Body: failure{text, target}})
 }

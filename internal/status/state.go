@@ -25,3 +25,6 @@ func stateOf(last recorder.Sample) state {
 		return up
 	}
 }
+
+// states are all of them, the worst first.
+var states = []state{down, ours, unknown, up}

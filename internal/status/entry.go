@@ -1,0 +1,191 @@
+package status
+
+import (
+	"html/template"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/probed/probed/internal/recorder"
+	"github.com/probed/probed/internal/show"
+)
+
+// An entry is a target with its figures at one moment. It does not change; what is
+// dear is worked out when it is first asked for.
+type entry struct {
+	target  Target
+	folded  string // what free text is looked for in, lower case
+	version uint64 // of the recorder
+	figures
+	shown func() shown
+}
+
+// figures are what a target's remembered probes come to.
+type figures struct {
+	state               state
+	verdicts            int // remembered probes with a verdict
+	failed              int // of them
+	discarded           int // remembered probes without one
+	last                recorder.Sample
+	lastFailure         recorder.Sample // however long ago
+	everFailed, settled bool            // the two above are there
+}
+
+// shown is what only rows that are shown, or sorted by it, need. P50 and P99 are
+// NaN if no handshake is remembered.
+type shown struct {
+	p50, p99 float64 // of the handshake's round trip, seconds
+	cells    cells
+}
+
+// cells are what a row says, as a page shows it and as the live stream sends it.
+type cells struct {
+	State     state         `json:"state"`
+	Loss      string        `json:"loss"`
+	Lossy     bool          `json:"lossy"` // some of the remembered probes failed
+	Probes    string        `json:"probes"`
+	P50       string        `json:"p50"`
+	P99       string        `json:"p99"`
+	Reason    string        `json:"reason"`       // of the last failure; empty without
+	FailedAt  int64         `json:"failed_at_ms"` // since the Unix epoch; 0 without
+	Sparkline template.HTML `json:"sparkline"`
+}
+
+// newEntry makes a target's entry. Of a target whose recorder has nothing new it is the
+// entry of before.
+func newEntry(t *Target, before *entry, samples []recorder.Sample) (*entry, []recorder.Sample) {
+	version := t.Recorder.Version()
+	if before != nil && before.version == version && before.target.same(t) {
+		return before, samples
+	}
+	r := &entry{target: *t, version: version}
+	if before != nil && before.target.same(t) {
+		r.folded = before.folded
+	} else {
+		r.folded = searchable(t)
+	}
+	samples = t.Recorder.AppendSamples(samples[:0])
+	r.figures = figuresOf(samples)
+	r.lastFailure, r.everFailed = t.Recorder.LastFailure()
+	r.shown = sync.OnceValue(r.show)
+	return r, samples
+}
+
+// same reports whether two targets are told apart by nothing that a row says.
+func (t *Target) same(o *Target) bool {
+	return t.ID == o.ID && t.Remote == o.Remote && t.Interval == o.Interval && t.Kind == o.Kind && t.Flows == o.Flows &&
+		t.Address == o.Address && t.Recorder == o.Recorder && t.OneAtATime == o.OneAtATime
+}
+
+// searchable joins what free text may name.
+func searchable(t *Target) string {
+	parts := []string{t.Address, t.Job, t.Module, t.Kind.String(), t.IP}
+	if t.Remote.IsValid() {
+		parts = append(parts, t.Remote.String())
+	}
+	for _, l := range t.Labels {
+		parts = append(parts, l.Name+"="+l.Value)
+	}
+	return strings.ToLower(strings.Join(parts, "\n"))
+}
+
+func figuresOf(samples []recorder.Sample) figures {
+	f := figures{state: unknown}
+	for i := range samples {
+		switch s := &samples[i]; {
+		case s.Discard != 0:
+			f.discarded++
+		case s.Failed():
+			f.failed++
+			f.verdicts++
+		default:
+			f.verdicts++
+		}
+	}
+	if n := len(samples); n > 0 {
+		f.last, f.settled = samples[n-1], true
+		f.state = stateOf(f.last)
+	}
+	return f
+}
+
+// loss is the part of the remembered verdicts that are failures, NaN without any.
+func (f *figures) loss() float64 {
+	if f.verdicts == 0 {
+		return math.NaN()
+	}
+	return float64(f.failed) / float64(f.verdicts)
+}
+
+func (r *entry) show() shown {
+	samples := r.target.Recorder.AppendSamples(make([]recorder.Sample, 0, recorder.MaxSamples))
+	var s shown
+	s.p50, s.p99 = quantiles(samples)
+	s.cells = cells{
+		State: r.state, Loss: percent(r.loss()), Lossy: r.failed > 0, Probes: strconv.Itoa(r.verdicts),
+		P50: seconds(s.p50), P99: seconds(s.p99), Sparkline: sparkline(samples),
+	}
+	if r.everFailed {
+		s.cells.Reason = r.lastFailure.Reason.String()
+		s.cells.FailedAt = r.lastFailure.At / int64(time.Millisecond)
+	}
+	return s
+}
+
+// quantiles are the median and the 99th percentile of the handshakes among the
+// samples, each by nearest rank: one that was measured.
+func quantiles(samples []recorder.Sample) (p50, p99 float64) {
+	rtts := make([]float32, 0, recorder.MaxSamples)
+	for i := range samples {
+		if rtt := samples[i].RTT; rtt > 0 {
+			rtts = append(rtts, rtt)
+		}
+	}
+	if len(rtts) == 0 {
+		return math.NaN(), math.NaN()
+	}
+	slices.Sort(rtts)
+	rank := func(p float64) float64 { return float64(rtts[int(math.Ceil(p*float64(len(rtts))))-1]) }
+	return rank(0.50), rank(0.99)
+}
+
+// seconds formats a duration for a table; empty for NaN.
+func seconds(s float64) string {
+	if math.IsNaN(s) {
+		return ""
+	}
+	return show.FormatDuration(time.Duration(s * float64(time.Second)))
+}
+
+// percent formats a part of 1; empty for NaN. What is neither nothing nor all
+// doesn't look like it.
+func percent(part float64) string {
+	switch {
+	case math.IsNaN(part):
+		return ""
+	case part == 0:
+		return "0 %"
+	case part == 1:
+		return "100 %"
+	}
+	return strconv.FormatFloat(min(max(part*100, 0.1), 99.9), 'f', 1, 64) + " %"
+}
+
+// ago says roughly how long ago something was. The page's script says the same.
+func ago(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return "now"
+	case d < time.Minute:
+		return strconv.Itoa(int(d/time.Second)) + " s ago"
+	case d < time.Hour:
+		return strconv.Itoa(int(d/time.Minute)) + " min ago"
+	case d < 48*time.Hour:
+		return strconv.Itoa(int(d/time.Hour)) + " h ago"
+	default:
+		return strconv.Itoa(int(d/(24*time.Hour))) + " d ago"
+	}
+}
