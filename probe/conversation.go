@@ -163,6 +163,13 @@ func (c *Conversation) Done() bool { return c.phase == done }
 // far as can be told here: it never answered, or a RST was seen leaving.
 func (c *Conversation) Closed() bool { return c.phase == idle || c.phase >= lingering }
 
+// Rests reports whether the conversation has told everything, unless something more
+// arrives: it is settled and closed, and our last ACK was seen leaving, with which
+// the teardown ends.
+func (c *Conversation) Rests() bool {
+	return c.settled && c.Closed() && (c.local != TimeWait || c.conn.tornDown)
+}
+
 // Timer returns the event to deliver when nothing else happens, and when. The
 // event is 0 for a conversation that waits for nothing.
 func (c *Conversation) Timer() (EventKind, Instant) {

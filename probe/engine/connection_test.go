@@ -279,3 +279,38 @@ func TestPrompting(t *testing.T) {
 		}
 	}
 }
+
+// A settled transcript has all that the conversation measures, and comes at once.
+func TestSettledIsComplete(t *testing.T) {
+	for name, tt := range map[string]struct {
+		kind func(*Target)
+		peer peerFunc
+		want []probe.ObservationKind
+	}{
+		"half_open":     {func(*Target) {}, listening(10 * time.Millisecond), []probe.ObservationKind{probe.HandshakeRTT, probe.Reaction, probe.PeerSeen}},
+		"active_close":  {activeClose, closes(10 * time.Millisecond), []probe.ObservationKind{probe.HandshakeRTT, probe.Reaction, probe.FINACKRTT, probe.Teardown}},
+		"passive_close": {passiveClose, closesFirst(10 * time.Millisecond), []probe.ObservationKind{probe.HandshakeRTT, probe.PeerCloseTime, probe.LastACKRTT, probe.Teardown}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.peer = tt.peer
+			x, l := w.target(1, "198.19.0.1:443", tt.kind)
+			x.Recorder = l
+			l.onSettled = func(tr *probe.Transcript) {
+				for _, k := range tt.want {
+					if _, ok := tr.Figure(k); !ok {
+						t.Errorf("no %v in it", k)
+					}
+				}
+				if took := w.now.Sub(tr.Records()[0].At); took > 100*time.Millisecond {
+					t.Errorf("it came after %v", took)
+				}
+			}
+			w.add(x)
+			w.run(3 * time.Second)
+			if l.handed != 3 {
+				t.Errorf("%d transcripts", l.handed)
+			}
+		})
+	}
+}

@@ -247,10 +247,9 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	// A late SYN-ACK opens a conversation again, until it is reset.
 	if isOpen := sl.open(); isOpen != wasOpen {
 		s.count(isOpen)
-		if !isOpen && !sl.handed && sl.transcript != nil {
-			sl.handed = true
-			target.Recorder.Settled(sl.transcript)
-		}
+	}
+	if sl.conv.Rests() {
+		sl.handOver()
 	}
 	if sl.conv.Done() {
 		s.table.release(i)

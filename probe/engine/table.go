@@ -41,6 +41,14 @@ type slot struct {
 // peer to be left with nothing open.
 func (sl *slot) open() bool { return !sl.conv.Settled() || !sl.conv.Closed() }
 
+// handOver gives the transcript to whoever waits for the end, once.
+func (sl *slot) handOver() {
+	if sl.transcript != nil && !sl.handed {
+		sl.handed = true
+		sl.target.Recorder.Settled(sl.transcript)
+	}
+}
+
 // A ref names a slot as it was when the ref was made.
 type ref struct {
 	slot       int32
@@ -78,6 +86,7 @@ func (t *table) claim(k key) int32 {
 func (t *table) release(i int32) {
 	sl := &t.slots[i]
 	if sl.transcript != nil {
+		sl.handOver()
 		sl.target.Recorder.Record(sl.transcript)
 		t.spare = append(t.spare, sl.transcript)
 	}

@@ -39,8 +39,8 @@ type Sink interface {
 // A Recorder receives a target's transcripts, from its shard's goroutine. They are
 // the shard's: copy one to keep it.
 type Recorder interface {
-	// Settled hands over each probe's transcript when it has a verdict, or none for
-	// a reason of ours, and nothing of it is open any more.
+	// Settled hands over each probe's transcript, once, when it has a verdict, or
+	// none for a reason of ours, and nothing of it is open any more.
 	Settled(t *probe.Transcript)
 	// Record hands it over again when its four-tuple is free, with what has come
 	// since.

@@ -40,6 +40,7 @@ type ledger struct {
 	unsettled int // of those that were not
 	target    *Target
 	onRecord  func(*probe.Transcript)
+	onSettled func(*probe.Transcript)
 	onEach    func(*probe.Observation)
 }
 
@@ -75,6 +76,9 @@ func (l *ledger) Settled(t *probe.Transcript) {
 		l.unsettled++
 	}
 	l.handed++
+	if l.onSettled != nil {
+		l.onSettled(t)
+	}
 }
 
 func (l *ledger) Record(t *probe.Transcript) {
