@@ -20,10 +20,10 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
 
 	"github.com/probed/probed/internal/host"
+	"github.com/probed/probed/internal/ondemand"
 )
 
 const (
@@ -123,10 +123,11 @@ func closeAll(listeners []net.Listener) {
 // servers returns an HTTP server for each of n listeners: exporter-toolkit
 // changes the server that it is given, so that two listeners can't share one.
 func (d *daemon) servers(n int) ([]*http.Server, error) {
-	routes, err := d.routes()
+	pages, err := d.pages()
 	if err != nil {
 		return nil, err
 	}
+	routes := d.routes(pages)
 	servers := make([]*http.Server, n)
 	for i := range servers {
 		servers[i] = &http.Server{
@@ -135,6 +136,7 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 			IdleTimeout:       idleTimeout,
 			ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
 		}
+		servers[i].RegisterOnShutdown(pages.Close)
 	}
 	return servers, nil
 }
@@ -164,12 +166,11 @@ func shutdown(servers []*http.Server) {
 	done.Wait()
 }
 
+// pagesPaths are those of the pages beside the list at /.
+var pagesPaths = []string{"/targets/", "/api/", "/static/", "/events"}
+
 // routes returns the handler of every path.
-func (d *daemon) routes() (http.Handler, error) {
-	landing, err := landingPage(d.metricsPath)
-	if err != nil {
-		return nil, err
-	}
+func (d *daemon) routes(pages http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+d.metricsPath, d.metrics.Handler(processMetrics()))
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
@@ -178,22 +179,27 @@ func (d *daemon) routes() (http.Handler, error) {
 	mux.HandleFunc("GET /-/ready", d.serveReady)
 	mux.HandleFunc("POST /-/reload", d.serveReload)
 	mux.HandleFunc("GET /config", d.serveConfig)
+	mux.Handle("GET /probe", ondemand.New(ondemand.Options{Config: d.running, Once: d.roster.Once, Clock: time.Now, Log: d.log}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	if d.metricsPath != "/" {
-		mux.Handle("GET /{$}", landing)
+	for _, path := range pagesPaths {
+		mux.Handle(path, pages)
 	}
-	return mux, nil
+	if d.metricsPath != "/" {
+		mux.Handle("GET /{$}", pages)
+	}
+	return mux
 }
 
 // checkMetricsPath refuses a path that another page has, or that http.ServeMux
 // would take for a pattern.
 func checkMetricsPath(path string) error {
-	taken := slices.Contains([]string{"/config", "/-/healthy", "/-/ready", "/-/reload"}, path) ||
-		strings.HasPrefix(path, "/debug/pprof")
+	taken := slices.Contains([]string{"/config", "/probe", "/-/healthy", "/-/ready", "/-/reload"}, path) ||
+		strings.HasPrefix(path, "/debug/pprof") ||
+		slices.ContainsFunc(pagesPaths, func(p string) bool { return strings.HasPrefix(path, strings.TrimSuffix(p, "/")) })
 	u, err := url.Parse(path)
 	switch {
 	case taken:
@@ -209,21 +215,6 @@ func processMetrics() prometheus.Gatherer {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
-}
-
-// landingPage links to what there is.
-func landingPage(metricsPath string) (http.Handler, error) {
-	return web.NewLandingPage(web.LandingConfig{
-		Name:        "probed",
-		Description: "Measures how TCP peers open and close connections, from the wire.",
-		Version:     version.Info(),
-		Links: []web.LandingLinks{
-			{Address: metricsPath, Text: "Metrics", Description: "for Prometheus"},
-			{Address: "/config", Text: "Configuration", Description: "in force now"},
-			{Address: "/-/healthy", Text: "Healthy"},
-			{Address: "/-/ready", Text: "Ready"},
-		},
-	})
 }
 
 func (d *daemon) serveReady(w http.ResponseWriter, _ *http.Request) {
