@@ -41,3 +41,9 @@ func optionError(option string, err error) error {
 	}
 	return fmt.Errorf("setsockopt %s: %w", option, err)
 }
+
+// NeedsNetRaw reports whether an error is that CAP_NET_RAW is missing.
+func NeedsNetRaw(err error) bool {
+	_, is := errors.AsType[errNeedsNetRaw](err)
+	return is
+}

@@ -21,7 +21,7 @@ const defaultConfigFile = "/etc/probed/probed.yml"
 func main() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // execute runs the command line and returns the exit code: 0, or 1 after one
-// clear line, or one a configuration error, on stderr.
+// clear line, or one a configuration error, on stderr. Those of ping are its own.
 func execute(args []string, stdout, stderr io.Writer) int {
 	app := kingpin.New("probed", "Measures how TCP peers open and close connections, from the wire, for Prometheus.")
 	app.UsageWriter(stdout).ErrorWriter(stderr)
@@ -47,16 +47,27 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	checkCmd := app.Command("check-config", "Check configuration files and say what they would probe and how fast.")
 	files := checkCmd.Arg("file", "Configuration file.").Required().Strings()
 
+	pinging := pinger{stdout: stdout, stderr: stderr}
+	pingCmd := pinging.command(app)
+
 	versionCmd := app.Command("version", "Print the version.")
 
+	args = joinDash(args)
 	command, err := app.Parse(args)
 	if err != nil {
 		fmt.Fprintf(stderr, "probed: %v, try --help\n", err)
+		// What was asked for is known all the same, and ping's 1 says that somebody
+		// did not answer.
+		if c, _ := app.ParseContext(args); c != nil && c.SelectedCommand == pingCmd {
+			return pingCannot
+		}
 		return 1
 	}
 	switch command {
 	case checkCmd.FullCommand():
 		return checkConfig(*files, stdout, stderr)
+	case pingCmd.FullCommand():
+		return pinging.run()
 	case versionCmd.FullCommand():
 		fmt.Fprintln(stdout, version.Print("probed"))
 		return 0

@@ -23,7 +23,7 @@ var pure = []string{
 
 var everything = []string{
 	"probe", "probe/wire", "probe/engine", "rawsock", "metrics", "config",
-	"internal/host", "internal/ondemand", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
+	"internal/host", "internal/ondemand", "internal/ping", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
 }
 
 // rooms is the import table. A new folder is a decision: it gets its line here,
@@ -47,6 +47,7 @@ var rooms = map[string]room{
 	"internal/show":     {mayImport: []string{"probe", "probe/wire"}},
 	"internal/status":   {mayImport: []string{"probe", "metrics", "internal/recorder", "internal/show"}},
 	"internal/ondemand": {mayImport: []string{"probe", "config", "metrics", "internal/show"}},
+	"internal/ping":     {mayImport: []string{"probe", "internal/show"}, timeless: true},
 	"internal/script":   {mayImport: []string{"probe"}},
 	"internal/lab":      {mayImport: everything},
 	"internal/arch":     {},
