@@ -39,8 +39,8 @@ type Change struct {
 }
 
 // A Recorder is one target's. It takes 16 octets a sample (4 KiB when there are
-// MaxSamples), and for each transcript that it keeps some 160 octets a record: 0.7
-// KiB of a half_open, 2.5 KiB of a closing, 10 KiB at most. It may be read from
+// MaxSamples), and for each transcript that it keeps 152 octets a record and 48 a
+// figure: 1 KiB of a half_open, 3 KiB of a closing, 12 KiB at most. It may be read from
 // any goroutine while its target is probed. The zero value is empty.
 type Recorder struct {
 	mu          sync.Mutex
