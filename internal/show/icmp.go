@@ -53,7 +53,7 @@ func icmp4Text(e *probe.ICMP, host, port string) string {
 		switch e.Code {
 		case 6, 9, 11:
 			what = "net " + host
-		case 7, 10, 12:
+		case 7, 10, 12, 13, 14, 15:
 			what = "host " + host
 		}
 		if int(e.Code) < len(why) {
@@ -80,23 +80,19 @@ func icmp4Text(e *probe.ICMP, host, port string) string {
 }
 
 func icmp6Text(e *probe.ICMP, host, port string) string {
-	unknown := "unknown code (" + strconv.Itoa(int(e.Code)) + ")"
+	code := strconv.Itoa(int(e.Code))
 	switch e.Type {
 	case 1:
-		const head = "destination unreachable, "
-		switch e.Code {
-		case 0:
-			return head + "unreachable route " + host
-		case 1:
-			return head + "unreachable prohibited " + host
-		case 2:
-			return head + "beyond scope " + host
-		case 3:
-			return head + "unreachable address " + host
-		case 4:
-			return head + "unreachable port, " + port
+		why := [...]string{
+			"unreachable route " + host, "unreachable prohibited " + host, "beyond scope " + host, "unreachable address " + host,
+			"unreachable port, " + port,
+			// tcpdump has no words for these (RFC 4443 §3.1).
+			"source address failed policy, " + host, "reject route to " + host,
 		}
-		return head + unknown
+		if int(e.Code) < len(why) {
+			return "destination unreachable, " + why[e.Code]
+		}
+		return "destination unreachable, unknown unreach code (" + code + ")"
 	case 2:
 		return "packet too big"
 	case 3:
@@ -104,11 +100,15 @@ func icmp6Text(e *probe.ICMP, host, port string) string {
 		case 0:
 			return "time exceeded in-transit for " + host
 		case 1:
-			return "time exceeded in-reassembly"
+			return "time exceeded in-transit (reassembly)"
 		}
-		return "time exceeded, " + unknown
+		return "time exceeded in-transit, unknown code (" + code + ")"
 	case 4:
-		return "parameter problem"
+		why := [...]string{"erroneous", "next header", "option", "incomplete header chain"}
+		if int(e.Code) < len(why) {
+			return "parameter problem, " + why[e.Code]
+		}
+		return "parameter problem, code-#" + code
 	}
 	return "type-#" + strconv.Itoa(int(e.Type))
 }

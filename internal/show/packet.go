@@ -29,9 +29,14 @@ func (c *Conversation) appendPacket(b []byte, i int) (packet []byte, length int)
 	if s.Way == In {
 		tuple.Local, tuple.Remote = tuple.Remote, tuple.Local
 	}
-	b = wire.AppendPacket(b, &tuple, &s.Segment, nil)
-	length = len(b) + int(s.Segment.Len)
-	if s.Segment.Len > 0 {
+	return appendSegmentPacket(b, &tuple, &s.Segment)
+}
+
+// appendSegmentPacket appends a segment's packet less its payload.
+func appendSegmentPacket(b []byte, tuple *probe.FourTuple, s *probe.Segment) (packet []byte, length int) {
+	b = wire.AppendPacket(b, tuple, s, nil)
+	length = len(b) + int(s.Len)
+	if s.Len > 0 {
 		withoutPayload(b, length)
 	}
 	return b, length
@@ -73,31 +78,19 @@ func headerSum(b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// appendICMPPacket appends an ICMP error with its quote: the header of our segment
-// and of TCP what every quote holds.
+// appendICMPPacket appends an ICMP error with its quote: the IP header of our
+// segment, and of TCP's what every quote holds.
 func (c *Conversation) appendICMPPacket(b []byte, i int) []byte {
-	e := &c.Steps[i].ICMP
-	src, dst := c.Tuple.Remote.Addr().Unmap(), c.Tuple.Local.Addr().Unmap()
-	quote := wire.AppendPacket(nil, &c.Tuple, c.quoted(i), nil)
-	headers := 40
-	if src.Is4() {
-		headers = 20
+	e, to := &c.Steps[i].ICMP, c.Tuple.Local.Addr().Unmap()
+	quote, _ := appendSegmentPacket(nil, &c.Tuple, c.quoted(i))
+	if to.Is4() {
+		from := netip.IPv4Unspecified()
+		message := wire.AppendICMPError(nil, &wire.ICMPError{Src: from, Dst: to, Type: e.Type, Code: e.Code}, quote[:20+quotedTCP])
+		return wire.AppendIPv4(b, &wire.IPv4Header{Src: from, Dst: to, Protocol: protocolICMP, TTL: inventedTTL}, message)
 	}
-	length := len(quote)
-	quote = quote[:headers+quotedTCP]
-	if s := c.quoted(i); s.Len > 0 {
-		length += int(s.Len)
-	}
-	_ = length
-	message := wire.AppendICMPError(nil, &wire.ICMPError{Src: src, Dst: dst, Type: e.Type, Code: e.Code}, quote)
-	return appendIP(b, src, dst, message)
-}
-
-func appendIP(b []byte, src, dst netip.Addr, message []byte) []byte {
-	if src.Is4() {
-		return wire.AppendIPv4(b, &wire.IPv4Header{Src: src, Dst: dst, Protocol: protocolICMP, TTL: inventedTTL}, message)
-	}
-	return wire.AppendIPv6(b, &wire.IPv6Header{Src: src, Dst: dst, NextHeader: protocolICMPv6, HopLimit: inventedTTL}, message)
+	from := netip.IPv6Unspecified()
+	message := wire.AppendICMPError(nil, &wire.ICMPError{Src: from, Dst: to, Type: e.Type, Code: e.Code}, quote[:40+quotedTCP])
+	return wire.AppendIPv6(b, &wire.IPv6Header{Src: from, Dst: to, NextHeader: protocolICMPv6, HopLimit: inventedTTL}, message)
 }
 
 // quoted is our segment that the error at step i quotes: the last one before it

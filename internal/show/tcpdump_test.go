@@ -189,3 +189,43 @@ func compare(t *testing.T, got, want []string) {
 		t.Errorf("%d lines from tcpdump, %d of ours", len(got), len(want))
 	}
 }
+
+// Every ICMP error in tcpdump's words, as far as what they tell is kept.
+func TestICMPAsTcpdumpWritesIt(t *testing.T) {
+	for _, tuple := range []probe.FourTuple{tuple4, tuple6} {
+		v6 := tuple.Local.Addr().Is6()
+		types := []uint8{3, 4, 11, 12}
+		if v6 {
+			types = []uint8{1, 2, 3, 4}
+		}
+		var list []*show.Conversation
+		for _, typ := range types {
+			for code := range uint8(18) {
+				var tr probe.Transcript
+				tr.Reset(tuple, probe.HalfOpen)
+				ev := probe.Event{Kind: probe.ICMPArrives, ICMP: probe.ICMP{V6: v6, Type: typ, Code: code, Seq: 7}}
+				tr.Add(0, &ev, new(probe.Conversation), new(probe.Output))
+				list = append(list, show.Of(&tr))
+			}
+		}
+		got := tcpdump(t, capture(t, list...))
+		if len(got) != len(list) {
+			t.Fatalf("%d lines of %d", len(got), len(list))
+		}
+		for i, c := range list {
+			_, theirs, _ := strings.Cut(got[i], ": ICMP")
+			theirs = "ICMP" + strings.ReplaceAll(theirs, ",  ", ", ")
+			for _, unkept := range []string{", length 36", ", length 56", ", mtu 0", " - octet 0", ", source address 2001:db8::1"} {
+				theirs = strings.TrimSuffix(theirs, unkept)
+			}
+			if strings.HasSuffix(theirs, "unknown unreach code (5)") || strings.HasSuffix(theirs, "unknown unreach code (6)") {
+				continue // we have words for these
+			}
+			_, ours, _ := strings.Cut(segmentLines(c, show.SegmentOptions{})[0], ": ")
+			ours, is := strings.CutSuffix(ours, ", quoting seq 7")
+			if ours != theirs || !is {
+				t.Errorf("%+v\ntcpdump: %s\nours:    %s", c.Steps[0].ICMP, theirs, ours)
+			}
+		}
+	}
+}
