@@ -152,12 +152,20 @@ func quantiles(samples []recorder.Sample) (p50, p99 float64) {
 	return rank(0.50), rank(0.99)
 }
 
-// seconds formats a duration for a table; empty for NaN.
+// seconds formats a duration for a table; empty for NaN. It has four digits, zeros
+// at the end included, so that a column of them does not fray.
 func seconds(s float64) string {
 	if math.IsNaN(s) {
 		return ""
 	}
-	return show.FormatDuration(time.Duration(s * float64(time.Second)))
+	number, unit, _ := strings.Cut(show.FormatDuration(time.Duration(s*float64(time.Second))), " ")
+	if unit == "ns" || len(number) >= len("1.234") {
+		return number + " " + unit
+	}
+	if !strings.Contains(number, ".") && len(number) < 4 {
+		number += "."
+	}
+	return number + strings.Repeat("0", len("1.234")-len(number)) + " " + unit
 }
 
 // percent formats a part of 1; empty for NaN. What is neither nothing nor all

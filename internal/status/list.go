@@ -3,6 +3,7 @@ package status
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +20,8 @@ type list struct {
 	State       state
 	Group       string
 	Names       []string // to group by
-	Tabs        []tab
+	Sorts       []choice
+	Tabs        []stateTab
 	Columns     []column
 	Groups      []section
 	From, To    int // of the rows that are shown, from 1
@@ -33,12 +35,32 @@ type list struct {
 	Now         int64  // ms since the Unix epoch
 }
 
-// A tab shows the targets of one state.
-type tab struct {
+// A stateTab shows the targets of one state.
+type stateTab struct {
 	State  state // empty for all
 	Count  int
 	URL    string
 	Active bool
+}
+
+// A choice is an option of a list to choose from.
+type choice struct{ Value, Text string }
+
+// choices are what rows can be sorted by where the table has no headers. Another
+// order that is in force is among them.
+func choices(current string) []choice {
+	all := []choice{
+		{"state", "state"}, {"target", "name"}, {"-loss", "loss"}, {"-p50", "p50"}, {"-p99", "p99"},
+		{"-failure", "last failure"}, {"config", "configuration"},
+	}
+	if slices.ContainsFunc(all, func(c choice) bool { return c.Value == current }) {
+		return all
+	}
+	text := current
+	if name, downwards := strings.CutPrefix(current, "-"); downwards {
+		text = name + ", downwards"
+	}
+	return append(all, choice{current, text})
 }
 
 // A column is a header of the table.
@@ -87,7 +109,7 @@ func newList(snap *snapshot, q *query) *list {
 	here.page = number
 	l := &list{
 		query: &here, Text: q.text, State: q.state, Sort: q.sortText(), Group: q.group,
-		Names: append([]string{"job", "module", "kind"}, snap.labels...), Groups: sections(snap, sel, from, to),
+		Names: append([]string{"job", "module", "kind"}, snap.labels...), Groups: sections(snap, sel, from, to), Sorts: choices(q.sortText()),
 		From: from + 1, To: to, Total: len(sel.rows), Page: number, Pages: pages,
 		Everything: q.with(func(q *query) { q.text, q.state, q.page = "", "", 1 }),
 		Stream:     "/events" + strings.TrimPrefix(here.with(func(*query) {}), "/"),
@@ -109,7 +131,7 @@ func newList(snap *snapshot, q *query) *list {
 
 func (l *list) tabs(n tally) {
 	add := func(s state, count int) {
-		l.Tabs = append(l.Tabs, tab{s, count, l.query.with(func(q *query) { q.state, q.page = s, 1 }), l.State == s})
+		l.Tabs = append(l.Tabs, stateTab{s, count, l.query.with(func(q *query) { q.state, q.page = s, 1 }), l.State == s})
 	}
 	add("", n.All())
 	for _, s := range states {

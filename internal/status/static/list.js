@@ -210,12 +210,13 @@
   // The filter applies while it is typed.
 
   let typed = 0;
+  form.querySelector("button").hidden = true;
 
   function filter() {
     clearTimeout(typed);
     const values = new URLSearchParams(new FormData(form));
-    for (const [name, value] of Array.from(values)) if (value === "") values.delete(name);
-    const address = "/?" + values;
+    for (const [name, value] of Array.from(values)) if (value === "" || name + value === "sortstate") values.delete(name);
+    const address = "/" + (values.size ? "?" + values : "");
     history.replaceState(null, "", address);
     swap(address).then((done) => { if (!done) location.reload(); });
   }
