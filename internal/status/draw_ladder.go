@@ -30,7 +30,7 @@ type geometry struct {
 }
 
 func wideGeometry() geometry {
-	return geometry{id: "w", edge: 14, names: 132, lane: 15, column: 104, way: 400, text: 12.5, note: 11, state: 12, peerGauge: 11}
+	return geometry{id: "w", edge: 14, names: 40, lane: 15, column: 104, way: 400, text: 12.5, note: 11, state: 12, peerGauge: 11}
 }
 
 func narrowGeometry() geometry {
@@ -62,7 +62,7 @@ type ladder struct {
 	placed      []label
 }
 
-const ladderTop = 58.0
+const ladderTop = 46.0
 
 func drawLadder(c *show.Conversation, g geometry) *ladder {
 	l := &ladder{geometry: g, c: c, rungs: rungs(c), oneWay: oneWay(c)}
@@ -80,7 +80,11 @@ func (l *ladder) columns() {
 		lanes = max(lanes, l.brackets[i].lane+1)
 	}
 	l.left = l.edge + float64(lanes)*l.lane + l.column
-	if lanes > 0 {
+	if lanes > 0 && l.names > 0 {
+		for i := range l.brackets {
+			l.names = max(l.names, textWidth(l.brackets[i].name, l.note), textWidth(l.brackets[i].value, l.text))
+		}
+		l.names += 12
 		l.left += l.names
 	}
 	need := l.geometry.way
@@ -189,13 +193,13 @@ func (l *ladder) along(i int, lines []label, share float64) []label {
 	if r.way == show.In || r.way == show.Error {
 		share = 1 - share
 	}
-	const off = 13.0
+	off := 16.0
 	x, a := l.left+off+share*(l.right-l.left-2*off), centred
 	switch share {
 	case 0:
 		a = fromLeft
 	case 1:
-		a = fromRight
+		a, x = fromRight, x-10 // clear of the arrow that it may answer
 	}
 	slope := (l.far[i] - l.near[i]) / (l.right - l.left)
 	y := l.near[i] + (x-l.left)*slope
@@ -203,8 +207,12 @@ func (l *ladder) along(i int, lines []label, share float64) []label {
 	sin, cos := math.Sincos(angle)
 	at := make([]label, len(lines))
 	down := -5.0
+	stroke := r.way == show.Here && l.c.Steps[r.step].Event != probe.UserTimeout
+	if stroke {
+		down = 4 // beside a short stroke, not above a long line
+	}
 	for n, t := range lines {
-		if n == 1 {
+		if n == 1 && !stroke {
 			down = 1.5
 		}
 		if n > 0 {
@@ -292,7 +300,7 @@ func (l *ladder) zigzag(x, y0, y1, wide float64, class string) {
 		if i%2 == 1 {
 			side = -wide
 		}
-		points = append(points, point{x + side, y0 + (y1-y0)*(float64(i)+0.5)/teeth})
+		points = append(points, point{x + side, y0 + (y1-y0)*(float64(i)+1)/(teeth+1)})
 	}
 	l.path(class, append(points, point{x, y1})...)
 }
@@ -324,7 +332,9 @@ func (l *ladder) drawRung(i int) {
 		l.arrow(r, far, near)
 	}
 	l.put(`<circle cx="`, near.x, `" cy="`, near.y, `" r="3" class="lad-stamp"/>`)
-	l.put(`<circle cx="`, far.x, `" cy="`, far.y, `" r="3" class="lad-inferred"/>`)
+	if r.answered {
+		l.put(`<circle cx="`, far.x, `" cy="`, far.y, `" r="3" class="lad-inferred"/>`)
+	}
 }
 
 // arrow draws a segment's way.
@@ -433,7 +443,7 @@ func (l *ladder) drawHead() {
 	hw, pw := textWidth(local, size)/2, textWidth(remote, size)/2
 	lx := max(l.left, l.edge+hw, l.edge+30)
 	rx := min(l.right, l.width-l.edge-pw)
-	y := ladderTop - 12
+	y := ladderTop - 11
 	ry := y
 	if lx+hw+12 > rx-pw {
 		y -= size + 1
@@ -490,9 +500,9 @@ func (l *ladder) drawRuler(y float64) {
 	}
 	high := float64(d) * perNS
 	x, y0 := l.right+20, l.height+4
-	l.line(x, y0, x, y0+high, "lad-bracket")
-	l.line(x-4, y0, x+4, y0, "lad-bracket")
-	l.line(x-4, y0+high, x+4, y0+high, "lad-bracket")
+	l.line(x, y0, x, y0+high, "lad-ruler")
+	l.line(x-4, y0, x+4, y0, "lad-ruler")
+	l.line(x-4, y0+high, x+4, y0+high, "lad-ruler")
 	l.write(label{x: x + 8, y: y0 + high/2 + 4, size: l.note, class: "lad-note", text: show.FormatDuration(d)})
 	l.height = max(l.height, y0+high-14)
 }

@@ -41,6 +41,7 @@ func (l *ladder) measure() []bracket {
 			all[i].lane++
 		}
 	}
+	slices.SortStableFunc(all, func(a, b bracket) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to)) })
 	return all
 }
 
@@ -150,5 +151,5 @@ func (l *ladder) legend() {
 	}
 }
 
-// numberSign is a bracket's number.
+// numberSign is what a bracket is called below the picture.
 func numberSign(i int) string { return string(rune('a' + i%26)) }

@@ -260,7 +260,7 @@ func resent(steps []show.Step, i int) bool {
 // most so many rows. So many repetitions are drawn at its beginning, and one at its
 // end.
 const (
-	foldFrom    = 5
+	foldFrom    = 7
 	foldPattern = 4
 	foldKeep    = 2
 )

@@ -28,6 +28,7 @@ const (
 	breakLead = 14.0
 	breakHigh = 40.0
 	bandHigh  = 34.0
+	nudge     = 5.0 // what may be added without being marked
 )
 
 // A knot is a moment at one end.
@@ -65,7 +66,8 @@ func oneWay(c *show.Conversation) time.Duration {
 		if s.Way != show.Out || s.Segment.SegLen() == 0 {
 			continue
 		}
-		if j, ok := answer(c.Steps, i); ok {
+		// An ICMP error comes from anywhere, and after any wait of a router's.
+		if j, ok := answer(c.Steps, i); ok && c.Steps[j].Way == show.In {
 			if d := c.Steps[j].At - s.At; d > 0 && (least == 0 || d < least) {
 				least = d
 			}
@@ -154,6 +156,9 @@ func (s *scale) stretch(all []rung, knots []knot, perNS, y float64, room []float
 				b.skipped = k.when - knots[i-1].when - time.Duration(2*breakLead/perNS)
 				s.breaks = append(s.breaks, b)
 				high = 2*breakLead + breakHigh
+				if r.way == show.Here {
+					high += 6 // what it says stands above it
+				}
 			}
 			at += high
 		}
@@ -164,7 +169,7 @@ func (s *scale) stretch(all []rung, knots []knot, perNS, y float64, room []float
 		if k.far == (r.way == show.In || r.way == show.Error) {
 			need = max(need, y) + room[k.rung] // where its arrow begins
 		}
-		if need > at+2 {
+		if need > at+nudge {
 			s.stretched = append(s.stretched, span{y0: y, y1: need})
 		}
 		y = max(at, need)
@@ -190,9 +195,9 @@ func spacing(a, b *rung, far bool) float64 {
 		return 24
 	case a.way == b.way:
 		return 20
-	case a.peer != probe.Unknown:
-		return 18
+	case a.peer != probe.Unknown && b.peer != probe.Unknown:
+		return 17
 	default:
-		return 12
+		return nudge
 	}
 }
