@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"runtime"
+	"strings"
 
 	"github.com/probed/probed/probe"
 )
@@ -102,44 +103,44 @@ func (p *Capture) packet(s *Step, packet []byte, length int, comments []string) 
 }
 
 // comments are what there is to say of each step that has a packet. What happened
-// between two packets is said of the one before.
+// between two packets is said of the one before; what happened before the first, of
+// that.
 func (c *Conversation) comments() [][]string {
 	list := make([][]string, len(c.Steps))
-	say := func(i int, text string) {
-		if i >= 0 {
-			list[i] = append(list[i], text)
+	var early []string
+	at := -1 // the last step that has a packet
+	say := func(text string) {
+		switch {
+		case text == "":
+		case at < 0:
+			early = append(early, text)
+		default:
+			list[at] = append(list[at], text)
 		}
 	}
-	at := -1 // the last step that has a packet
 	var local, peer probe.State
-	lastPacket := -1
 	for i := range c.Steps {
 		s := &c.Steps[i]
 		if c.Lost > 0 && i == c.LostAt {
-			say(at, fmt.Sprintf("%d steps not kept after this one", c.Lost))
+			say(fmt.Sprintf("%d steps after this one were not kept", c.Lost))
 		}
-		text := s.Note
 		if s.Way == Here {
-			text = fmt.Sprintf("%s after %s", s.Event, FormatDuration(s.At))
-			if s.Note != "" {
-				text += ": " + s.Note
-			}
+			say(hereText(s) + " at " + FormatDuration(s.At))
 		} else {
-			at, lastPacket = i, i
-		}
-		if text != "" {
-			say(at, text)
+			at = i
+			list[at], early = early, nil
+			say(noteText(s))
 		}
 		if s.Local != local || s.Peer != peer {
 			local, peer = s.Local, s.Peer
-			say(at, fmt.Sprintf("we: %s, peer: %s", local, peer))
+			say(fmt.Sprintf("we: %s, peer: %s", local, peer))
 		}
 		for _, m := range c.Marks {
-			if m.To == i {
-				say(at, m.Name+" "+FormatDuration(m.Duration))
+			if m.To == i && m.From >= 0 {
+				say(m.Name + " " + FormatDuration(m.Duration))
 			}
 		}
 	}
-	say(lastPacket, "probed "+c.Kind.String()+": "+c.Verdict())
+	say(strings.Join(append([]string{c.Kind.String() + " verdict: " + c.Verdict()}, c.rest()...), ", "))
 	return list
 }

@@ -123,6 +123,9 @@ func (s Seconds) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (s *Seconds) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil
+	}
 	d, err := time.ParseDuration(string(b) + "s")
 	if err != nil {
 		return fmt.Errorf("show: %q is no number of seconds: %w", b, err)
@@ -259,5 +262,9 @@ func (c *Conversation) segmentJSON(i int) *SegmentJSON {
 
 func optionsText(o *probe.Options) string {
 	b, _ := appendOptions(nil, o, 0)
-	return strings.TrimSuffix(strings.TrimPrefix(string(b), ", options ["), "]")
+	text := strings.TrimPrefix(string(b), ", options [")
+	if strings.Count(text, "]") > strings.Count(text, "[") { // not after a [bad opt] that ends the line
+		text = strings.TrimSuffix(text, "]")
+	}
+	return text
 }

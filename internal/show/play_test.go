@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/probed/probed/internal/script"
@@ -46,18 +47,21 @@ func playScript(s *script.Script, tuple probe.FourTuple) *probe.Transcript {
 	tr.Reset(tuple, s.Params.Kind)
 	tr.Offset = 1_800_000_000_000_000_000 - 1_000_000_000_000 // as package script has its clocks
 	c := probe.New(s.Params)
-	var asked []probe.Segment
+	var asked, left []probe.Segment
 	for i := range events {
 		ev := events[i].Event
 		switch ev.Kind {
 		case probe.Open, probe.Reopen:
 			asked = append(asked, ev.Segment)
 		case probe.SegmentSent:
-			for j := len(asked) - 1; j >= 0; j-- {
-				if a := &asked[j]; a.Seq == ev.Segment.Seq && a.Flags == ev.Segment.Flags && a.Len == ev.Segment.Len {
-					ev.Segment = *a
-					break
-				}
+			same := func(a probe.Segment) bool {
+				return a.Seq == ev.Segment.Seq && a.Flags == ev.Segment.Flags && a.Len == ev.Segment.Len
+			}
+			if j := slices.IndexFunc(asked, same); j >= 0 {
+				ev.Segment = asked[j]
+				left, asked = append(left, asked[j]), slices.Delete(asked, j, j+1)
+			} else if j := slices.IndexFunc(left, same); j >= 0 {
+				ev.Segment = left[j] // seen on a second device
 			}
 			ev.Segment.TTL = 64
 		case probe.SegmentArrives:
@@ -73,7 +77,8 @@ func playScript(s *script.Script, tuple probe.FourTuple) *probe.Transcript {
 	return &tr
 }
 
-// all returns every script's conversation, IPv4 and IPv6 in turn.
+// all returns every script's conversation, IPv4 and IPv6 in turn, each
+// from a port of its own.
 func all(t testing.TB) map[string]*show.Conversation {
 	t.Helper()
 	files, err := filepath.Glob(scripts + "*.script")
@@ -95,6 +100,7 @@ func all(t testing.TB) map[string]*show.Conversation {
 			if i%2 == 1 {
 				tuple = tuple6
 			}
+			tuple.Local = netip.AddrPortFrom(tuple.Local.Addr(), uint16(61000+len(list)))
 			list[filepath.Base(file)+s.Value] = show.Of(playScript(s, tuple))
 		}
 	}
