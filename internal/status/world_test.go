@@ -174,8 +174,14 @@ func (h *talk) step(ev probe.Event) {
 	}
 }
 
-// serve serves the world over loopback.
-func (w *world) serve(t testing.TB) *httptest.Server {
+// A site is a world's pages, over loopback.
+type site struct {
+	*httptest.Server
+	handler *Handler
+}
+
+func (w *world) handler(t testing.TB) *Handler {
+	t.Helper()
 	h, err := New(Options{
 		Source: w, Clock: w.clock, Version: "1.2.3", MetricsPath: "/metrics",
 		Now: func(ctx context.Context, id string) (probe.Transcript, error) { return w.now(ctx, id) },
@@ -183,10 +189,16 @@ func (w *world) serve(t testing.TB) *httptest.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return h
+}
+
+func (w *world) serve(t testing.TB) *site {
+	t.Helper()
+	h := w.handler(t)
 	s := httptest.NewServer(h)
 	t.Cleanup(func() {
 		h.Close()
 		s.Close()
 	})
-	return s
+	return &site{s, h}
 }
