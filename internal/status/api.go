@@ -156,13 +156,13 @@ func newDetailJSON(e *entry) detailJSON {
 		SYNACKDuplicates: sum.Duplicates, SYNACKLate: sum.Late,
 	}}
 	for i, n := range sum.Failures {
-		count(d.Totals.Failures, probe.Reason(i), n)
+		noteCount(d.Totals.Failures, probe.Reason(i), n)
 	}
 	for i, n := range sum.Discarded {
-		count(d.Totals.Discarded, probe.DiscardReason(i), n)
+		noteCount(d.Totals.Discarded, probe.DiscardReason(i), n)
 	}
 	for i, n := range sum.Rejected {
-		count(d.Totals.Rejected, probe.RejectReason(i), n)
+		noteCount(d.Totals.Rejected, probe.RejectReason(i), n)
 	}
 	if f, changes, ok := t.Recorder.Peer(); ok {
 		d.Peer = &peerJSON{Fingerprint: show.Fingerprint(&f), Changes: []peerChangeJSON{}}
@@ -174,8 +174,8 @@ func newDetailJSON(e *entry) detailJSON {
 	return d
 }
 
-// count notes what has happened at all.
-func count(to map[string]uint64, reason fmt.Stringer, n uint64) {
+// noteCount notes what has happened at all.
+func noteCount(to map[string]uint64, reason fmt.Stringer, n uint64) {
 	if n > 0 {
 		to[reason.String()] = n
 	}

@@ -12,6 +12,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/probed/probed/internal/show"
 )
 
 //go:embed templates static
@@ -61,7 +63,10 @@ func (s *server) loadPages() (map[string]*template.Template, error) {
 		// asset is a static file's address. It changes with the file, so that a
 		// browser may keep what it has.
 		"asset": func(name string) string { return "/static/" + name + "?v=" + s.assets[name].hash },
-		"has":   func(name string) bool { _, ok := s.assets[name]; return ok },
+		// text is what comes from outside, with what would reorder or hide it made
+		// visible. The template escapes it besides.
+		"text": show.SafeText,
+		"has":  func(name string) bool { _, ok := s.assets[name]; return ok },
 	}
 	pages := make(map[string]*template.Template)
 	for _, name := range []string{"list", "target", "error"} {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"github.com/probed/probed/internal/show"
 )
 
 const (
@@ -388,7 +390,7 @@ func TestBrowserListHostile(t *testing.T) {
 		}
 		p.open(s.URL, "/?sort=config")
 		for i, name := range eval[[]string](p, names) {
-			if want := strings.ReplaceAll(hostile[i], "\x00", "\ufffd") + ":443"; name != want {
+			if want := show.SafeText(hostile[i]) + ":443"; name != want {
 				t.Errorf("%q is shown as %q", want, name)
 			}
 		}
