@@ -8,13 +8,14 @@ type Bin struct {
 	Count    uint64
 }
 
-// The most bins of a chart, less the one for what lies far out.
+// maxBins is how many bins a chart has at most, the last one apart that is for
+// what lies far out.
 const maxBins = 12
 
 // Bins sorts the durations into bins of one width, a round one, from the shortest
 // to the longest. Where the longest hundredth lies far out it shares a last bin, so
 // that the others still show a shape; and what spans more than a decade all the same
-// goes into bins whose bounds grow by a factor.
+// goes into bins whose bounds grow by a factor, of which empty neighbours are one.
 func (s *Series) Bins() []Bin {
 	if s.n == 0 {
 		return nil
@@ -23,10 +24,22 @@ func (s *Series) Bins() []Bin {
 	if p99 := s.Quantile(0.99); s.max > 2*p99 {
 		end, far = p99, true
 	}
-	bins := even(s.min, end)
-	if end > 10*max(s.min, 1) {
-		bins = growing(max(s.min, 1), end)
+	if end <= 10*max(s.min, 1) {
+		return s.fill(even(s.min, end), far)
 	}
+	var bins []Bin
+	for _, decade := range decades {
+		bins = withoutGaps(s.fill(growing(decade, s.min, end), far))
+		if len(bins) <= maxBins+1 {
+			break
+		}
+	}
+	return bins
+}
+
+// fill counts the durations of each bin. With far there is one more, without an
+// end.
+func (s *Series) fill(bins []Bin, far bool) []Bin {
 	if far {
 		bins = append(bins, Bin{From: bins[len(bins)-1].To})
 	}
@@ -42,6 +55,19 @@ func (s *Series) Bins() []Bin {
 		bins = bins[:len(bins)-1] // the others grew past the longest
 	}
 	return bins
+}
+
+// withoutGaps makes one of empty bins that are neighbours.
+func withoutGaps(bins []Bin) []Bin {
+	kept := bins[:1]
+	for _, b := range bins[1:] {
+		if last := &kept[len(kept)-1]; b.Count == 0 && last.Count == 0 {
+			last.To = b.To
+			continue
+		}
+		kept = append(kept, b)
+	}
+	return kept
 }
 
 // longest is beyond what any probe can take, and leaves room to reckon with.
@@ -64,24 +90,18 @@ func even(first, last time.Duration) []Bin {
 	return bins
 }
 
-// decades are the bounds within a decade, as many as there may be room for.
+// decades are the bounds within a decade, from many to few.
 var decades = [...][]time.Duration{{10, 12, 16, 20, 25, 32, 40, 50, 63, 80}, {10, 16, 25, 40, 63}, {10, 20, 50}, {10}}
 
-// growing makes bins whose bounds grow by about the same factor, or a decade each.
-func growing(first, last time.Duration) (bins []Bin) {
-	for _, decade := range decades {
-		bins = bins[:0]
-		from := time.Duration(0)
-		for power := time.Duration(1); from <= last && power < longest; power *= 10 {
-			for _, n := range decade {
-				if to := n * power; to > first && from <= last {
-					bins = append(bins, Bin{From: from, To: to})
-				}
-				from = n * power
+// growing makes bins whose bounds are a decade's, again and again.
+func growing(decade []time.Duration, first, last time.Duration) (bins []Bin) {
+	from := time.Duration(0)
+	for power := time.Duration(1); from <= last && power < longest; power *= 10 {
+		for _, n := range decade {
+			if to := n * power; to > first && from <= last {
+				bins = append(bins, Bin{From: from, To: to})
 			}
-		}
-		if len(bins) <= maxBins {
-			break
+			from = n * power
 		}
 	}
 	return bins

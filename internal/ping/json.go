@@ -131,9 +131,12 @@ func (t *Tally) figureJSON(k probe.ObservationKind) *FigureJSON {
 
 // byName counts by name what there is more than none of.
 func byName[T ~uint8](counts []uint64, name func(T) string) map[string]uint64 {
-	all := make(map[string]uint64)
+	var all map[string]uint64 // absent if there is none
 	for i, n := range counts {
 		if n > 0 && i > 0 {
+			if all == nil {
+				all = make(map[string]uint64)
+			}
 			all[name(T(i))] = n
 		}
 	}

@@ -35,7 +35,7 @@ func (t *Target) Line(c *show.Conversation, p Paint) string {
 		form = o.Form.String()
 	}
 	all := measured(c, p)
-	if _, ok := figure(c, probe.FINACKRTT); !ok && noted(c, probe.NoteDelayedACK) {
+	if _, ok := figure(c, probe.FINACKRTT); !ok && c.Kind == probe.ActiveClose && noted(c, probe.NoteDelayedACK) {
 		all = append(all, "fin_ack not known, the peer's kernel delayed it")
 	}
 	if _, ok := figure(c, probe.TimeWaitLasted); !ok && t.Limit > 0 {
@@ -100,39 +100,46 @@ func measured(c *show.Conversation, p Paint) []string {
 	return all
 }
 
-// after says when a probe failed, from our SYN: of what failed because nothing
-// came, its timeout.
+// after says when a probe failed, from our SYN: of what failed because something
+// did not come, its timeout.
 func (t *Target) after(c *show.Conversation) string {
-	at := time.Duration(-1)
-	for i := range c.Steps {
-		switch s := &c.Steps[i]; {
-		case s.Event == probe.UserTimeout && s.Note == probe.NoteTimeout.String():
-			return " after " + show.FormatDuration(t.Timeout)
-		case s.Way == show.In || s.Way == show.Error:
-			at = s.At
-		}
-	}
-	switch c.Reason {
-	case probe.Timeout, probe.AcceptQueueFull, probe.FINUnacked, probe.FINMissing, probe.PeerNeverClosed:
-		at = t.Timeout
-	}
-	if at < 0 {
-		return ""
+	at := t.Timeout
+	if i := told(c); i >= 0 && !timedOut(c) {
+		at = c.Steps[i].At
 	}
 	return " after " + show.FormatDuration(at)
 }
 
+// told returns the step that told of a failure, or -1 if there is none.
+func told(c *show.Conversation) int {
+	return slices.IndexFunc(c.Steps, func(s show.Step) bool {
+		switch c.Reason {
+		case probe.Refused:
+			return s.Note == probe.NoteRefused.String()
+		case probe.Reset:
+			return s.Note == probe.NoteReset.String()
+		case probe.Unreachable, probe.Prohibited:
+			return s.Way == show.Error && s.ICMP.Failure() == c.Reason
+		}
+		return false
+	})
+}
+
+// timedOut reports whether the verdict was the timer's, which an ICMP error from
+// before may explain (RFC 5461 §2.2).
+func timedOut(c *show.Conversation) bool {
+	return slices.ContainsFunc(c.Steps, func(s show.Step) bool {
+		return s.Event == probe.UserTimeout && s.Note == probe.NoteTimeout.String()
+	})
+}
+
 // errorText says which ICMP error a failure was told by.
 func errorText(c *show.Conversation) string {
-	if c.Reason != probe.Unreachable && c.Reason != probe.Prohibited {
+	i := told(c)
+	if i < 0 || c.Steps[i].Way != show.Error {
 		return ""
 	}
-	for _, s := range slices.Backward(c.JSON().Steps) {
-		if s.ICMP != nil {
-			return ": " + s.ICMP.Text
-		}
-	}
-	return ""
+	return ": " + c.JSON().Steps[i].ICMP.Text
 }
 
 // discardText says of what is ours what happened to it.

@@ -8,13 +8,12 @@ type Paint bool
 const (
 	bold   = "1"
 	red    = "31"
-	yellow = "33"
 	green  = "32"
-	faint  = "2"
+	yellow = "33"
 )
 
 func (p Paint) with(code, s string) string {
-	if !p || s == "" {
+	if !p || code == "" || s == "" {
 		return s
 	}
 	return "\x1b[" + code + "m" + s + "\x1b[0m"

@@ -24,26 +24,36 @@ const mostFlows = 16
 // Summary is what all probes together were, after a time, as text for a person.
 func (t *Tally) Summary(of *Target, took time.Duration, o Options) string {
 	var b strings.Builder
-	line := func(code, text string) {
-		if text != "" {
-			b.WriteString(o.Paint.with(code, text) + "\n")
+	fmt.Fprintf(&b, "--- %s %s, %s ---\n", of, of.Kind, lengthText(took))
+	b.WriteString(t.verdicts(o.Paint) + "\n")
+	list := func(code, head string, items []string) {
+		for _, line := range wrapped(head, items, o.Width) {
+			b.WriteString(o.Paint.with(code, line) + "\n")
 		}
 	}
-	fmt.Fprintf(&b, "--- %s %s, %s ---\n", of, of.Kind, show.FormatDuration(took))
-	b.WriteString(t.verdicts(o.Paint) + "\n")
-	line(red, list("failed: ", names(t.Failures[:], probe.Reason.String)))
-	t.ours(line)
-	line("", list("also seen: ", t.alsoSeen()))
-	line("", list("teardown: ", names(t.Forms[:], probe.Form.String)))
-	line("", list("reuse: ", names(t.Answers[:], probe.Answer.String)))
+	list(red, "failed: ", names(t.Failures[:], probe.Reason.String))
+	list(yellow, "discarded, ours and not the network's: ", names(t.Discarded[:], probe.DiscardReason.String))
+	list(yellow, "not sent, ours and not the network's: ", t.skips())
+	list("", "also seen: ", t.alsoSeen())
+	list("", "not believed: ", names(t.Rejected[:], probe.RejectReason.String))
+	list("", "teardown: ", names(t.Forms[:], probe.Form.String))
+	list("", "reuse: ", names(t.Answers[:], probe.Answer.String))
 	b.WriteString(t.table())
-	b.WriteString(t.flowTable(o.Paint))
+	b.WriteString(t.flowTable())
 	for _, k := range charted(of.Kind) {
 		if chart := t.Figure(k).Chart(k.String(), o.Width, o.Paint); chart != "" {
 			b.WriteString("\n" + chart)
 		}
 	}
 	return b.String()
+}
+
+// lengthText is how long probing took: to the second where that is minutes.
+func lengthText(d time.Duration) string {
+	if d < 2*time.Minute {
+		return show.FormatDuration(d)
+	}
+	return d.Round(time.Second).String()
 }
 
 func (t *Tally) verdicts(p Paint) string {
@@ -70,31 +80,26 @@ func charted(k probe.Kind) []probe.ObservationKind {
 	return []probe.ObservationKind{probe.HandshakeRTT}
 }
 
-// ours are the lines about what is this host's and in none of the figures.
-func (t *Tally) ours(line func(code, text string)) {
-	line(yellow, list("discarded, this host's and not the network's: ", names(t.Discarded[:], probe.DiscardReason.String)))
-	var skipped []string
+func (t *Tally) skips() (all []string) {
 	for _, reason := range slices.Sorted(maps.Keys(t.Skipped)) {
-		skipped = append(skipped, fmt.Sprintf("%s %d", reason, t.Skipped[reason]))
+		all = append(all, fmt.Sprintf("%s %d", reason, t.Skipped[reason]))
 	}
-	line(yellow, list("not sent, this host's and not the network's: ", skipped))
+	return all
 }
 
 func (t *Tally) alsoSeen() (all []string) {
-	if t.Late > 0 {
-		all = append(all, counted(t.Late, "answer", "answers")+" after the timeout")
-	}
-	if t.Duplicates > 0 {
-		all = append(all, counted(t.Duplicates, "duplicate SYN-ACK", "duplicate SYN-ACKs"))
-	}
-	for side, who := range map[probe.Side]string{probe.Local: "ours", probe.Peer: "the peer's"} {
-		if n := t.FINAgain[side]; n > 0 {
-			all = append(all, counted(n, "retransmitted FIN", "retransmitted FINs")+" of "+who)
+	for _, of := range []struct {
+		n         uint64
+		one, many string
+	}{
+		{t.Late, "answer after the timeout", "answers after the timeout"},
+		{t.Duplicates, "duplicate SYN-ACK", "duplicate SYN-ACKs"},
+		{t.FINAgain[probe.Local], "retransmission of our FIN", "retransmissions of our FIN"},
+		{t.FINAgain[probe.Peer], "retransmission of the peer's FIN", "retransmissions of the peer's FIN"},
+	} {
+		if of.n > 0 {
+			all = append(all, counted(of.n, of.one, of.many))
 		}
-	}
-	slices.Sort(all)
-	if rejected := names(t.Rejected[:], probe.RejectReason.String); len(rejected) > 0 {
-		all = append(all, "segments not believed: "+strings.Join(rejected, ", "))
 	}
 	return all
 }
@@ -145,7 +150,7 @@ func figureName(k probe.ObservationKind) string {
 
 // flowTable lists the source ports, those with the highest loss first if they are
 // too many.
-func (t *Tally) flowTable(p Paint) string {
+func (t *Tally) flowTable() string {
 	ports := t.ports()
 	if len(ports) < 2 {
 		return ""
@@ -207,11 +212,27 @@ func names[T ~uint8](counts []uint64, name func(T) string) (all []string) {
 	return all
 }
 
-func list(head string, all []string) string {
-	if len(all) == 0 {
-		return ""
+// wrapped is a list in lines of at most width columns, of which all but the first
+// are indented; none if there is nothing to list.
+func wrapped(head string, items []string, width int) (lines []string) {
+	line := head
+	for i, item := range items {
+		if i < len(items)-1 {
+			item += ","
+		}
+		if i > 0 && show.Width(line+" "+item) > width {
+			lines = append(lines, line)
+			line = " "
+		}
+		if i > 0 {
+			line += " "
+		}
+		line += item
 	}
-	return head + strings.Join(all, ", ")
+	if len(items) == 0 {
+		return nil
+	}
+	return append(lines, line)
 }
 
 // percent writes a share with three significant digits.
