@@ -95,12 +95,13 @@ type transcriptsJSON struct {
 }
 
 func newTargetJSON(e *entry) targetJSON {
-	t, sh := &e.target, e.shown()
+	t := &e.target
+	p50, p99 := e.quantiles()
 	j := targetJSON{
 		ID: t.ID, Job: t.Job, Target: t.Address, Module: t.Module, Probe: t.Kind.String(), IP: t.IP,
 		Interval: show.Seconds(t.Interval), Labels: make(map[string]string, len(t.Labels)),
 		State: e.state, Probes: e.verdicts, Failed: e.failed, Discarded: e.discarded,
-		P50: float(sh.p50), P99: float(sh.p99),
+		P50: float(p50), P99: float(p99),
 	}
 	if t.Remote.IsValid() {
 		j.Remote = t.Remote.String()

@@ -13,14 +13,18 @@ import (
 	"github.com/probed/probed/internal/show"
 )
 
-// An entry is a target with its figures at one moment. It does not change; what is
-// dear is worked out when it is first asked for.
+// An entry is a target with its figures at one moment: a row of the list. It does
+// not change; what is dear is worked out when it is first asked for.
 type entry struct {
 	target  Target
 	folded  string // what free text is looked for in, lower case
 	version uint64 // of the recorder
 	figures
-	shown func() shown
+
+	ranked   sync.Once
+	p50, p99 float64
+	drawn    sync.Once
+	cells    cells
 }
 
 // figures are what a target's remembered probes come to.
@@ -32,13 +36,6 @@ type figures struct {
 	last                recorder.Sample
 	lastFailure         recorder.Sample // however long ago
 	everFailed, settled bool            // the two above are there
-}
-
-// shown is what only rows that are shown, or sorted by it, need. P50 and P99 are
-// NaN if no handshake is remembered.
-type shown struct {
-	p50, p99 float64 // of the handshake's round trip, seconds
-	cells    cells
 }
 
 // cells are what a row says, as a page shows it and as the live stream sends it.
@@ -70,7 +67,6 @@ func newEntry(t *Target, before *entry, samples []recorder.Sample) (*entry, []re
 	samples = t.Recorder.AppendSamples(samples[:0])
 	r.figures = figuresOf(samples)
 	r.lastFailure, r.everFailed = t.Recorder.LastFailure()
-	r.shown = sync.OnceValue(r.show)
 	return r, samples
 }
 
@@ -120,19 +116,33 @@ func (f *figures) loss() float64 {
 	return float64(f.failed) / float64(f.verdicts)
 }
 
-func (r *entry) show() shown {
-	samples := r.target.Recorder.AppendSamples(make([]recorder.Sample, 0, recorder.MaxSamples))
-	var s shown
-	s.p50, s.p99 = quantiles(samples)
-	s.cells = cells{
-		State: r.state, Loss: percent(r.loss()), Lossy: r.failed > 0, Probes: strconv.Itoa(r.verdicts),
-		P50: seconds(s.p50), P99: seconds(s.p99), Sparkline: sparkline(samples),
-	}
-	if r.everFailed {
-		s.cells.Reason = r.lastFailure.Reason.String()
-		s.cells.FailedAt = r.lastFailure.At / int64(time.Millisecond)
-	}
-	return s
+// quantiles returns the median and the 99th percentile of the handshake's round
+// trip, in seconds; NaN if none is remembered.
+func (r *entry) quantiles() (p50, p99 float64) {
+	r.ranked.Do(func() { r.p50, r.p99 = quantiles(r.samples()) })
+	return r.p50, r.p99
+}
+
+// show returns what the row says.
+func (r *entry) show() cells {
+	r.drawn.Do(func() {
+		p50, p99 := r.quantiles()
+		r.cells = cells{
+			State: r.state, Loss: percent(r.loss()), Lossy: r.failed > 0, Probes: strconv.Itoa(r.verdicts),
+			P50: seconds(p50), P99: seconds(p99), Sparkline: sparkline(r.samples()),
+		}
+		if r.everFailed {
+			r.cells.Reason = r.lastFailure.Reason.String()
+			r.cells.FailedAt = r.lastFailure.At / int64(time.Millisecond)
+		}
+	})
+	return r.cells
+}
+
+// samples reads them once more: to keep them all would be 40 MiB of ten thousand
+// targets.
+func (r *entry) samples() []recorder.Sample {
+	return r.target.Recorder.AppendSamples(make([]recorder.Sample, 0, recorder.MaxSamples))
 }
 
 // quantiles are the median and the 99th percentile of the handshakes among the

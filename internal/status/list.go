@@ -186,7 +186,7 @@ func sections(snap *snapshot, sel *selection, from, to int) []section {
 func lines(snap *snapshot, rows []*entry) []*line {
 	all := make([]*line, len(rows))
 	for i, e := range rows {
-		all[i] = &line{entry: e, cells: e.shown().cells}
+		all[i] = &line{entry: e, cells: e.show()}
 		if ms := all[i].FailedAt; ms != 0 {
 			at := time.UnixMilli(ms)
 			all[i].Failed = at.UTC().Format(time.RFC3339)

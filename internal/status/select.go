@@ -200,9 +200,9 @@ func (q *query) byNumber() func(a, b *entry) int {
 	case "loss":
 		figure = func(r *entry) float64 { return r.loss() }
 	case "p50":
-		figure = func(r *entry) float64 { return r.shown().p50 }
+		figure = func(r *entry) float64 { p50, _ := r.quantiles(); return p50 }
 	case "p99":
-		figure = func(r *entry) float64 { return r.shown().p99 }
+		figure = func(r *entry) float64 { _, p99 := r.quantiles(); return p99 }
 	case "failure":
 		figure = func(r *entry) float64 {
 			if !r.everFailed {

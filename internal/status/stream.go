@@ -102,7 +102,7 @@ func (v *viewer) look(snap *snapshot) (*update, bool) {
 	now := make(map[string]cells, to-from)
 	order := make([]string, 0, to-from)
 	for _, e := range sel.rows[from:to] {
-		c := e.shown().cells
+		c := e.show()
 		now[e.target.ID] = c
 		order = append(order, e.target.ID)
 		if v.cells[e.target.ID] != c {
