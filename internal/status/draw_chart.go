@@ -1,6 +1,7 @@
 package status
 
 import (
+	"html/template"
 	"math"
 	"time"
 
@@ -9,6 +10,42 @@ import (
 
 // durationOf is a number of seconds.
 func durationOf(s float64) time.Duration { return time.Duration(math.Round(s * 1e9)) }
+
+// A frame is what a chart is drawn for: its width in user units, and what tells the
+// names in it from those of the same chart in another width.
+type frame struct {
+	id   string
+	wide float64
+}
+
+// Every chart is drawn for a window and for a page of a hand's width; the style sheet
+// shows one of the two. Scaling one to both would leave a text that nobody can read.
+func wideFrame() frame   { return frame{"w", 500} }
+func narrowFrame() frame { return frame{"n", 356} }
+
+// A chart is one being drawn.
+type chart struct {
+	canvas
+	frame
+	high              float64
+	name, title, text string // the last two for screen readers
+}
+
+// picture is the whole of it; of nil it is nothing.
+func (c *chart) picture() template.HTML {
+	if c == nil {
+		return ""
+	}
+	return c.svg(c.name+"-"+c.id, "chart", c.wide, c.high, c.title, c.text)
+}
+
+// bothWidths joins the two.
+func bothWidths(wide, narrow template.HTML) template.HTML {
+	if wide == "" {
+		return ""
+	}
+	return `<div class="wide">` + wide + `</div><div class="narrow">` + narrow + `</div>`
+}
 
 // A logAxis maps durations to places, equal ratios to equal lengths.
 type logAxis struct {

@@ -84,24 +84,31 @@ func (f *flow) judge(all []flow, verdicts, failed int) {
 }
 
 const (
-	flowRow   = 19.0
-	flowTop   = 26.0
-	flowPort  = 96.0  // where ports end
-	flowBar   = 104.0 // where loss begins
-	flowWide  = 150.0 // of a full bar
-	flowP50   = 390.0 // where the dots begin
-	flowRight = 590.0
+	flowRow  = 19.0
+	flowTop  = 26.0
+	flowPort = 66.0 // where ports end
+	flowBar  = 74.0 // where loss begins
 )
+
+// What depends on the width: a full bar's, and between what the dots are.
+func (c *chart) flowWide() float64  { return 0.2 * c.wide }
+func (c *chart) flowP50() float64   { return 0.64 * c.wide }
+func (c *chart) flowRight() float64 { return c.wide - 24 }
 
 // flowStrip draws a line for every source port: what part of its probes failed, and
 // its median. Each takes its own path where paths are chosen by a hash. It is empty
 // if there is but one.
 func flowStrip(samples []recorder.Sample) template.HTML {
+	return bothWidths(drawFlows(samples, wideFrame()).picture(), drawFlows(samples, narrowFrame()).picture())
+}
+
+// drawFlows returns nil if there is nothing to draw.
+func drawFlows(samples []recorder.Sample, f frame) *chart {
 	flows := flowsOf(samples)
 	if len(flows) < 2 {
-		return ""
+		return nil
 	}
-	var c canvas
+	c := chart{frame: f, name: "flows", title: "Loss and median of each flow"}
 	least, most := math.Inf(1), 0.0
 	for i := range flows {
 		if flows[i].p50 > 0 {
@@ -111,10 +118,10 @@ func flowStrip(samples []recorder.Sample) template.HTML {
 	if most == 0 {
 		least, most = 1e-3, 1
 	}
-	axis := newLogAxis(durationOf(least), durationOf(most), flowP50, flowRight)
+	axis := newLogAxis(durationOf(least), durationOf(most), c.flowP50(), c.flowRight())
 	for _, head := range [...]label{
-		{x: flowPort, anchor: fromRight, text: "source port"}, {x: flowBar + 4, text: "failed"},
-		{x: flowP50, text: "median, logarithmic"},
+		{x: flowPort, anchor: fromRight, text: "port"}, {x: flowBar, text: "failed"},
+		{x: c.flowP50(), text: "median"},
 	} {
 		head.y, head.size, head.class = 14, chartText, "chart-tick"
 		c.write(head)
@@ -124,18 +131,18 @@ func flowStrip(samples []recorder.Sample) template.HTML {
 		y := flowTop + float64(i)*flowRow
 		if flows[i].loses || flows[i].slow {
 			standing++
-			c.rect(2, y-2, chartWide-4, flowRow-1, "flow-stands")
+			c.rect(2, y-2, c.wide-4, flowRow-1, "flow-stands")
 			c.write(label{x: 8, y: y + 11, size: chartText + 1, class: "flow-sign", text: "▶"})
 		}
 		c.flow(&flows[i], &axis, y)
 	}
-	high := flowTop + float64(len(flows))*flowRow + 4
-	text := fmt.Sprintf("%d source ports, %d of them stand out from their siblings.", len(flows), standing)
-	return c.svg("flows", "chart", chartWide, high, "Loss and median of each flow", text)
+	c.high = flowTop + float64(len(flows))*flowRow + 4
+	c.text = fmt.Sprintf("%d source ports, %d of them stand out from their siblings.", len(flows), standing)
+	return &c
 }
 
 // flow draws one line.
-func (c *canvas) flow(f *flow, axis *logAxis, y float64) {
+func (c *chart) flow(f *flow, axis *logAxis, y float64) {
 	at := func(x float64, a anchor, class, text string) {
 		c.write(label{x: x, y: y + 11, anchor: a, size: chartText + 0.5, class: class, text: text})
 	}
@@ -144,16 +151,16 @@ func (c *canvas) flow(f *flow, axis *logAxis, y float64) {
 		class += " flow-bold"
 	}
 	at(flowPort, fromRight, class, fmt.Sprint(f.port))
-	c.rect(flowBar, y+1, flowWide, flowRow-7, "heat-ground")
+	c.rect(flowBar, y+1, c.flowWide(), flowRow-7, "heat-ground")
 	if f.failed > 0 {
-		c.rect(flowBar, y+1, max(2, f.loss()*flowWide), flowRow-7, "flow-loss")
+		c.rect(flowBar, y+1, max(2, f.loss()*c.flowWide()), flowRow-7, "flow-loss")
 	}
 	lossClass := class
 	if f.loses {
 		lossClass += " flow-loses"
 	}
-	at(flowBar+flowWide+8, fromLeft, lossClass, fmt.Sprintf("%s of %d", percentText(f.failed, f.verdicts), f.verdicts))
-	c.line(flowP50, y+7, flowRight, y+7, "chart-grid")
+	at(flowBar+c.flowWide()+8, fromLeft, lossClass, fmt.Sprintf("%s of %d", percentText(f.failed, f.verdicts), f.verdicts))
+	c.line(c.flowP50(), y+7, c.flowRight(), y+7, "chart-grid")
 	if f.p50 == 0 {
 		return
 	}
@@ -164,7 +171,7 @@ func (c *canvas) flow(f *flow, axis *logAxis, y float64) {
 		dot += " flow-slow"
 	}
 	c.put(`<circle cx="`, x, `" cy="`, y+7, `" r="4.5" class="`, dot, `"/>`)
-	if text := show.FormatDuration(d); x+10+textWidth(text, chartText+0.5) < chartWide-4 {
+	if text := show.FormatDuration(d); x+10+textWidth(text, chartText+0.5) < c.wide-4 {
 		at(x+9, fromLeft, class, text)
 	} else {
 		at(x-9, fromRight, class, text)

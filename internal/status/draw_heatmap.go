@@ -35,18 +35,23 @@ type heat struct {
 // probes failed, and, hatched, one for every reason for which they have no verdict:
 // those were ours.
 func heatmapSVG(samples []recorder.Sample) template.HTML {
+	return bothWidths(drawHeatmap(samples, wideFrame()).picture(), drawHeatmap(samples, narrowFrame()).picture())
+}
+
+// drawHeatmap returns nil if there is nothing to draw.
+func drawHeatmap(samples []recorder.Sample, f frame) *chart {
 	if len(samples) == 0 {
-		return ""
+		return nil
 	}
 	h := newHeat(samples)
-	var c canvas
-	c.put(`<defs><pattern id="heat-hatch" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><line x1="0" y1="0" x2="0" y2="5" class="heat-hatch"/></pattern></defs>`)
-	step := (chartWide - chartRight - heatLeft) / heatColumns
+	c := chart{frame: f, name: "heatmap", title: "Latency over time", text: heatText(samples, h)}
+	c.put(`<defs><pattern id="heat-hatch-`, c.id, `" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><line x1="0" y1="0" x2="0" y2="5" class="heat-hatch"/></pattern></defs>`)
+	step := (c.wide - chartRight - heatLeft) / heatColumns
 	bottom := heatTop + heatHigh
-	c.rect(heatLeft, heatTop, chartWide-chartRight-heatLeft, heatHigh, "heat-ground")
+	c.rect(heatLeft, heatTop, c.wide-chartRight-heatLeft, heatHigh, "heat-ground")
 	for _, t := range h.axis.ticks(18) {
 		c.line(heatLeft-4, t.at, heatLeft, t.at, "chart-axis")
-		c.line(heatLeft, t.at, chartWide-chartRight, t.at, "chart-grid")
+		c.line(heatLeft, t.at, c.wide-chartRight, t.at, "chart-grid")
 		c.write(label{x: heatLeft - 8, y: t.at + 4, anchor: fromRight, size: chartText, class: "chart-tick", text: t.text})
 	}
 	high := heatHigh / heatRows
@@ -74,7 +79,8 @@ func heatmapSVG(samples []recorder.Sample) template.HTML {
 		}
 	}
 	c.timeAxis(h, y+3)
-	return c.svg("heatmap", "chart", chartWide, y+26, "Latency over time", heatText(samples, h))
+	c.high = y + 26
+	return &c
 }
 
 func newHeat(samples []recorder.Sample) *heat {
@@ -145,9 +151,9 @@ func heatLevel(n, most int) string {
 }
 
 // heatStrip draws the columns in which probes ended for a reason.
-func (c *canvas) heatStrip(h *heat, name, class string, n *[heatColumns]int, y, step float64) float64 {
+func (c *chart) heatStrip(h *heat, name, class string, n *[heatColumns]int, y, step float64) float64 {
 	c.write(label{x: heatLeft - 8, y: y + 10, anchor: fromRight, size: chartText, class: "heat-name " + class, text: name})
-	c.rect(heatLeft, y, chartWide-chartRight-heatLeft, heatStrip-3, "heat-ground")
+	c.rect(heatLeft, y, c.wide-chartRight-heatLeft, heatStrip-3, "heat-ground")
 	for x, count := range n {
 		if count == 0 {
 			continue
@@ -155,15 +161,19 @@ func (c *canvas) heatStrip(h *heat, name, class string, n *[heatColumns]int, y, 
 		c.put(`<g><title>`)
 		c.escape(fmt.Sprintf("%s: %d %s", h.when(x), count, name))
 		c.put("</title>")
-		c.rect(heatLeft+float64(x)*step+0.4, y, step-0.8, heatStrip-3, class)
+		c.put(`<rect x="`, heatLeft+float64(x)*step+0.4, `" y="`, y, `" width="`, step-0.8, `" height="`, heatStrip-3, `" class="`, class, `"`)
+		if class == "heat-ours" {
+			c.put(` fill="url(#heat-hatch-`, c.id, `)"`)
+		}
+		c.put("/>")
 		c.put("</g>")
 	}
 	return y + heatStrip
 }
 
 // timeAxis writes when the picture begins and ends, and its middle.
-func (c *canvas) timeAxis(h *heat, y float64) {
-	wide := chartWide - chartRight - heatLeft
+func (c *chart) timeAxis(h *heat, y float64) {
+	wide := c.wide - chartRight - heatLeft
 	for _, t := range [...]struct {
 		share float64
 		a     anchor

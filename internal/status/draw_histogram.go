@@ -11,12 +11,11 @@ import (
 	"github.com/probed/probed/metrics"
 )
 
-// A chart's size in user units, and what is around its plot.
+// What is around a chart's plot, in user units.
 const (
-	chartWide   = 620.0
 	chartLeft   = 46.0
 	chartRight  = 16.0
-	chartText   = 11.0
+	chartText   = 11.5
 	histoHigh   = 190.0
 	histoTop    = 42.0 // for the quantiles' names
 	histoBottom = 26.0
@@ -25,25 +24,30 @@ const (
 // histogramSVG draws a native histogram: latency on a logarithmic axis, a bar a
 // bucket, and the quantiles that it holds.
 func histogramSVG(buckets []metrics.Bucket) template.HTML {
-	var c canvas
+	return bothWidths(drawHistogram(buckets, wideFrame()).picture(), drawHistogram(buckets, narrowFrame()).picture())
+}
+
+// drawHistogram returns nil if there is nothing to draw.
+func drawHistogram(buckets []metrics.Bucket, f frame) *chart {
+	c := chart{frame: f, high: histoHigh, name: "histogram", title: "Handshake round trips since the start"}
 	total, most := uint64(0), uint64(0)
 	for _, b := range buckets {
 		total += b.Count
 		most = max(most, b.Count)
 	}
 	if total == 0 {
-		return ""
+		return nil
 	}
 	low, high := buckets[0].Lower, buckets[len(buckets)-1].Upper
 	if low == 0 {
 		low = buckets[0].Upper / 2
 	}
-	axis := newLogAxis(low, high, chartLeft, chartWide-chartRight)
+	axis := newLogAxis(low, high, chartLeft, c.wide-chartRight)
 	base := histoHigh - histoBottom
 	up := func(n float64) float64 { return base - n/float64(most)*(base-histoTop) }
 	for _, n := range counts(most) {
 		y := up(float64(n))
-		c.line(chartLeft, y, chartWide-chartRight, y, "chart-grid")
+		c.line(chartLeft, y, c.wide-chartRight, y, "chart-grid")
 		c.write(label{x: chartLeft - 6, y: y + 4, anchor: fromRight, size: chartText, class: "chart-tick", text: countText(n)})
 	}
 	c.xAxis(&axis, base)
@@ -57,15 +61,15 @@ func histogramSVG(buckets []metrics.Bucket) template.HTML {
 		c.put("</g>")
 	}
 	c.quantileLines(&axis, buckets, base)
-	description := fmt.Sprintf("%d handshakes.", total)
+	c.text = fmt.Sprintf("%d handshakes.", total)
 	for _, q := range [...]float64{0.5, 0.9, 0.99} {
-		description += fmt.Sprintf(" p%g %s.", q*100, show.FormatDuration(quantileOf(buckets, q)))
+		c.text += fmt.Sprintf(" p%g %s.", q*100, show.FormatDuration(quantileOf(buckets, q)))
 	}
-	return c.svg("histogram", "chart", chartWide, histoHigh, "Handshake round trips since the start", description)
+	return &c
 }
 
 // xAxis draws a logarithmic axis of durations below a plot.
-func (c *canvas) xAxis(a *logAxis, y float64) {
+func (c *chart) xAxis(a *logAxis, y float64) {
 	c.line(a.from, y, a.to, y, "chart-axis")
 	for _, t := range a.ticks(58) {
 		c.line(t.at, y, t.at, y+4, "chart-axis")
@@ -75,14 +79,14 @@ func (c *canvas) xAxis(a *logAxis, y float64) {
 
 // quantileLines marks the median and the high quantiles, their names above each other
 // where they are close.
-func (c *canvas) quantileLines(a *logAxis, buckets []metrics.Bucket, base float64) {
+func (c *chart) quantileLines(a *logAxis, buckets []metrics.Bucket, base float64) {
 	var placed []label
 	for _, q := range [...]float64{0.99, 0.9, 0.5} {
 		d := quantileOf(buckets, q)
 		x := a.at(d)
 		text := fmt.Sprintf("p%g %s", q*100, show.FormatDuration(d))
 		l := label{x: x + 4, y: histoTop - 4, size: chartText, class: "chart-quantile", text: text}
-		if l.x+textWidth(text, l.size) > chartWide-2 {
+		if l.x+textWidth(text, l.size) > c.wide-2 {
 			l.x, l.anchor = x-4, fromRight
 		}
 		for slices.ContainsFunc(placed, func(o label) bool { return !apart(o.box(), l.box()) }) {

@@ -16,11 +16,21 @@ import (
 // A played is a script's conversation.
 type played struct {
 	name string
+	tr   probe.Transcript
 	c    *show.Conversation
 }
 
 // play returns the conversations of the scripts that a pattern names.
 func play(t testing.TB, pattern string) []played {
+	t.Helper()
+	all := playTranscripts(t, pattern)
+	for i := range all {
+		all[i].c = show.Of(&all[i].tr)
+	}
+	return all
+}
+
+func playTranscripts(t testing.TB, pattern string) []played {
 	t.Helper()
 	files, err := filepath.Glob("../../probe/testdata/script/" + pattern + ".script")
 	if err != nil || len(files) == 0 {
@@ -51,7 +61,7 @@ func play(t testing.TB, pattern string) []played {
 				Local:  netip.MustParseAddrPort("198.18.0.1:61000"),
 				Remote: netip.MustParseAddrPort("198.18.0.2:443"),
 			}
-			all = append(all, played{name, show.Of(&tr)})
+			all = append(all, played{name: name, tr: tr})
 		}
 	}
 	return all
