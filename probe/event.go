@@ -1,5 +1,7 @@
 package probe
 
+import "net/netip"
+
 // EventKind names what can happen to a conversation.
 type EventKind uint8
 
@@ -44,5 +46,6 @@ type ICMP struct {
 	V6   bool
 	Type uint8
 	Code uint8
-	Seq  Seq // SEG.SEQ of the quoted segment
+	Seq  Seq        // SEG.SEQ of the quoted segment
+	From netip.Addr // who sent it; the zero Addr if that is not known
 }

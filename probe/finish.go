@@ -247,6 +247,9 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		}
 		out.Note = NoteFINLeft
 	}
+	if c.Prompt && k.finLeft && s.SegLen() == 0 && s.Seq.Less(k.sndUna) {
+		out.Note = NotePrompt
+	}
 	if s.Len > 0 && s.Seq.Add(s.Len) == k.dataEnd && !k.finCame {
 		k.lastSent = ev.Stamp
 	}

@@ -57,6 +57,7 @@ const (
 	NoteReuseRefused
 	NoteDone
 	NoteNotOpened
+	NotePrompt
 )
 
 var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN-ACK accepted", "duplicate SYN-ACK",
@@ -68,7 +69,7 @@ var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN
 	"acknowledgement not believed", "older than what came before (PAWS)", "without its timestamp", "delayed ACK",
 	"FIN acknowledged", "the peer's FIN", "the peer's FIN again", "connection reset", "retransmission", "probing a closed window",
 	"after the end", "SYN to TIME-WAIT", "still in TIME-WAIT", "TIME-WAIT is over", "accepted: TIME-WAIT recycled",
-	"accepted: a new connection", "reset: nobody listens", "four-tuple free", "not opened"}
+	"accepted: a new connection", "reset: nobody listens", "four-tuple free", "not opened", "asking for the FIN's acknowledgement"}
 
 // String is the note in words.
 func (n Note) String() string { return name(noteNames[:], int(n)) }

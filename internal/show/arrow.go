@@ -36,6 +36,9 @@ func (l *ladder) draw(r *row, i int) []span {
 		}
 		// It may come from anywhere on the way: the line does not reach the peer.
 		r.wire = span{"◀" + l.label(label, "╌", l.wire-3) + "  ", styleReset}
+		if s.ICMP.From.IsValid() {
+			say("from "+addrText(s.ICMP.From), styleReset)
+		}
 		say(noteText(s), styleDim)
 	default:
 		label, numbers := l.segmentLabel(i)

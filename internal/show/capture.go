@@ -19,8 +19,8 @@ import (
 // and checksums included. Payloads are not kept: a segment with data ends after
 // its header, like one captured with a small snapshot length, and its checksum
 // field is 0. IPv4 identification and the IPv6 flow label are 0. Of an ICMP error
-// type, code and the quoted segment are real; who sent it is not known, and stands
-// as the unspecified address with a TTL of 64.
+// sender, type, code and the quoted segment are real; its TTL is not known, and
+// stands as 64.
 type Capture struct {
 	w     io.Writer
 	block block

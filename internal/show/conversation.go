@@ -27,7 +27,7 @@ type Step struct {
 	Event       probe.EventKind
 	Segment     probe.Segment // Out, In; of an OPEN the SYN that is to leave
 	ICMP        probe.ICMP    // Error
-	Local, Peer probe.State   // both sides' after it, the peer's inferred
+	Local, Peer probe.State   // both sides' after it, ours as the wire shows it, the peer's inferred
 	Note        string        // what was concluded from it; may be empty
 }
 
@@ -66,6 +66,7 @@ func Of(t *probe.Transcript) *Conversation {
 	for i := range records {
 		c.Steps[i] = stepOf(t, &records[i], c.Zero)
 	}
+	c.pass()
 	figures := t.Figures()
 	for i := range figures {
 		f := &figures[i]
@@ -77,6 +78,39 @@ func Of(t *probe.Transcript) *Conversation {
 	}
 	return c
 }
+
+// pass puts our states where the wire has them. A conversation whose FIN follows at
+// once is in FIN-WAIT-1 or LAST-ACK from the segment on that made it send the FIN;
+// until that leaves, a person with a capture sees ESTABLISHED or CLOSE-WAIT.
+func (c *Conversation) pass() {
+	for i := range c.Steps {
+		var before probe.State
+		state := c.Steps[i].Local
+		switch state {
+		case probe.FinWait1:
+			before = probe.Established
+		case probe.LastAck:
+			before = probe.CloseWait
+		default:
+			continue
+		}
+		if i > 0 && c.Steps[i-1].Local == state {
+			continue
+		}
+		left := i
+		for left < len(c.Steps) && c.Steps[left].Local == state && !c.Steps[left].sendsFIN() {
+			left++
+		}
+		if left < len(c.Steps) && c.Steps[left].Local == state {
+			for j := i; j < left; j++ {
+				c.Steps[j].Local = before
+			}
+		}
+	}
+}
+
+// sendsFIN reports whether the step is a FIN of ours that leaves.
+func (s *Step) sendsFIN() bool { return s.Way == Out && s.Segment.Flags.Has(probe.FIN) }
 
 // OK reports whether the verdict is success.
 func (c *Conversation) OK() bool {

@@ -6,11 +6,16 @@ import (
 	"github.com/probed/probed/probe"
 )
 
-// appendICMP writes an ICMP error in tcpdump's words. Who sent it is not kept.
+// appendICMP writes an ICMP error in tcpdump's words.
 func (c *Conversation) appendICMP(b []byte, i int, o SegmentOptions) []byte {
 	s := &c.Steps[i]
 	b = appendProtocol(b, c.Tuple.Local.Addr())
-	b = append(b, "? > "...)
+	if s.ICMP.From.IsValid() {
+		b = appendAddr(b, s.ICMP.From)
+	} else {
+		b = append(b, '?')
+	}
+	b = append(b, " > "...)
 	b = appendAddr(b, c.Tuple.Local.Addr())
 	b = append(b, ": "...)
 	b = append(b, c.icmpText(&s.ICMP)...)

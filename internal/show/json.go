@@ -96,6 +96,7 @@ type SegmentJSON struct {
 
 // ICMPJSON is an ICMP or ICMPv6 error.
 type ICMPJSON struct {
+	From        string    `json:"from,omitempty"` // who sent it, an address
 	Type        uint8     `json:"type"`
 	Code        uint8     `json:"code"`
 	Text        string    `json:"text"`         // in tcpdump's words
@@ -174,6 +175,13 @@ func endText(a netip.AddrPort) string {
 	return a.String()
 }
 
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
 // figure puts an observation where it belongs.
 func (j *ConversationJSON) figure(o *probe.Observation) {
 	d := Seconds(o.Duration)
@@ -235,6 +243,7 @@ func (c *Conversation) stepJSON(i int) StepJSON {
 		j.Segment = c.segmentJSON(i)
 	case Error:
 		j.ICMP = &ICMPJSON{
+			From: addrText(s.ICMP.From),
 			Type: s.ICMP.Type, Code: s.ICMP.Code, Text: c.icmpText(&s.ICMP),
 			Seq: s.ICMP.Seq, RelativeSeq: s.ICMP.Seq - c.basesAt(i).iss,
 		}

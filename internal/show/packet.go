@@ -83,12 +83,17 @@ func headerSum(b []byte) uint16 {
 func (c *Conversation) appendICMPPacket(b []byte, i int) []byte {
 	e, to := &c.Steps[i].ICMP, c.Tuple.Local.Addr().Unmap()
 	quote, _ := appendSegmentPacket(nil, &c.Tuple, c.quoted(i))
+	from := e.From.Unmap().WithZone("")
 	if to.Is4() {
-		from := netip.IPv4Unspecified()
+		if !from.Is4() {
+			from = netip.IPv4Unspecified()
+		}
 		message := wire.AppendICMPError(nil, &wire.ICMPError{Src: from, Dst: to, Type: e.Type, Code: e.Code}, quote[:20+quotedTCP])
 		return wire.AppendIPv4(b, &wire.IPv4Header{Src: from, Dst: to, Protocol: protocolICMP, TTL: inventedTTL}, message)
 	}
-	from := netip.IPv6Unspecified()
+	if !from.Is6() {
+		from = netip.IPv6Unspecified()
+	}
 	message := wire.AppendICMPError(nil, &wire.ICMPError{Src: from, Dst: to, Type: e.Type, Code: e.Code}, quote[:40+quotedTCP])
 	return wire.AppendIPv6(b, &wire.IPv6Header{Src: from, Dst: to, NextHeader: protocolICMPv6, HopLimit: inventedTTL}, message)
 }

@@ -2,6 +2,7 @@ package show_test
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -227,5 +228,27 @@ func TestICMPAsTcpdumpWritesIt(t *testing.T) {
 				t.Errorf("%+v\ntcpdump: %s\nours:    %s", c.Steps[0].ICMP, theirs, ours)
 			}
 		}
+	}
+}
+
+// Who sent an ICMP error is said wherever the error is.
+func TestICMPSender(t *testing.T) {
+	var tr probe.Transcript
+	tr.Reset(tuple4, probe.HalfOpen)
+	ev := probe.Event{Kind: probe.ICMPArrives, ICMP: probe.ICMP{Type: 3, Code: 13, From: netip.MustParseAddr("198.18.0.254")}}
+	tr.Add(0, &ev, new(probe.Conversation), new(probe.Output))
+	c := show.Of(&tr)
+	const want = "IP 198.18.0.254 > 198.18.0.1: ICMP host 198.18.0.2 unreachable - admin prohibited filter, "
+	if got := tcpdump(t, capture(t, c))[0]; !strings.HasPrefix(got, want) {
+		t.Errorf("in the capture: %s", got)
+	}
+	if got := segmentLines(c, show.SegmentOptions{})[0]; !strings.HasPrefix(got, want) {
+		t.Errorf("as a line: %s", got)
+	}
+	if text := ladder(t, c, show.TextOptions{}); !strings.Contains(text, "from 198.18.0.254") {
+		t.Errorf("in the ladder:\n%s", text)
+	}
+	if from := c.JSON().Steps[0].ICMP.From; from != "198.18.0.254" {
+		t.Errorf("in JSON: %q", from)
 	}
 }

@@ -295,9 +295,9 @@ func quoted(t *testing.T, tuple *probe.FourTuple, s *probe.Segment, quote []byte
 		b = serialize(t, ip, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 1)}, gopacket.Payload(quote))
 	}
 	p := parse(t, b)
-	want := probe.ICMP{V6: v6, Type: 3, Code: 1, Seq: s.Seq}
+	want := probe.ICMP{V6: v6, Type: 3, Code: 1, Seq: s.Seq, From: hop4}
 	if v6 {
-		want.Type, want.Code = 1, 3
+		want.Type, want.Code, want.From = 1, 3, hop6
 	}
 	if p.Kind != wire.KindICMPError || p.ICMP != want || p.Checksum != wire.ChecksumValid || p.Segment.TTL != 61 ||
 		netip.AddrPortFrom(p.Quote.Src, p.Quote.SrcPort) != tuple.Local || netip.AddrPortFrom(p.Quote.Dst, p.Quote.DstPort) != tuple.Remote {

@@ -73,7 +73,7 @@ func (p *Packet) parseICMP(n *network) error {
 		return ErrQuote
 	}
 	p.Kind = KindICMPError
-	p.ICMP = probe.ICMP{V6: v6, Type: b[0], Code: b[1], Seq: probe.Seq(binary.BigEndian.Uint32(q.payload[tcpSeq:]))}
+	p.ICMP = probe.ICMP{V6: v6, Type: b[0], Code: b[1], Seq: probe.Seq(binary.BigEndian.Uint32(q.payload[tcpSeq:])), From: n.src}
 	p.Quote.Src, p.Quote.Dst = q.src, q.dst
 	p.Quote.SrcPort = binary.BigEndian.Uint16(q.payload[tcpSrcPort:])
 	p.Quote.DstPort = binary.BigEndian.Uint16(q.payload[tcpDstPort:])

@@ -16,10 +16,10 @@ func TestParseLinuxICMP(t *testing.T) {
 		want   probe.ICMP
 		quote  wire.Quote
 	}{
-		{linuxICMPProh4, probe.ICMP{Type: 3, Code: 13, Seq: 1955559828}, wire.Quote{Src: us4, Dst: us4, SrcPort: 42730, DstPort: 81}},
-		{linuxICMPPort4, probe.ICMP{Type: 3, Code: 3, Seq: 3340721776}, wire.Quote{Src: us4, Dst: us4, SrcPort: 44520, DstPort: 82}},
-		{linuxICMPProh6, probe.ICMP{V6: true, Type: 1, Code: 1, Seq: 582693130}, wire.Quote{Src: us6, Dst: us6, SrcPort: 37912, DstPort: 81}},
-		{linuxICMPPort6, probe.ICMP{V6: true, Type: 1, Code: 4, Seq: 2630735954}, wire.Quote{Src: us6, Dst: us6, SrcPort: 56198, DstPort: 82}},
+		{linuxICMPProh4, probe.ICMP{Type: 3, Code: 13, Seq: 1955559828, From: us4}, wire.Quote{Src: us4, Dst: us4, SrcPort: 42730, DstPort: 81}},
+		{linuxICMPPort4, probe.ICMP{Type: 3, Code: 3, Seq: 3340721776, From: us4}, wire.Quote{Src: us4, Dst: us4, SrcPort: 44520, DstPort: 82}},
+		{linuxICMPProh6, probe.ICMP{V6: true, Type: 1, Code: 1, Seq: 582693130, From: us6}, wire.Quote{Src: us6, Dst: us6, SrcPort: 37912, DstPort: 81}},
+		{linuxICMPPort6, probe.ICMP{V6: true, Type: 1, Code: 4, Seq: 2630735954, From: us6}, wire.Quote{Src: us6, Dst: us6, SrcPort: 56198, DstPort: 82}},
 	} {
 		p := parse(t, unhex(t, c.packet))
 		if p.Kind != wire.KindICMPError || p.ICMP != c.want || p.Quote != c.quote || p.Checksum != wire.ChecksumValid {
@@ -50,12 +50,12 @@ func TestICMPTypes(t *testing.T) {
 	errors4 := map[int]bool{3: true, 4: true, 11: true, 12: true}
 	for typ := range 256 {
 		p := parse(t, icmp4(uint8(typ), 5, 1400, about4))
-		want := probe.ICMP{Type: uint8(typ), Code: 5, Seq: s.Seq}
+		want := probe.ICMP{Type: uint8(typ), Code: 5, Seq: s.Seq, From: hop4}
 		if is := p.Kind == wire.KindICMPError; is != errors4[typ] || is && (p.ICMP != want || p.Quote != quote4) || p.Checksum != wire.ChecksumValid {
 			t.Errorf("ICMP %d: %+v", typ, p)
 		}
 		p = parse(t, icmp6(uint8(typ), 5, 1400, about6))
-		want.V6 = true
+		want.V6, want.From = true, hop6
 		if is := p.Kind == wire.KindICMPError; is != (typ >= 1 && typ <= 4) || is && (p.ICMP != want || p.Quote != quote6) || p.Checksum != wire.ChecksumValid {
 			t.Errorf("ICMPv6 %d: %+v", typ, p)
 		}
