@@ -65,8 +65,9 @@ func (s *server) loadPages() (map[string]*template.Template, error) {
 		"asset": func(name string) string { return "/static/" + name + "?v=" + s.assets[name].hash },
 		// text is what comes from outside, with what would reorder or hide it made
 		// visible. The template escapes it besides.
-		"text": show.SafeText,
-		"has":  func(name string) bool { _, ok := s.assets[name]; return ok },
+		"text":    show.SafeText,
+		"grouped": grouped,
+		"has":     func(name string) bool { _, ok := s.assets[name]; return ok },
 	}
 	pages := make(map[string]*template.Template)
 	for _, name := range []string{"list", "target", "error"} {
@@ -77,6 +78,15 @@ func (s *server) loadPages() (map[string]*template.Template, error) {
 		pages[name] = t
 	}
 	return pages, nil
+}
+
+// grouped writes a count with commas: 10,000.
+func grouped(n int) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
 }
 
 // static serves /static/{file}.

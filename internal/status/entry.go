@@ -168,7 +168,7 @@ func seconds(s float64) string {
 	if math.IsNaN(s) {
 		return ""
 	}
-	number, unit, _ := strings.Cut(show.FormatDuration(time.Duration(s*float64(time.Second))), " ")
+	number, unit, _ := strings.Cut(show.FormatDuration(time.Duration(math.Round(s*1e9))), " ")
 	if unit == "ns" || len(number) >= len("1.234") {
 		return number + " " + unit
 	}

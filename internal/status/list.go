@@ -1,7 +1,6 @@
 package status
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -206,13 +205,13 @@ func (g *group) heading() string {
 // text says how many targets are in a group, and of those that are not up in which
 // state.
 func (t tally) text() string {
-	words := fmt.Sprintf("%d targets", t.All())
+	words := grouped(t.All()) + " targets"
 	if t.All() == 1 {
 		words = "1 target"
 	}
 	for _, s := range states[:len(states)-1] {
 		if n := t.Of(s); n > 0 {
-			words += fmt.Sprintf(", %d %s", n, s)
+			words += ", " + grouped(n) + " " + string(s)
 		}
 	}
 	return words

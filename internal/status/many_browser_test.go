@@ -96,7 +96,7 @@ func TestBrowserTenThousand(t *testing.T) {
 	for i := range n {
 		w.probe(&w.targets[i], outcome{})
 	}
-	took := p.wait(cell + ` !== "` + loss + `" && document.querySelector('[data-count="down"]').textContent === "10000"`)
+	took := p.wait(cell + ` !== "` + loss + `" && document.querySelector('[data-count="down"]').textContent === "10,000"`)
 	slow := eval[float64](p, `window.slow`)
 	t.Logf("10,000 new probes showed within %v; the page's longest task took %v ms", took, slow)
 	if took > 2*time.Second {

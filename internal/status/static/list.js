@@ -13,6 +13,8 @@
   let swapped = 0, moved = false, fetching = null;
   let counts = null;
 
+  const grouped = (n) => n.toLocaleString("en-US");
+
   // Saying how it is with the stream.
 
   function say(state, text) {
@@ -131,15 +133,15 @@
   function tally(states, told) {
     const now = { ...states, all: states.down + states.ours + states.unknown + states.up };
     for (const e of document.querySelectorAll("[data-count]")) {
-      e.textContent = now[e.dataset.count];
+      e.textContent = grouped(now[e.dataset.count]);
       e.parentElement.toggleAttribute("data-none", !now[e.dataset.count]);
     }
-    if (counts && counts.down !== now.down && told.length === 0) told.push(`${now.down} of ${now.all} targets are down`);
+    if (counts && counts.down !== now.down && told.length === 0) told.push(`${grouped(now.down)} of ${grouped(now.all)} targets are down`);
     counts = now;
   }
 
   function announce(told) {
-    if (told.length > 3) told = [`${told.length} targets changed their state, ${counts.down} of ${counts.all} are down`];
+    if (told.length > 3) told = [`${told.length} targets changed their state, ${grouped(counts.down)} of ${grouped(counts.all)} are down`];
     if (told.length > 0) announcer.textContent = told.join(". ");
   }
 
