@@ -63,6 +63,7 @@ func TestHelp(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{
 		"help.txt": {"--help"}, "help-run.txt": {"run", "--help"}, "help-check-config.txt": {"check-config", "--help"},
+		"help-ping.txt": {"ping", "--help"},
 	} {
 		code, stdout, stderr := runAlone(t, args...)
 		if code != 0 || stderr != "" {

@@ -13,6 +13,8 @@ import (
 	promslogflag "github.com/prometheus/common/promslog/flag"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
+
+	"github.com/probed/probed/internal/show"
 )
 
 // defaultConfigFile is read if it is there and no other file was named.
@@ -55,7 +57,7 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	args = joinDash(args)
 	command, err := app.Parse(args)
 	if err != nil {
-		fmt.Fprintf(stderr, "probed: %v, try --help\n", err)
+		fmt.Fprintf(stderr, "probed: %s, try --help\n", show.SafeText(err.Error()))
 		// What was asked for is known all the same, and ping's 1 says that somebody
 		// did not answer.
 		if c, _ := app.ParseContext(args); c != nil && c.SelectedCommand == pingCmd {

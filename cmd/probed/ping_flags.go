@@ -115,7 +115,12 @@ func (p *pinger) plan() error {
 		errs = append(errs, err)
 	}
 	p.conf = config.Target{Endpoint: endpoint, Module: m, Pace: m.Pace}
-	errs = append(errs, p.unreachable(), m.Feasible(), p.tooFast(defaults.Global.Limits), p.tooFewPorts())
+	errs = append(errs, p.unreachable())
+	if err := m.Feasible(); err != nil {
+		errs = append(errs, err)
+	} else {
+		errs = append(errs, p.tooFast(defaults.Global.Limits), p.tooFewPorts())
+	}
 	return errors.Join(errs...)
 }
 

@@ -38,7 +38,8 @@ type pingOutput struct {
 	json    *json.Encoder // nil: no JSON
 	capture *show.Capture // nil: none
 	flush   func() error
-	failed  func() // called once something cannot be written
+	file    io.Closer // the capture's, or nil
+	failed  func()    // called once something cannot be written
 	ports   pingPorts
 
 	events chan pingEvent
@@ -53,12 +54,12 @@ func (p *pinger) output(ports pingPorts) (*pingOutput, error) {
 		pinger: p, text: p.stdout, ports: ports, flush: func() error { return nil }, failed: func() {},
 		events: make(chan pingEvent, pingBacklog), done: make(chan struct{}),
 	}
-	if p.pingFlags.json || p.write == "-" {
+	if p.json || p.write == "-" {
 		o.text = p.stderr
 	}
 	t := terminalOf(o.text, os.Getenv)
 	o.paint, o.width = ping.Paint(t.color), t.width
-	if p.pingFlags.json {
+	if p.json {
 		o.json = json.NewEncoder(p.stdout)
 		o.json.SetEscapeHTML(false)
 	}
@@ -71,7 +72,7 @@ func (p *pinger) output(ports pingPorts) (*pingOutput, error) {
 		if err != nil {
 			return nil, fmt.Errorf("-w: %w", err)
 		}
-		file = f // closed by the end of the program; each conversation is flushed
+		file, o.file = f, f
 	}
 	w := bufio.NewWriter(file)
 	capture, err := show.NewCapture(w, version.Version)
@@ -117,7 +118,7 @@ func portsText(first, last uint16) string {
 // put has an event shown. It does not wait, and keeps nothing of what is not the
 // event's own.
 func (o *pingOutput) put(e pingEvent) {
-	if o.quiet && o.json == nil && o.capture == nil && !e.grave {
+	if o.quiet && o.capture == nil && !e.grave {
 		return
 	}
 	if len(o.events) == cap(o.events) { // only this goroutine puts
@@ -135,6 +136,11 @@ func (o *pingOutput) put(e pingEvent) {
 func (o *pingOutput) end(tally *ping.Tally, took time.Duration) error {
 	close(o.events)
 	<-o.done
+	if o.file != nil {
+		if err := o.file.Close(); o.err == nil && err != nil {
+			o.err = fmt.Errorf("-w: %w", err)
+		}
+	}
 	switch {
 	case o.err != nil:
 		return o.err
@@ -178,10 +184,10 @@ func (o *pingOutput) show(e pingEvent) error {
 		}
 	}
 	switch {
-	case o.json != nil:
-		return o.json.Encode(c.JSON())
 	case o.quiet:
 		return nil
+	case o.json != nil:
+		return o.json.Encode(c.JSON())
 	}
 	if err := o.say(o.target.Line(c, o.paint)); err != nil {
 		return err
