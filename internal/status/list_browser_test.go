@@ -278,7 +278,7 @@ func TestBrowserListDisconnected(t *testing.T) {
 	run := func(l net.Listener) *http.Server {
 		s := &http.Server{Handler: h}
 		s.RegisterOnShutdown(h.Close)
-		go s.Serve(l)
+		go func() { _ = s.Serve(l) }() // until it is shut down
 		return s
 	}
 	s := run(l)
