@@ -231,14 +231,19 @@ func (p *pinger) ports() int {
 	return max(n, m.Flows)
 }
 
-// tooFewPorts says that the source ports do not suffice.
+// tooFewPorts says that the source ports do not suffice: half_open gives way where
+// there are fewer than it would use, the other kinds hold theirs.
 func (p *pinger) tooFewPorts() error {
+	m := &p.conf.Module
 	have, need := lastPingPort-firstPingPort, p.ports()
-	if r := p.sourcePorts; r != (config.PortRange{}) {
-		have, need = r.Len()-1, min(need, max(p.conf.Module.Conversations(), p.conf.Module.Flows))
+	if p.sourcePorts != (config.PortRange{}) {
+		have, need = p.sourcePorts.Len()-1, m.Flows
+		if m.Probe != probe.HalfOpen {
+			need = max(need, m.Conversations())
+		}
 	}
 	if need > have {
-		return fmt.Errorf("up to %d source ports are in use at once, and there are %d (one more is for the self-test): lengthen the interval, or shorten the timeout", need, have)
+		return fmt.Errorf("up to %d source ports are in use at once, and there are %d (one more is for the self-test): give more, lengthen the interval, or shorten the timeout", need, have)
 	}
 	return nil
 }
