@@ -41,7 +41,7 @@ type targetJSON struct {
 	Probes      int         `json:"probes"`
 	Failed      int         `json:"failed"`
 	Discarded   int         `json:"discarded"`
-	Loss        *float64    `json:"loss,omitempty"`
+	Loss        *float64    `json:"loss_ratio,omitempty"`
 	P50         *float32    `json:"p50_seconds,omitempty"`
 	P99         *float32    `json:"p99_seconds,omitempty"`
 	LastProbe   *sampleJSON `json:"last_probe,omitempty"`

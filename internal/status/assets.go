@@ -114,7 +114,7 @@ func send(w http.ResponseWriter, r *http.Request, code int, contentType string, 
 		h.Set("Content-Encoding", "gzip")
 		w.WriteHeader(code)
 		z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // which is a level
-		_, _ = z.Write(body) // a client that went away is no error of ours
+		_, _ = z.Write(body)                           // a client that went away is no error of ours
 		z.Close()
 		return
 	}
