@@ -93,8 +93,10 @@ func (o *pingOutput) begin() {
 		if o.target.Kind == probe.HalfOpen {
 			used = o.ports.reserved
 		}
-		_, o.err = fmt.Fprintf(o.text, "probing %s: %s every %s, timeout %s, from source %s\n", &o.target, o.target.Kind,
-			show.FormatDuration(o.target.Interval), show.FormatDuration(o.target.Timeout), portsText(used.First, used.Last))
+		if _, o.err = fmt.Fprintf(o.text, "probing %s: %s every %s, timeout %s, from source %s\n", &o.target, o.target.Kind,
+			show.FormatDuration(o.target.Interval), show.FormatDuration(o.target.Timeout), portsText(used.First, used.Last)); o.err != nil {
+			o.failed()
+		}
 	}
 	go func() {
 		defer close(o.done)
@@ -136,6 +138,9 @@ func (o *pingOutput) put(e pingEvent) {
 func (o *pingOutput) end(tally *ping.Tally, took time.Duration) error {
 	close(o.events)
 	<-o.done
+	if o.err == nil {
+		o.err = o.sayMissed()
+	}
 	if o.file != nil {
 		if err := o.file.Close(); o.err == nil && err != nil {
 			o.err = fmt.Errorf("-w: %w", err)
@@ -157,10 +162,8 @@ func (o *pingOutput) end(tally *ping.Tally, took time.Duration) error {
 
 // show shows an event.
 func (o *pingOutput) show(e pingEvent) error {
-	if n := o.missed.Swap(0); n > 0 {
-		if err := o.sayOurs(fmt.Sprintf("%d lines are not shown: nobody took them", n)); err != nil {
-			return err
-		}
+	if err := o.sayMissed(); err != nil {
+		return err
 	}
 	if e.transcript == nil {
 		if o.quiet && !e.grave {
@@ -193,6 +196,15 @@ func (o *pingOutput) show(e pingEvent) error {
 		return err
 	}
 	return o.details(c)
+}
+
+// sayMissed says how much was not shown, if anything.
+func (o *pingOutput) sayMissed() error {
+	n := o.missed.Swap(0)
+	if n == 0 {
+		return nil
+	}
+	return o.sayOurs(fmt.Sprintf("%d lines are not shown: nobody took them", n))
 }
 
 // details shows the segments and the ladder of a conversation, if they are asked
