@@ -92,8 +92,8 @@ const (
 
 // What depends on the width: a full bar's, and between what the dots are.
 func (c *chart) flowWide() float64  { return 0.2 * c.wide }
-func (c *chart) flowP50() float64   { return 0.64 * c.wide }
-func (c *chart) flowRight() float64 { return c.wide - 24 }
+func (c *chart) flowP50() float64   { return 0.2*c.wide + 172 }
+func (c *chart) flowRight() float64 { return c.wide - 82 }
 
 // flowStrip draws a line for every source port: what part of its probes failed, and
 // its median. Each takes its own path where paths are chosen by a hash. It is empty
@@ -160,7 +160,6 @@ func (c *chart) flow(f *flow, axis *logAxis, y float64) {
 		lossClass += " flow-loses"
 	}
 	at(flowBar+c.flowWide()+8, fromLeft, lossClass, fmt.Sprintf("%s of %d", percentText(f.failed, f.verdicts), f.verdicts))
-	c.line(c.flowP50(), y+7, c.flowRight(), y+7, "chart-grid")
 	if f.p50 == 0 {
 		return
 	}
@@ -170,12 +169,9 @@ func (c *chart) flow(f *flow, axis *logAxis, y float64) {
 	if f.slow {
 		dot += " flow-slow"
 	}
+	c.line(c.flowP50(), y+7, x, y+7, "flow-stem")
 	c.put(`<circle cx="`, x, `" cy="`, y+7, `" r="4.5" class="`, dot, `"/>`)
-	if text := show.FormatDuration(d); x+10+textWidth(text, chartText+0.5) < c.wide-4 {
-		at(x+9, fromLeft, class, text)
-	} else {
-		at(x-9, fromRight, class, text)
-	}
+	at(x+9, fromLeft, class, show.FormatDuration(d))
 }
 
 // percentText writes a share, with a digit behind the point where it is small.

@@ -17,7 +17,7 @@ const (
 	heatHigh    = 150.0 // of the plot
 	heatTop     = 8.0
 	heatStrip   = 15.0 // a line of failures below it
-	heatLeft    = 112.0
+	heatLeft    = 62.0 // at least; the names of what failed may need more
 )
 
 // A heat is what there is to draw of the remembered probes: how many round trips
@@ -29,13 +29,14 @@ type heat struct {
 	most     int
 	failed   map[probe.Reason]*[heatColumns]int
 	ours     map[probe.DiscardReason]*[heatColumns]int
+	left     float64 // where the plot begins
 }
 
 // heatmapSVG draws latency over time. Below it a line for every reason for which
 // probes failed, and, hatched, one for every reason for which they have no verdict:
 // those were ours.
 func heatmapSVG(samples []recorder.Sample) template.HTML {
-	return bothWidths(drawHeatmap(samples, wideFrame()).picture(), drawHeatmap(samples, narrowFrame()).picture())
+	return bothWidths(drawHeatmap(samples, frame{"w", 740}).picture(), drawHeatmap(samples, narrowFrame()).picture())
 }
 
 // drawHeatmap returns nil if there is nothing to draw.
@@ -46,13 +47,13 @@ func drawHeatmap(samples []recorder.Sample, f frame) *chart {
 	h := newHeat(samples)
 	c := chart{frame: f, name: "heatmap", title: "Latency over time", text: heatText(samples, h)}
 	c.put(`<defs><pattern id="heat-hatch-`, c.id, `" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><line x1="0" y1="0" x2="0" y2="5" class="heat-hatch"/></pattern></defs>`)
-	step := (c.wide - chartRight - heatLeft) / heatColumns
+	step := (c.wide - chartRight - h.left) / heatColumns
 	bottom := heatTop + heatHigh
-	c.rect(heatLeft, heatTop, c.wide-chartRight-heatLeft, heatHigh, "heat-ground")
+	c.rect(h.left, heatTop, c.wide-chartRight-h.left, heatHigh, "heat-ground")
 	for _, t := range h.axis.ticks(18) {
-		c.line(heatLeft-4, t.at, heatLeft, t.at, "chart-axis")
-		c.line(heatLeft, t.at, c.wide-chartRight, t.at, "chart-grid")
-		c.write(label{x: heatLeft - 8, y: t.at + 4, anchor: fromRight, size: chartText, class: "chart-tick", text: t.text})
+		c.line(h.left-4, t.at, heatLeft, t.at, "chart-axis")
+		c.line(h.left, t.at, c.wide-chartRight, t.at, "chart-grid")
+		c.write(label{x: h.left - 8, y: t.at + 4, anchor: fromRight, size: chartText, class: "chart-tick", text: t.text})
 	}
 	high := heatHigh / heatRows
 	for x := range h.cells {
@@ -63,7 +64,7 @@ func drawHeatmap(samples []recorder.Sample, f frame) *chart {
 			c.put(`<g><title>`)
 			c.escape(fmt.Sprintf("%s: %d about %s", h.when(x), n, show.FormatDuration(h.latency(y))))
 			c.put("</title>")
-			c.rect(heatLeft+float64(x)*step+0.4, bottom-float64(y+1)*high+0.4, step-0.8, high-0.8, "heat-cell "+heatLevel(n, h.most))
+			c.rect(h.left+float64(x)*step+0.4, bottom-float64(y+1)*high+0.4, step-0.8, high-0.8, "heat-cell "+heatLevel(n, h.most))
 			c.put("</g>")
 		}
 	}
@@ -75,7 +76,7 @@ func drawHeatmap(samples []recorder.Sample, f frame) *chart {
 	}
 	for d := range probe.DiscardReason(probe.NumDiscardReasons) {
 		if n := h.ours[d]; n != nil {
-			y = c.heatStrip(h, "ours: "+d.String(), "heat-ours", n, y, step)
+			y = c.heatStrip(h, oursName(d), "heat-ours", n, y, step)
 		}
 	}
 	c.timeAxis(h, y+3)
@@ -104,6 +105,13 @@ func newHeat(samples []recorder.Sample) *heat {
 		x := int(float64(s.At-first) / float64(max(last-first, 1)) * heatColumns)
 		h.take(s, min(x, heatColumns-1))
 	}
+	h.left = heatLeft
+	for r := range h.failed {
+		h.left = max(h.left, textWidth(r.String(), chartText)+12)
+	}
+	for d := range h.ours {
+		h.left = max(h.left, textWidth(oursName(d), chartText)+12)
+	}
 	return h
 }
 
@@ -130,6 +138,9 @@ func (h *heat) take(s *recorder.Sample, x int) {
 	}
 }
 
+// oursName is what a line of discarded probes is called.
+func oursName(d probe.DiscardReason) string { return "ours: " + d.String() }
+
 // when is a column's beginning.
 func (h *heat) when(x int) string {
 	return h.from.Add(h.to.Sub(h.from) * time.Duration(x) / heatColumns).Format("15:04:05")
@@ -152,8 +163,8 @@ func heatLevel(n, most int) string {
 
 // heatStrip draws the columns in which probes ended for a reason.
 func (c *chart) heatStrip(h *heat, name, class string, n *[heatColumns]int, y, step float64) float64 {
-	c.write(label{x: heatLeft - 8, y: y + 10, anchor: fromRight, size: chartText, class: "heat-name " + class, text: name})
-	c.rect(heatLeft, y, c.wide-chartRight-heatLeft, heatStrip-3, "heat-ground")
+	c.write(label{x: h.left - 8, y: y + 10, anchor: fromRight, size: chartText, class: "heat-name " + class, text: name})
+	c.rect(h.left, y, c.wide-chartRight-h.left, heatStrip-3, "heat-ground")
 	for x, count := range n {
 		if count == 0 {
 			continue
@@ -161,7 +172,7 @@ func (c *chart) heatStrip(h *heat, name, class string, n *[heatColumns]int, y, s
 		c.put(`<g><title>`)
 		c.escape(fmt.Sprintf("%s: %d %s", h.when(x), count, name))
 		c.put("</title>")
-		c.put(`<rect x="`, heatLeft+float64(x)*step+0.4, `" y="`, y, `" width="`, step-0.8, `" height="`, heatStrip-3, `" class="`, class, `"`)
+		c.put(`<rect x="`, h.left+float64(x)*step+0.4, `" y="`, y, `" width="`, step-0.8, `" height="`, heatStrip-3, `" class="`, class, `"`)
 		if class == "heat-ours" {
 			c.put(` fill="url(#heat-hatch-`, c.id, `)"`)
 		}
@@ -173,18 +184,21 @@ func (c *chart) heatStrip(h *heat, name, class string, n *[heatColumns]int, y, s
 
 // timeAxis writes when the picture begins and ends, and its middle.
 func (c *chart) timeAxis(h *heat, y float64) {
-	wide := c.wide - chartRight - heatLeft
+	wide := c.wide - chartRight - h.left
 	for _, t := range [...]struct {
 		share float64
 		a     anchor
 	}{{0, fromLeft}, {0.5, centred}, {1, fromRight}} {
+		if h.to.Sub(h.from) < 3*time.Second && t.share > 0 {
+			break // they would all be the same
+		}
 		at := h.from.Add(time.Duration(float64(h.to.Sub(h.from)) * t.share))
 		text := at.Format("15:04:05")
 		if h.to.Sub(h.from) > 20*time.Hour {
 			text = at.Format("2006-01-02 15:04")
 		}
-		c.line(heatLeft+t.share*wide, y-1, heatLeft+t.share*wide, y+3, "chart-axis")
-		c.write(label{x: heatLeft + t.share*wide, y: y + 15, anchor: t.a, size: chartText, class: "chart-tick", text: text})
+		c.line(h.left+t.share*wide, y-1, h.left+t.share*wide, y+3, "chart-axis")
+		c.write(label{x: h.left + t.share*wide, y: y + 15, anchor: t.a, size: chartText, class: "chart-tick", text: text})
 	}
 }
 

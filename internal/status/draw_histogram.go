@@ -63,7 +63,7 @@ func drawHistogram(buckets []metrics.Bucket, f frame) *chart {
 	c.quantileLines(&axis, buckets, base)
 	c.text = fmt.Sprintf("%d handshakes.", total)
 	for _, q := range [...]float64{0.5, 0.9, 0.99} {
-		c.text += fmt.Sprintf(" p%g %s.", q*100, show.FormatDuration(quantileOf(buckets, q)))
+		c.text += fmt.Sprintf(" p%g %s.", q*100, about(quantileOf(buckets, q)))
 	}
 	return &c
 }
@@ -73,7 +73,9 @@ func (c *chart) xAxis(a *logAxis, y float64) {
 	c.line(a.from, y, a.to, y, "chart-axis")
 	for _, t := range a.ticks(58) {
 		c.line(t.at, y, t.at, y+4, "chart-axis")
-		c.write(label{x: t.at, y: y + 17, anchor: centred, size: chartText, class: "chart-tick", text: t.text})
+		l := label{x: t.at, y: y + 17, anchor: centred, size: chartText, class: "chart-tick", text: t.text}
+		l.x = min(l.x, c.wide-textWidth(l.text, l.size)/2-1)
+		c.write(l)
 	}
 }
 
@@ -84,7 +86,7 @@ func (c *chart) quantileLines(a *logAxis, buckets []metrics.Bucket, base float64
 	for _, q := range [...]float64{0.99, 0.9, 0.5} {
 		d := quantileOf(buckets, q)
 		x := a.at(d)
-		text := fmt.Sprintf("p%g %s", q*100, show.FormatDuration(d))
+		text := fmt.Sprintf("p%g %s", q*100, about(d))
 		l := label{x: x + 4, y: histoTop - 4, size: chartText, class: "chart-quantile", text: text}
 		if l.x+textWidth(text, l.size) > c.wide-2 {
 			l.x, l.anchor = x-4, fromRight
@@ -120,6 +122,15 @@ func quantileOf(buckets []metrics.Bucket, q float64) time.Duration {
 		seen += n
 	}
 	return 0
+}
+
+// about writes a duration that a bucket of 9 % says: to two digits.
+func about(d time.Duration) string {
+	unit := time.Duration(1)
+	for d/unit >= 100 {
+		unit *= 10
+	}
+	return "≈ " + show.FormatDuration((d+unit/2)/unit*unit)
 }
 
 // counts are round numbers up to most: three at most.

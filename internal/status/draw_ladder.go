@@ -56,12 +56,15 @@ type ladder struct {
 	oneWay      time.Duration
 	left, right float64 // the lines of both ends
 	width       float64
+	top         float64 // where the lines begin
 	height      float64
 	brackets    []bracket
 	unseen      []string // what was measured between steps that are not drawn
 	placed      []label
 }
 
+// ladderTop is where the lines begin, if the addresses of both ends have room beside
+// each other.
 const ladderTop = 46.0
 
 func drawLadder(c *show.Conversation, g geometry) *ladder {
@@ -87,7 +90,7 @@ func (l *ladder) columns() {
 		l.names += 12
 		l.left += l.names
 	}
-	need := l.geometry.way
+	need := l.way
 	for i := range l.rungs {
 		for _, t := range l.lettering(&l.rungs[i]) {
 			need = max(need, textWidth(t.text, t.size)+28)
@@ -95,6 +98,12 @@ func (l *ladder) columns() {
 	}
 	l.right = l.left + need
 	l.width = l.right + l.column + l.edge
+	local, remote := l.addresses()
+	l.width = max(l.width, textWidth(local.text, local.size)+2*l.edge, textWidth(remote.text, remote.size)+2*l.edge)
+	l.top = ladderTop
+	if local, remote = l.addresses(); local.y != remote.y {
+		l.top = remote.y + 11
+	}
 }
 
 // settle finds room for every label: where two are in each other's way, the later
@@ -102,7 +111,7 @@ func (l *ladder) columns() {
 func (l *ladder) settle() {
 	room := make([]float64, len(l.rungs))
 	for range 40 * (len(l.rungs) + 1) {
-		l.scale = place(l.rungs, l.oneWay, ladderTop+44, room)
+		l.scale = place(l.rungs, l.oneWay, l.top+44, room)
 		i, ok := l.letter()
 		if ok {
 			return
@@ -268,7 +277,7 @@ func (l *ladder) drawSpans() {
 // it is stretched, a zigzag where it is broken.
 func (l *ladder) drawLines() {
 	for _, x := range [2]float64{l.left, l.right} {
-		y := ladderTop
+		y := l.top
 		for _, s := range l.cuts() {
 			if s.y0 > y {
 				l.line(x, y, x, s.y0, "lad-life")
@@ -430,26 +439,35 @@ func stampText(d time.Duration) string {
 	}
 }
 
-// drawHead names both ends.
-func (l *ladder) drawHead() {
-	local, remote := "", ""
+// addresses are both ends' names: above their lines, below each other if they are
+// too long for one height.
+func (l *ladder) addresses() (local, remote label) {
+	local = label{anchor: centred, size: l.state, class: "lad-end-address", y: ladderTop - 11}
+	remote = local
 	if l.c.Tuple.Local.IsValid() {
-		local = l.c.Tuple.Local.String()
+		local.text = show.SafeText(l.c.Tuple.Local.String())
 	}
 	if l.c.Tuple.Remote.IsValid() {
-		remote = l.c.Tuple.Remote.String()
+		remote.text = show.SafeText(l.c.Tuple.Remote.String())
 	}
-	size := l.state
-	hw, pw := textWidth(local, size)/2, textWidth(remote, size)/2
-	lx := max(l.left, l.edge+hw, l.edge+30)
-	rx := min(l.right, l.width-l.edge-pw)
-	y := ladderTop - 11
-	ry := y
-	if lx+hw+12 > rx-pw {
-		y -= size + 1
+	for _, t := range [...]*label{&local, &remote} {
+		at, half := l.left, textWidth(t.text, t.size)/2
+		if t == &remote {
+			at = l.right
+		}
+		t.x = max(min(at, l.width-l.edge-half), l.edge+half)
 	}
-	l.write(label{x: lx, y: y, anchor: centred, size: size, class: "lad-end-address", text: local})
-	l.write(label{x: rx, y: ry, anchor: centred, size: size, class: "lad-end-address", text: remote})
+	if local.x+textWidth(local.text, local.size)/2+10 > remote.x-textWidth(remote.text, remote.size)/2 {
+		remote.y += l.state + 3
+	}
+	return local, remote
+}
+
+// drawHead names both ends.
+func (l *ladder) drawHead() {
+	local, remote := l.addresses()
+	l.write(local)
+	l.write(remote)
 	l.write(label{x: l.left, y: 18, anchor: centred, size: l.text, class: "lad-end", text: "this host"})
 	l.write(label{x: l.right, y: 18, anchor: centred, size: l.text, class: "lad-end", text: "peer"})
 }

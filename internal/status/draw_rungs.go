@@ -110,6 +110,9 @@ func (r *rung) describe(c *show.Conversation, i int) {
 		r.segment(&s.Segment, seq, ack)
 	case show.Error:
 		r.class, r.label = "icmp", icmpName(&s.ICMP)
+		if from := s.ICMP.From; from.IsValid() && r.note == probe.NoteICMP.String() {
+			r.note = "from " + from.WithZone("").String()
+		}
 	default:
 		r.class, r.label = "timer", s.Event.String()
 		if s.Event == 0 {

@@ -84,7 +84,7 @@ func unitsPer(all []rung, way time.Duration) (perNS float64, drawn time.Duration
 	}
 	// No answer came. What is highest is as high as can be, and the slant says
 	// nothing.
-	most := time.Duration(1)
+	most := time.Microsecond
 	for i := 1; i < len(all); i++ {
 		if all[i].band == "" && all[i-1].band == "" {
 			most = max(most, all[i].when-all[i-1].when)

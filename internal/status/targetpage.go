@@ -106,6 +106,7 @@ type remembered struct {
 type totals struct {
 	Probes, Failed              uint64
 	Loss                        string
+	P50, P90, P99               string // about: of a histogram; empty without
 	Failures, Discarded, Others []occurrence
 }
 
@@ -166,9 +167,12 @@ func newTargetView(t *Target, sum *metrics.Summary, number *uint64, tag string) 
 	samples := t.Recorder.AppendSamples(make([]recorder.Sample, 0, recorder.MaxSamples))
 	v := &targetView{
 		Target: *t, Tag: tag, State: unknown, Now: "no probe has a verdict yet",
-		Remembered: rememberedOf(samples), Totals: totalsOf(sum),
-		Histogram: histogramSVG(t.Metrics.HandshakeRTTs()), Heatmap: heatmapSVG(samples),
+		Remembered: rememberedOf(samples), Totals: totalsOf(sum), Heatmap: heatmapSVG(samples),
 		Peer: peerOf(t.Recorder), Pinned: number != nil,
+	}
+	if buckets := t.Metrics.HandshakeRTTs(); len(buckets) > 0 {
+		v.Histogram = histogramSVG(buckets)
+		v.Totals.P50, v.Totals.P90, v.Totals.P99 = about(quantileOf(buckets, 0.5)), about(quantileOf(buckets, 0.9)), about(quantileOf(buckets, 0.99))
 	}
 	if t.Flows > 1 {
 		v.FlowStrip = flowStrip(samples)
@@ -211,7 +215,7 @@ func tabsOf(list []probe.Transcript, current uint64) []conversationTab {
 		c := show.Of(&list[i])
 		m := momentOf("", c.Zero)
 		tab := conversationTab{Number: c.Number, State: down, Verdict: c.Verdict(), Stamp: m.Stamp, Current: c.Number == current}
-		tab.At = time.Unix(0, c.Zero).UTC().Format("15:04:05.000")
+		tab.At = time.Unix(0, c.Zero).UTC().Format(time.TimeOnly)
 		switch {
 		case !c.Settled:
 			tab.State = unknown

@@ -101,6 +101,7 @@
   }
 
   pause.hidden = false;
+  byID("reload").hidden = true; // it does that itself
   pause.addEventListener("click", () => {
     paused = !paused;
     pause.setAttribute("aria-pressed", String(paused));
