@@ -45,13 +45,14 @@ LDFLAGS := -s -w -buildid= \
 	-X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION) -X $(STAMP).Branch=$(BRANCH) \
 	-X $(STAMP).BuildUser=$(BUILD_USER) -X $(STAMP).BuildDate=$(BUILD_DATE)
 
-# The packages whose tests open raw sockets and make namespaces, by path: they run
-# as root, one package after the other, never from go's cache, and without the race
-# detector, because they compare times. The others are plain Go: all at once, with
-# the race detector. Of the first, RACED run under it as well, less the tests that
-# hold a time against a bound, which are named Accuracy.
-REAL := /(rawsock|internal/host|internal/lab|cmd)(/|$$)
-RACED := /(rawsock|internal/host)(/|$$)
+# The packages whose tests open raw sockets, make namespaces or drive a browser, by
+# path: they run as root, one package after the other, never from go's cache, and
+# without the race detector, because they compare times. The others are plain Go: all
+# at once, with the race detector. Of the first, RACED run under it as well, less the
+# tests that hold a time against a bound or have a browser do so, which are named
+# Accuracy and Browser.
+REAL := /(rawsock|internal/host|internal/lab|internal/status|cmd)(/|$$)
+RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
 # Tests that need root get it when we aren't: the compiled test runs under sudo,
 # the compiler doesn't.
@@ -76,7 +77,7 @@ test: go tools $(PROMTOOL) ## run every test: with the race detector, then on re
 	echo "==> plain Go, race detector"; \
 	$(GO) test -race -timeout 10m $$(grep -vE '$(REAL)' <<<"$$all"); \
 	echo "==> real sockets, race detector"; \
-	$(GO) test -race -p 1 -count=1 -timeout 10m -skip Accuracy $(AS_ROOT) $$(grep -E '$(RACED)' <<<"$$all"); \
+	$(GO) test -race -p 1 -count=1 -timeout 10m -skip 'Accuracy|Browser' $(AS_ROOT) $$(grep -E '$(RACED)' <<<"$$all"); \
 	echo "==> real sockets and the laboratory, against the clock"; \
 	$(GO) test -p 1 -count=1 -timeout 20m $(AS_ROOT) $$(grep -E '$(REAL)' <<<"$$all")
 
