@@ -191,8 +191,7 @@ func TestPingKinds(t *testing.T) {
 			}
 		}
 	}
-	// Its own TIME-WAIT of a second, which Linux does not have: another peer's test
-	// measures a real one. Here the limit ends it.
+	// Linux's TIME-WAIT lasts 60 s: here the limit ends the wait for it.
 	p := runPing(t, a, []string{"-c1", "--probe=time_wait", "--measure=duration", "--limit=3s", "-W1", "-i10", request, b.Addr4().String() + ":83"})
 	if lines := p.lines(); p.code != 0 || len(lines) != 1 || !strings.HasSuffix(lines[0], ", time_wait not over after 3 s") {
 		t.Errorf("exit code %d\n%s", p.code, p.stdout)
