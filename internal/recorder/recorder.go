@@ -121,10 +121,7 @@ func (r *Recorder) Version() uint64 {
 func (r *Recorder) AppendSamples(to []Sample) []Sample {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := range r.samples.len() {
-		to = append(to, *r.samples.at(i))
-	}
-	return to
+	return r.samples.appendTo(to)
 }
 
 // LastFailure returns the last probe that failed, however long ago.

@@ -25,3 +25,8 @@ func (r *ring[T]) len() int { return len(r.items) }
 
 // at returns the i-th oldest value.
 func (r *ring[T]) at(i int) *T { return &r.items[(r.oldest+i)%len(r.items)] }
+
+// appendTo appends the values, the oldest first.
+func (r *ring[T]) appendTo(to []T) []T {
+	return append(append(to, r.items[r.oldest:]...), r.items[:r.oldest]...)
+}
