@@ -73,7 +73,7 @@ func newEntry(t *Target, before *entry, samples []recorder.Sample) (*entry, []re
 // same reports whether two targets are told apart by nothing that a row says.
 func (t *Target) same(o *Target) bool {
 	return t.ID == o.ID && t.Remote == o.Remote && t.Interval == o.Interval && t.Kind == o.Kind && t.Flows == o.Flows &&
-		t.Address == o.Address && t.Recorder == o.Recorder && t.OneAtATime == o.OneAtATime
+		t.Address == o.Address && t.Recorder == o.Recorder && t.Metrics == o.Metrics && t.OneAtATime == o.OneAtATime
 }
 
 // searchable joins what free text may name.

@@ -108,20 +108,30 @@ func TestBrowserTenThousand(t *testing.T) {
 	t.Logf("memory: %.0f MiB for the recorders and metrics of %d targets, %.0f MiB more with a viewer", probed-before, n, heap()-probed)
 }
 
-// What a snapshot costs when every target has something new.
+// What a viewer costs a second, when every target has something new.
 func BenchmarkSnapshot(b *testing.B) {
 	w := many(b, 10000, 256)
 	q, err := parseQuery(nil, pageSize)
 	if err != nil {
 		b.Fatal(err)
 	}
+	now := time.Now()
+	w.clock = func() time.Time { return now }
+	m := snapshots{source: w, clock: w.clock}
 	for _, order := range []string{"state", "p99"} {
 		q.sort = order
 		b.Run(order, func(b *testing.B) {
 			b.ReportAllocs()
+			v := &viewer{query: q}
+			v.look(m.get())
 			for range b.N {
-				m := snapshots{source: w, clock: w.clock}
-				newList(m.get(), q)
+				b.StopTimer()
+				for i := range w.targets {
+					w.probe(&w.targets[i], outcome{rtt: time.Millisecond})
+				}
+				now = now.Add(snapshotEvery)
+				b.StartTimer()
+				v.look(m.get())
 			}
 		})
 	}

@@ -64,6 +64,9 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // nginx would collect
+	if r.Method == http.MethodHead {
+		return
+	}
 	connection := http.NewResponseController(w)
 	if _, err := w.Write([]byte("retry: 2000\n\n")); err != nil {
 		return
