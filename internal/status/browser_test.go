@@ -179,17 +179,23 @@ func eval[T any](p *tab, expression string) T {
 	return v
 }
 
-// wait waits until an expression is true, and returns how long that took.
+// wait waits until an expression is true, and returns how long that took. While one
+// page gives way to the next it may fail.
 func (p *tab) wait(expression string) time.Duration {
 	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
 	begun := time.Now()
-	for !eval[bool](p, expression) {
-		if time.Since(begun) > patience {
-			p.t.Fatalf("not within %v: %s\non: %.3000s", patience, expression, eval[string](p, "document.body.innerText"))
+	for {
+		is, err := chromedp.Run(ctx, chromedp.Evaluate[bool](expression))
+		switch {
+		case is:
+			return time.Since(begun)
+		case ctx.Err() != nil:
+			p.t.Fatalf("not within %v: %s (%v)\non: %.3000s", patience, expression, err, eval[string](p, "document.body.innerText"))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	return time.Since(begun)
 }
 
 // dark has pages take the reader for one who likes it dark, or light.
