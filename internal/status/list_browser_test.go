@@ -79,6 +79,13 @@ func TestBrowserListLooks(t *testing.T) {
 	p.dark(false)
 	p.open(s.URL, "/?group=site&sort=-p99")
 	p.screenshot("list-grouped")
+	for _, width := range []int64{1280, 1101, 1100, 941, 940, 820, 600, 320} {
+		p.size(width, high)
+		p.fits()
+		if width == 820 {
+			p.screenshot("list-tablet")
+		}
+	}
 	p.size(phone, phigh)
 	for _, path := range []string{"/", "/?group=team", "/?q=nothing+at+all", "/no/such/page", "/?sort=sideways"} {
 		if path != "/" && path[1] != '?' || strings.Contains(path, "sideways") {

@@ -25,7 +25,7 @@
 
   function lost() {
     if (live.dataset.state === "lost") return;
-    say("lost", "Not live since " + new Date().toLocaleTimeString() + ", trying again");
+    say("lost", "Not live since " + new Date().toTimeString().slice(0, 8) + ", trying again");
   }
 
   function connect() {
