@@ -49,8 +49,22 @@ func textWidth(s string, size float64) float64 {
 // A point is a place in the picture, y downwards.
 type point struct{ x, y float64 }
 
-// box is the rectangle around a label, which is rotated with it.
-func (l *label) box() [4]point {
+// A box is a rectangle, which may be rotated, or a line.
+type box struct {
+	corner      [4]point
+	top, bottom float64
+}
+
+func newBox(corner [4]point) box {
+	return box{
+		corner,
+		min(corner[0].y, corner[1].y, corner[2].y, corner[3].y),
+		max(corner[0].y, corner[1].y, corner[2].y, corner[3].y),
+	}
+}
+
+// box is what a label takes.
+func (l *label) box() box {
 	w := textWidth(l.text, l.size)
 	left := l.x
 	switch l.anchor {
@@ -60,23 +74,29 @@ func (l *label) box() [4]point {
 		left -= w
 	}
 	top, bottom := l.y-0.8*l.size, l.y+0.22*l.size
-	corners := [4]point{{left, top}, {left + w, top}, {left + w, bottom}, {left, bottom}}
+	corner := [4]point{{left, top}, {left + w, top}, {left + w, bottom}, {left, bottom}}
 	sin, cos := math.Sincos(l.angle * math.Pi / 180)
-	for i, c := range corners {
+	for i, c := range corner {
 		dx, dy := c.x-l.x, c.y-l.y
-		corners[i] = point{l.x + dx*cos - dy*sin, l.y + dx*sin + dy*cos}
+		corner[i] = point{l.x + dx*cos - dy*sin, l.y + dx*sin + dy*cos}
 	}
-	return corners
+	return newBox(corner)
 }
 
-// apart reports whether two rectangles do not overlap: a line can be drawn between
-// them that is parallel to a side of one.
-func apart(a, b [4]point) bool {
-	for _, r := range [2][4]point{a, b} {
+// apart reports whether two boxes do not overlap: a line can be drawn between them
+// that is parallel to a side of one.
+func apart(a, b *box) bool {
+	if a.bottom <= b.top || b.bottom <= a.top {
+		return true // most are
+	}
+	for _, r := range [2]*box{a, b} {
 		for i := range 2 {
-			nx, ny := r[i+1].y-r[i].y, r[i].x-r[i+1].x
-			aLow, aHigh := shadow(a, nx, ny)
-			bLow, bHigh := shadow(b, nx, ny)
+			nx, ny := r.corner[i+1].y-r.corner[i].y, r.corner[i].x-r.corner[i+1].x
+			if nx == 0 && ny == 0 {
+				continue // a line
+			}
+			aLow, aHigh := a.shadow(nx, ny)
+			bLow, bHigh := b.shadow(nx, ny)
 			if aHigh <= bLow || bHigh <= aLow {
 				return true
 			}
@@ -85,10 +105,16 @@ func apart(a, b [4]point) bool {
 	return false
 }
 
-// shadow is the extent of a rectangle along a direction.
-func shadow(r [4]point, nx, ny float64) (low, high float64) {
+// over reports whether two labels overlap.
+func (l *label) over(o *label) bool {
+	a, b := l.box(), o.box()
+	return !apart(&a, &b)
+}
+
+// shadow is a box's extent along a direction.
+func (r *box) shadow(nx, ny float64) (low, high float64) {
 	low, high = math.Inf(1), math.Inf(-1)
-	for _, c := range r {
+	for _, c := range r.corner {
 		d := c.x*nx + c.y*ny
 		low, high = min(low, d), max(high, d)
 	}

@@ -138,7 +138,6 @@ func TestLadderToScale(t *testing.T) {
 		if l.oneWay == 0 {
 			continue
 		}
-		perNS := roundTrip / 2 / float64(l.oneWay)
 		for i := 1; i < len(l.rungs); i++ {
 			a, b := &l.rungs[i-1], &l.rungs[i]
 			if a.band != "" || b.band != "" {
@@ -151,7 +150,7 @@ func TestLadderToScale(t *testing.T) {
 					straight = false
 				}
 			}
-			want := float64(b.when-a.when) * perNS
+			want := float64(b.when-a.when) * l.perNS
 			// Each moment of the peer's between the two may have been nudged.
 			if high := y1 - y0; straight && (high < want-0.01 || high > want+4*nudge) {
 				t.Errorf("%s: %v is %.1f high, want %.1f", p.name, b.when-a.when, high, want)

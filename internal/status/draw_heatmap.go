@@ -51,7 +51,7 @@ func drawHeatmap(samples []recorder.Sample, f frame) *chart {
 	bottom := heatTop + heatHigh
 	c.rect(h.left, heatTop, c.wide-chartRight-h.left, heatHigh, "heat-ground")
 	for _, t := range h.axis.ticks(18) {
-		c.line(h.left-4, t.at, heatLeft, t.at, "chart-axis")
+		c.line(h.left-4, t.at, h.left, t.at, "chart-axis")
 		c.line(h.left, t.at, c.wide-chartRight, t.at, "chart-grid")
 		c.write(label{x: h.left - 8, y: t.at + 4, anchor: fromRight, size: chartText, class: "chart-tick", text: t.text})
 	}

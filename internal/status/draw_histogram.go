@@ -91,7 +91,7 @@ func (c *chart) quantileLines(a *logAxis, buckets []metrics.Bucket, base float64
 		if l.x+textWidth(text, l.size) > c.wide-2 {
 			l.x, l.anchor = x-4, fromRight
 		}
-		for slices.ContainsFunc(placed, func(o label) bool { return !apart(o.box(), l.box()) }) {
+		for slices.ContainsFunc(placed, func(o label) bool { return o.over(&l) }) {
 			l.y -= chartText + 1.5
 		}
 		placed = append(placed, l)

@@ -54,13 +54,17 @@ type ladder struct {
 	c           *show.Conversation
 	rungs       []rung
 	oneWay      time.Duration
+	perNS       float64 // units a nanosecond
 	left, right float64 // the lines of both ends
 	width       float64
 	top         float64 // where the lines begin
 	height      float64
+	lines       [][]label // what is written at each rung
 	brackets    []bracket
 	unseen      []string // what was measured between steps that are not drawn
 	placed      []label
+	boxes       []box // around them
+	arrows      []box // lines, of each rung
 }
 
 // ladderTop is where the lines begin, if the addresses of both ends have room beside
@@ -69,6 +73,9 @@ const ladderTop = 46.0
 
 func drawLadder(c *show.Conversation, g geometry) *ladder {
 	l := &ladder{geometry: g, c: c, rungs: rungs(c), oneWay: oneWay(c)}
+	perNS, flight := unitsPer(l.rungs, l.oneWay)
+	l.perNS = perNS
+	flights(c, l.rungs, flight)
 	l.brackets = l.measure()
 	l.columns()
 	l.settle()
@@ -91,9 +98,11 @@ func (l *ladder) columns() {
 		l.left += l.names
 	}
 	need := l.way
+	l.lines = make([][]label, len(l.rungs))
 	for i := range l.rungs {
-		for _, t := range l.lettering(&l.rungs[i]) {
-			need = max(need, textWidth(t.text, t.size)+28)
+		l.lines[i] = l.lettering(&l.rungs[i])
+		for _, t := range l.lines[i] {
+			need = max(need, textWidth(t.text, t.size)+40)
 		}
 	}
 	l.right = l.left + need
@@ -107,16 +116,28 @@ func (l *ladder) columns() {
 }
 
 // settle finds room for every label: where two are in each other's way, the later
-// one's rung moves down.
+// one's rung moves down, the further the more often that did not help, and by and by
+// the other end of its arrow as well. After so many moves it is good as it is.
 func (l *ladder) settle() {
-	room := make([]float64, len(l.rungs))
-	for range 40 * (len(l.rungs) + 1) {
-		l.scale = place(l.rungs, l.oneWay, l.top+44, room)
-		i, ok := l.letter()
+	const moves, patience = 30, 3
+	rooms := make([]room, len(l.rungs))
+	step := 6.0
+	for left, last, again := moves*(len(l.rungs)+1), -1, 0; ; left-- {
+		l.scale = place(l.rungs, l.perNS, l.top+44, rooms)
+		i, ok := l.letter(left == 0)
 		if ok {
 			return
 		}
-		room[i] += 5
+		again++
+		step = min(step*1.5, 40)
+		if i != last {
+			again, step = 0, 6
+		}
+		rooms[i].begin += step
+		if again >= patience {
+			rooms[i].end += step
+		}
+		last = i
 	}
 }
 
@@ -154,15 +175,23 @@ func (l *ladder) lettering(r *rung) []label {
 }
 
 // letter puts every label at its arrow. If there is no place for that of one, it
-// returns which.
-func (l *ladder) letter() (rung int, ok bool) {
-	l.placed = l.placed[:0]
+// returns which, or has it cover others if it must.
+func (l *ladder) letter(must bool) (rung int, ok bool) {
+	l.placed, l.boxes, l.arrows = l.placed[:0], l.boxes[:0], l.arrows[:0]
+	for i := range l.rungs {
+		near, far := point{l.left, l.near[i]}, point{l.right, l.far[i]}
+		l.arrows = append(l.arrows, newBox([4]point{near, far, far, near}))
+	}
 	l.notes()
 	for i := range l.rungs {
-		lines := l.lettering(&l.rungs[i])
-		if len(lines) > 0 && !l.tryLabels(i, lines) {
+		lines := l.lines[i]
+		if len(lines) == 0 || l.tryLabels(i, lines) {
+			continue
+		}
+		if !must {
 			return i, false
 		}
+		l.settled(l.along(i, lines, 16, false)...)
 	}
 	return 0, true
 }
@@ -173,42 +202,75 @@ func (l *ladder) notes() {
 	x := (l.left + l.right) / 2
 	for i := range l.rungs {
 		if r := &l.rungs[i]; !r.answered && r.way == show.Out {
-			l.placed = append(l.placed, label{x: l.right - 11, y: l.far[i] + 4, anchor: centred, size: 14, class: "lad-unknown", text: "?"})
+			l.settled(label{x: l.right - 11, y: l.far[i] + 4, anchor: centred, size: 14, class: "lad-unknown", text: "?"})
 		}
 	}
 	for _, b := range l.breaks {
 		text := show.FormatDuration(b.skipped) + " skipped"
-		l.placed = append(l.placed, label{x: x, y: (b.y0+b.y1)/2 + 4, anchor: centred, size: l.note, class: "lad-skip", text: text})
+		l.settled(label{x: x, y: (b.y0+b.y1)/2 + 4, anchor: centred, size: l.note, class: "lad-skip", text: text})
 	}
 	for _, b := range l.bands {
-		l.placed = append(l.placed, label{x: x, y: (b.y0+b.y1)/2 + 4, anchor: centred, size: l.note, class: "lad-skip", text: b.text})
+		l.settled(label{x: x, y: (b.y0+b.y1)/2 + 4, anchor: centred, size: l.note, class: "lad-skip", text: b.text})
 	}
 }
 
-// tryLabels looks for a place along a rung's arrow: where it begins, else further on.
+// tryLabels looks for a place along a rung's arrow: above it where it begins, else
+// further on, else below it. It is to cover no other arrow, or if there is no such
+// place at least no other label.
 func (l *ladder) tryLabels(i int, lines []label) bool {
-	for _, along := range [...]float64{0, 0.5, 1} {
-		if at := l.along(i, lines, along); l.free(at) {
-			l.placed = append(l.placed, at...)
-			return true
+	var second []label
+	for _, below := range [...]bool{false, true} {
+		for _, along := range [...]float64{16, 40, 70, 100, 130, atMiddle, atEnd} {
+			at := l.along(i, lines, along, below)
+			boxes := make([]box, len(at))
+			for n := range at {
+				boxes[n] = at[n].box()
+			}
+			if !l.free(boxes) {
+				continue
+			}
+			if l.clear(i, boxes) {
+				l.settled(at...)
+				return true
+			}
+			if second == nil {
+				second = at
+			}
 		}
 	}
-	return false
+	l.settled(second...)
+	return second != nil
 }
 
-// along places lines at a rung, from where its arrow begins (0) to where it ends (1).
-func (l *ladder) along(i int, lines []label, share float64) []label {
-	r := &l.rungs[i]
-	if r.way == show.In || r.way == show.Error {
-		share = 1 - share
+// settled puts labels down where they are.
+func (l *ladder) settled(at ...label) {
+	for n := range at {
+		l.placed = append(l.placed, at[n])
+		l.boxes = append(l.boxes, at[n].box())
 	}
-	off := 16.0
-	x, a := l.left+off+share*(l.right-l.left-2*off), centred
-	switch share {
-	case 0:
-		a = fromLeft
-	case 1:
-		a, x = fromRight, x-10 // clear of the arrow that it may answer
+}
+
+// Places of a label that do not depend on its arrow's length.
+const (
+	atMiddle = -1
+	atEnd    = -2
+)
+
+// along places lines at a rung, so far from where its arrow begins.
+func (l *ladder) along(i int, lines []label, from float64, below bool) []label {
+	r := &l.rungs[i]
+	x, a := l.left+from, fromLeft
+	switch from {
+	case atMiddle:
+		x, a = (l.left+l.right)/2, centred
+	case atEnd:
+		x, a = l.right-16, fromRight
+	}
+	if r.way == show.In || r.way == show.Error {
+		x, a = l.left+l.right-x, fromRight-a
+		if r.midway && from > 0 {
+			x -= l.beyond()
+		}
 	}
 	slope := (l.far[i] - l.near[i]) / (l.right - l.left)
 	y := l.near[i] + (x-l.left)*slope
@@ -221,24 +283,63 @@ func (l *ladder) along(i int, lines []label, share float64) []label {
 		down = 4 // beside a short stroke, not above a long line
 	}
 	for n, t := range lines {
-		if n == 1 && !stroke {
+		if n == 0 && below || n == 1 && !stroke && !below {
 			down = 1.5
+			if n == 0 {
+				down += t.size
+			}
 		}
 		if n > 0 {
-			down += t.size + 0.5
+			down += t.size + 1.5
 		}
 		t.x, t.y, t.angle, t.anchor = x-down*sin, y+down*cos, angle*180/math.Pi, a
+		l.inside(&t, slope)
 		at[n] = t
 	}
 	return at
 }
 
-// free reports whether labels are in nobody's way.
-func (l *ladder) free(at []label) bool {
-	for i := range at {
-		box := at[i].box()
-		for j := range l.placed {
-			if !apart(box, l.placed[j].box()) {
+// inside moves a label along its arrow until it is between both lines.
+func (l *ladder) inside(t *label, slope float64) {
+	const margin = 4
+	b := t.box()
+	low, high := b.shadow(1, 0)
+	shift := 0.0
+	switch {
+	case low < l.left+margin:
+		shift = l.left + margin - low
+	case high > l.right-margin:
+		shift = l.right - margin - high
+	}
+	t.x += shift
+	t.y += shift * slope
+}
+
+// clear reports whether labels of a rung cover no other rung's arrow.
+func (l *ladder) clear(i int, boxes []box) bool {
+	for j := range l.arrows {
+		if j == i || l.rungs[j].way == show.Here {
+			continue
+		}
+		for n := range boxes {
+			if !apart(&boxes[n], &l.arrows[j]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// free reports whether labels are in nobody's way, and between both lines.
+func (l *ladder) free(boxes []box) bool {
+	for i := range boxes {
+		for _, corner := range boxes[i].corner {
+			if corner.x < l.left+3 || corner.x > l.right-3 {
+				return false
+			}
+		}
+		for j := len(l.boxes) - 1; j >= 0; j-- { // the last is the nearest
+			if !apart(&boxes[i], &l.boxes[j]) {
 				return false
 			}
 		}
@@ -335,16 +436,27 @@ func (l *ladder) drawRung(i int) {
 		l.put("</g>")
 		l.put(`<rect x="`, near.x-3.5, `" y="`, near.y-3.5, `" width="7" height="7" class="lad-clock"/>`)
 		return
-	case r.way == show.Out:
+	case r.midway:
+		far = point{far.x - l.beyond(), far.y + (near.y-far.y)*routers}
+		l.put(`<path class="lad-router" d="M`, far.x-6, " ", far.y, "l6-6 6 6-6 6", `Z"/>`)
+	}
+	if r.way == show.Out {
 		l.arrow(r, near, far)
-	default:
+	} else {
 		l.arrow(r, far, near)
 	}
 	l.put(`<circle cx="`, near.x, `" cy="`, near.y, `" r="3" class="lad-stamp"/>`)
-	if r.answered {
+	if r.answered && !r.midway {
 		l.put(`<circle cx="`, far.x, `" cy="`, far.y, `" r="3" class="lad-inferred"/>`)
 	}
 }
+
+// routers is how far from the peer a router is drawn, as a share of the way. Where it
+// is, nobody knows.
+const routers = 0.22
+
+// beyond is the length of the way behind a router.
+func (l *ladder) beyond() float64 { return routers * (l.right - l.left) }
 
 // arrow draws a segment's way.
 func (l *ladder) arrow(r *rung, from, to point) {
@@ -507,16 +619,15 @@ func (l *ladder) drawRuler(y float64) {
 	if l.oneWay == 0 || l.twoLines {
 		return
 	}
-	perNS := roundTrip / 2 / float64(l.oneWay)
 	d := time.Duration(1)
-	for unit := time.Duration(1); float64(unit)*perNS <= 60 && unit < time.Hour; unit *= 10 {
+	for unit := time.Duration(1); float64(unit)*l.perNS <= 60 && unit < time.Hour; unit *= 10 {
 		for _, m := range [...]time.Duration{1, 2, 5} {
-			if float64(unit*m)*perNS <= 60 {
+			if float64(unit*m)*l.perNS <= 60 {
 				d = unit * m
 			}
 		}
 	}
-	high := float64(d) * perNS
+	high := float64(d) * l.perNS
 	x, y0 := l.right+20, l.height+4
 	l.line(x, y0, x, y0+high, "lad-ruler")
 	l.line(x-4, y0, x+4, y0, "lad-ruler")
@@ -572,9 +683,15 @@ func (l *ladder) description() string {
 func ladderCaption(c *show.Conversation) string {
 	text := "Times and filled dots are the kernel's stamps at our end of the wire. The peer's end and its states are inferred: "
 	if w := oneWay(c); w > 0 {
-		text += "a segment is drawn to take half of the smallest round trip here, " + show.FormatDuration(w) + "."
+		text += "a segment is drawn to take half of the first round trip, " + show.FormatDuration(w) + ", or less where the answer came sooner."
 	} else {
 		text += "no round trip is known here, so the slant says nothing."
+	}
+	for i := range c.Steps {
+		if c.Steps[i].Way == show.Error && midway(c, i) {
+			text += " A diamond is a router; where on the way it is, nobody knows."
+			break
+		}
 	}
 	return text + " Straight lines are to scale, dotted ones stretched to be readable, zigzags skip time."
 }

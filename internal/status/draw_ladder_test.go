@@ -73,15 +73,15 @@ func overlaps(c *canvas, w, h float64) []string {
 	var bad []string
 	for i := range c.labels {
 		a := c.labels[i].box()
-		for _, p := range a {
+		for _, p := range a.corner {
 			if p.x < 0 || p.y < 0 || p.x > w || p.y > h {
 				bad = append(bad, fmt.Sprintf("%q leaves the picture at %.0f, %.0f", c.labels[i].text, p.x, p.y))
 				break
 			}
 		}
 		for j := range i {
-			if !apart(a, c.labels[j].box()) {
-				bad = append(bad, fmt.Sprintf("%q is over %q at %.0f, %.0f", c.labels[i].text, c.labels[j].text, a[0].x, a[0].y))
+			if c.labels[i].over(&c.labels[j]) {
+				bad = append(bad, fmt.Sprintf("%q is over %q at %.0f, %.0f", c.labels[i].text, c.labels[j].text, a.corner[0].x, a.corner[0].y))
 			}
 		}
 	}
@@ -94,6 +94,9 @@ func TestLadderLabelsApart(t *testing.T) {
 	for _, p := range play(t, "*") {
 		for _, g := range []geometry{wideGeometry(), narrowGeometry()} {
 			l := drawLadder(p.c, g)
+			if most := 150 * float64(len(l.rungs)+1); l.height > most {
+				t.Errorf("%s, %s: %.0f high, more than %.0f", p.name, g.id, l.height, most)
+			}
 			for _, bad := range overlaps(&l.canvas, l.width, l.height) {
 				t.Errorf("%s, %s: %s", p.name, g.id, bad)
 			}

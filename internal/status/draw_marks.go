@@ -129,7 +129,7 @@ func (l *ladder) numberBrackets() {
 	for i := range l.brackets {
 		b := &l.brackets[i]
 		n := label{x: l.laneX(b), y: b.y + 4, anchor: centred, size: l.state, class: "lad-value", text: numberSign(i)}
-		for slices.ContainsFunc(used, func(o label) bool { return !apart(o.box(), n.box()) }) {
+		for slices.ContainsFunc(used, func(o label) bool { return o.over(&n) }) {
 			n.y += 3
 		}
 		used = append(used, n)

@@ -17,6 +17,7 @@ type rung struct {
 	way                    show.Way
 	at                     time.Duration // as stamped
 	when                   time.Duration // the same, but never before the rung above
+	there                  time.Duration // when it was at the peer's end, inferred
 	label                  string        // of the arrow, or the event
 	flags, numbers, octets string        // what the label of a segment consists of
 	note                   string        // what was concluded
@@ -25,8 +26,8 @@ type rung struct {
 	peer                   probe.State
 	band                   string // not empty: what the band says
 
-	answered   bool // something came back for it, or nothing has to
-	retransmit bool
+	answered bool // something came back for it, or nothing has to
+	midway   bool // it met, or was sent by, a router
 }
 
 // rungs returns what is drawn of a conversation: timers that led to a segment at once
@@ -50,7 +51,7 @@ func rungs(c *show.Conversation) []rung {
 		if s.Peer != peer {
 			r.peer, peer = s.Peer, s.Peer
 		}
-		r.answered, r.retransmit = answered(c.Steps, i), resent(c.Steps, i)
+		r.answered, r.midway = answered(c.Steps, i), midway(c, i)
 		r.describe(c, i)
 		if n := len(all); n > 0 && all[n-1].band == "" {
 			r.when = max(r.when, all[n-1].when)
@@ -219,7 +220,8 @@ func answered(steps []show.Step, i int) bool {
 	return ok
 }
 
-// answer finds what came back for a segment of ours before it was sent again.
+// answer finds what came back for a segment of ours before it was sent again: what
+// the peer sent, or if that is nothing, an ICMP error.
 func answer(steps []show.Step, i int) (at int, ok bool) {
 	s := &steps[i].Segment
 	for j := i + 1; j < len(steps); j++ {
@@ -227,36 +229,33 @@ func answer(steps []show.Step, i int) (at int, ok bool) {
 		switch a.Way {
 		case show.Out:
 			if a.Segment.Seq == s.Seq && a.Segment.SegLen() > 0 {
-				return 0, false
+				return at, ok
 			}
 		case show.In:
-			if disbelieved(a.Note) {
-				continue
-			}
-			if s.Flags.Has(probe.SYN) || a.Segment.Flags.Has(probe.ACK) && s.End().LessEq(a.Segment.Ack) {
+			if !disbelieved(a.Note) && (s.Flags.Has(probe.SYN) || a.Segment.Flags.Has(probe.ACK) && s.End().LessEq(a.Segment.Ack)) {
 				return j, true
 			}
 		case show.Error:
-			if a.ICMP.Seq == s.Seq && !disbelieved(a.Note) {
-				return j, true
+			if !ok && a.ICMP.Seq == s.Seq && !disbelieved(a.Note) {
+				at, ok = j, true
 			}
 		}
 	}
-	return 0, false
+	return at, ok
 }
 
-// resent reports whether a segment of ours was sent before.
-func resent(steps []show.Step, i int) bool {
-	s := &steps[i]
-	if s.Way != show.Out || s.Segment.SegLen() == 0 {
-		return false
-	}
-	for j := i - 1; j >= 0; j-- {
-		if b := &steps[j]; b.Way == show.Out && b.Segment.Seq == s.Segment.Seq && b.Segment.Flags == s.Segment.Flags && b.Segment.SegLen() > 0 {
-			return true
+// midway reports whether a step is an ICMP error that came from a router, or the
+// segment of ours that it is about.
+func midway(c *show.Conversation, i int) bool {
+	if c.Steps[i].Way == show.Out {
+		at, ok := answer(c.Steps, i)
+		if !ok {
+			return false
 		}
+		i = at
 	}
-	return false
+	s := &c.Steps[i]
+	return s.Way == show.Error && s.ICMP.From.Unmap() != c.Tuple.Remote.Addr().Unmap().WithZone("")
 }
 
 // What an exchange must be to be shortened: repeated so often, in a pattern of at

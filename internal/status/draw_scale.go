@@ -12,18 +12,16 @@ import (
 // The ladder's axis of time. One linear axis cannot show 20 µs beside 250 ms, so
 // there is one scale, and what does not fit it is marked where it is:
 //
-//   - a gap is drawn to scale, with the smallest round trip of the conversation
-//     roundTrip units high;
+//   - a gap is drawn to scale, with the handshake's round trip roundTrip units high;
 //   - one that would be higher than longest is broken: its beginning and its end are
 //     to scale, and between them stands what was skipped;
 //   - one that is too small for what is written at it is stretched.
 //
 // A gap is what lies between two moments that follow each other, at whichever end:
 // so a break never cuts an arrow, and every arrow is as slanted as its way was long.
-// When a segment was at the peer's end is inferred: half the smallest round trip from
-// when it was at ours.
+// When a segment was at the peer's end is inferred: see flights.
 const (
-	roundTrip = 104.0
+	roundTrip = 96.0
 	longest   = 230.0
 	breakLead = 14.0
 	breakHigh = 40.0
@@ -54,13 +52,12 @@ type scale struct {
 	bottom    float64
 }
 
-// oneWay is how long a segment is taken to be on its way: half the smallest round
-// trip between a segment of ours and what answered it. It is 0 if there is none.
+// oneWay is how long a segment is taken to be on its way: half the handshake's round
+// trip, or that of whatever was answered first. It is 0 if nothing was.
 func oneWay(c *show.Conversation) time.Duration {
 	if c.Discarded == probe.DiscardClockStep {
 		return 0 // the stamps do not belong together
 	}
-	least := time.Duration(0)
 	for i := range c.Steps {
 		s := &c.Steps[i]
 		if s.Way != show.Out || s.Segment.SegLen() == 0 {
@@ -68,17 +65,17 @@ func oneWay(c *show.Conversation) time.Duration {
 		}
 		// An ICMP error comes from anywhere, and after any wait of a router's.
 		if j, ok := answer(c.Steps, i); ok && c.Steps[j].Way == show.In {
-			if d := c.Steps[j].At - s.At; d > 0 && (least == 0 || d < least) {
-				least = d
+			if d := c.Steps[j].At - s.At; d > 0 {
+				return d / 2
 			}
 		}
 	}
-	return least / 2
+	return 0
 }
 
-// unitsPer returns how high a nanosecond is, and how long a segment is drawn to be
-// on its way.
-func unitsPer(all []rung, way time.Duration) (perNS float64, drawn time.Duration) {
+// unitsPer returns how high a nanosecond is, and how long a segment is on its way if
+// there is nothing else to tell.
+func unitsPer(all []rung, way time.Duration) (perNS float64, flight time.Duration) {
 	if way > 0 {
 		return roundTrip / 2 / float64(way), way
 	}
@@ -91,14 +88,78 @@ func unitsPer(all []rung, way time.Duration) (perNS float64, drawn time.Duration
 		}
 	}
 	perNS = longest * 0.7 / float64(most)
-	return perNS, time.Duration(roundTrip / 3 / perNS)
+	flight = time.Duration(roundTrip / 3 / perNS)
+	for i := range all {
+		if r := &all[i]; r.band == "" && r.way == show.In && r.when > 0 {
+			flight = min(flight, r.when/2) // it left after our first segment had come
+			break
+		}
+	}
+	return perNS, max(flight, time.Duration(1/perNS))
 }
 
-// place puts every rung on the axis. Room is what each needs above it in addition,
-// so that its label has a place.
-func place(all []rung, way time.Duration, top float64, room []float64) scale {
+// flights says for each rung when its segment was at the peer's end: so long after it
+// left ours, or before it arrived there. What was answered sooner than twice that was
+// there in the middle between, together with its answer; and of two segments the one
+// that left first arrived first.
+func flights(c *show.Conversation, all []rung, flight time.Duration) {
+	at := make(map[int]int, len(all))
+	for i := range all {
+		r := &all[i]
+		if r.band != "" {
+			continue
+		}
+		at[r.step] = i
+		switch r.way {
+		case show.Out:
+			r.there = r.when + flight
+		case show.In, show.Error:
+			r.there = r.when - flight
+		}
+	}
+	for i := range all {
+		r := &all[i]
+		if r.band != "" || r.way != show.Out || c.Steps[r.step].Segment.SegLen() == 0 {
+			continue
+		}
+		if j, ok := answer(c.Steps, r.step); ok {
+			if a, drawn := at[j]; drawn && all[a].there < r.there && all[a].when > r.when {
+				middle := r.when + (all[a].when-r.when)/2
+				r.there, all[a].there = min(r.there, middle), max(all[a].there, middle)
+			}
+		}
+	}
+	inOrderThere(all)
+}
+
+// inOrderThere has no segment overtake another of its direction.
+func inOrderThere(all []rung) {
+	var later, earlier *rung
+	for i := len(all) - 1; i >= 0; i-- {
+		if r := &all[i]; r.band == "" && r.way == show.Out {
+			if later != nil {
+				r.there = min(r.there, max(later.there, r.when))
+			}
+			later = r
+		}
+	}
+	for i := range all {
+		if r := &all[i]; r.band == "" && r.way == show.In {
+			if earlier != nil {
+				r.there = max(r.there, min(earlier.there, r.when))
+			}
+			earlier = r
+		}
+	}
+}
+
+// A room is what a rung needs in addition, so that its label has a place: above where
+// its arrow begins, and above where it ends.
+type room struct{ begin, end float64 }
+
+// place puts every rung on the axis.
+func place(all []rung, perNS, top float64, rooms []room) scale {
 	s := scale{near: make([]float64, len(all)), far: make([]float64, len(all))}
-	perNS, drawn := unitsPer(all, way)
 	y := top
 	for i := 0; i < len(all); {
 		if all[i].band != "" {
@@ -112,7 +173,7 @@ func place(all []rung, way time.Duration, top float64, room []float64) scale {
 		for n < len(all) && all[n].band == "" {
 			n++
 		}
-		y = s.stretch(all, knots(all, i, n, drawn), perNS, y, room)
+		y = s.stretch(all, knots(all, i, n), perNS, y, rooms)
 		i = n
 	}
 	s.bottom = y
@@ -120,14 +181,14 @@ func place(all []rung, way time.Duration, top float64, room []float64) scale {
 }
 
 // knots are the moments of some rungs in order of time.
-func knots(all []rung, from, to int, way time.Duration) []knot {
+func knots(all []rung, from, to int) []knot {
 	var k []knot
 	for i := from; i < to; i++ {
 		switch r := &all[i]; r.way {
 		case show.Out:
-			k = append(k, knot{i, false, r.when}, knot{i, true, r.when + way})
+			k = append(k, knot{i, false, r.when}, knot{i, true, r.there})
 		case show.In, show.Error:
-			k = append(k, knot{i, true, r.when - way}, knot{i, false, r.when})
+			k = append(k, knot{i, true, r.there}, knot{i, false, r.when})
 		default:
 			k = append(k, knot{i, false, r.when})
 		}
@@ -138,7 +199,7 @@ func knots(all []rung, from, to int, way time.Duration) []knot {
 
 // stretch puts the moments of rungs that follow each other on the axis, from y down,
 // and returns where the last is.
-func (s *scale) stretch(all []rung, knots []knot, perNS, y float64, room []float64) float64 {
+func (s *scale) stretch(all []rung, knots []knot, perNS, y float64, rooms []room) float64 {
 	var last [2]*knot // at our end, at the peer's
 	var lastY [2]float64
 	for i := range knots {
@@ -166,8 +227,12 @@ func (s *scale) stretch(all []rung, knots []knot, perNS, y float64, room []float
 		if last[side] != nil {
 			need = lastY[side] + spacing(&all[last[side].rung], r, k.far)
 		}
+		more := rooms[k.rung].end
 		if k.far == (r.way == show.In || r.way == show.Error) {
-			need = max(need, y) + room[k.rung] // where its arrow begins
+			more = rooms[k.rung].begin
+		}
+		if more > 0 {
+			need = max(need, y) + more
 		}
 		if need > at+nudge {
 			s.stretched = append(s.stretched, span{y0: y, y1: need})

@@ -31,13 +31,18 @@ func (s *server) targetPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	sum := t.Metrics.Summary()
-	tag := fmt.Sprintf(`"%d-%d-%d-%s"`, version, sum.Probes, counted(&sum), r.URL.Query().Get("number"))
+	samples := t.Recorder.AppendSamples(make([]recorder.Sample, 0, recorder.MaxSamples))
+	var newest int64 // which tells the content from that of another run
+	if n := len(samples); n > 0 {
+		newest = samples[n-1].At
+	}
+	tag := fmt.Sprintf(`"%x-%d-%d-%s"`, newest, version, sum.Probes+counted(&sum), r.URL.Query().Get("number"))
 	w.Header().Set("ETag", tag)
 	if r.Header.Get("If-None-Match") == tag {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	s.render(w, r, http.StatusOK, page{Title: t.Address, Name: "target", Body: newTargetView(&t, &sum, number, tag)})
+	s.render(w, r, http.StatusOK, page{Title: t.Address, Name: "target", Body: newTargetView(&t, &sum, samples, number, tag)})
 }
 
 // counted sums up what a target's counters count beside verdicts.
@@ -163,8 +168,7 @@ type peerChange struct {
 	Traits []trait
 }
 
-func newTargetView(t *Target, sum *metrics.Summary, number *uint64, tag string) *targetView {
-	samples := t.Recorder.AppendSamples(make([]recorder.Sample, 0, recorder.MaxSamples))
+func newTargetView(t *Target, sum *metrics.Summary, samples []recorder.Sample, number *uint64, tag string) *targetView {
 	v := &targetView{
 		Target: *t, Tag: tag, State: unknown, Now: "no probe has a verdict yet",
 		Remembered: rememberedOf(samples), Totals: totalsOf(sum), Heatmap: heatmapSVG(samples),
