@@ -71,7 +71,7 @@ func (c *Conversation) tooLate(now Instant, s *Segment, out *Output) {
 	case !s.Flags.Has(RST):
 		c.giveUp(now, out)
 	case s.Seq == c.rcvNxt:
-		c.conclude(out)
+		c.conclude(now, out)
 		c.peer, c.local = Closed, Closed
 		out.Note = NoteTimeout
 		c.wait(lingering, now.Add(c.Linger))
@@ -149,7 +149,7 @@ func (c *Conversation) synAckAgain(now Instant, stamp Stamp, out *Output) {
 	out.Note, k.ackTwice = NoteSYNACKDuplicate, true
 	d, ok := c.interval(now, c.synAckGot, stamp)
 	if !k.progress && (!ok || d >= resendsAfter) {
-		k.synAcks = min(k.synAcks+1, 250)
+		k.synAcks, k.synAckAt = min(k.synAcks+1, 250), now
 		c.peer = SynReceived
 	}
 	out.send(c.ack(now))
@@ -158,7 +158,11 @@ func (c *Conversation) synAckAgain(now Instant, stamp Stamp, out *Output) {
 // takeACK is §3.10.7.4's fifth check.
 func (c *Conversation) takeACK(now Instant, ev *Event, out *Output) {
 	s, k := &ev.Segment, &c.conn
-	c.progressed()
+	// A bare ACK of our SYN proves nothing: Linux in SYN-RECEIVED answers by it what
+	// is not in its window (net/ipv4/tcp_minisocks.c, tcp_check_req).
+	if s.SegLen() > 0 || s.Ack != c.iss.Add(1) {
+		c.progressed()
+	}
 	moves := k.sndUna.Less(s.Ack)
 	if moves {
 		c.acknowledged(now, s.Ack, out)
@@ -201,12 +205,12 @@ func (c *Conversation) finAcknowledged(now Instant, ev *Event, out *Output) {
 	if c.local == LastAck {
 		rtt = LastACKRTT
 	}
-	if d, ok := c.interval(now, k.finSent, ev.Stamp); ok && k.finTimes == 1 && k.finLeft && (rtt == FINACKRTT || c.Kind != ActiveClose) {
-		if c.local == FinWait1 && c.promptness(d, ev.Segment.Flags.Has(FIN)) {
-			out.Note = NoteDelayedACK
-		} else {
-			c.measured(Observation{Kind: rtt, Duration: d}, out)
-		}
+	d, ok := c.interval(now, k.finSent, ev.Stamp)
+	once := k.finTimes == 1 && k.finLeft
+	if c.local == FinWait1 && c.promptness(d, ok && once, ev.Segment.Flags.Has(FIN)) {
+		out.Note = NoteDelayedACK
+	} else if ok && once && (rtt == FINACKRTT || c.Kind != ActiveClose) {
+		c.measured(Observation{Kind: rtt, Duration: d}, out)
 	}
 	switch c.local {
 	case FinWait1:
@@ -246,6 +250,7 @@ func (c *Conversation) takeText(_ Instant, ev *Event, out *Output) {
 		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
 	default:
 		k.finCame, k.theirFIN, k.finGot = true, to, ev.Stamp
+		k.crossed = k.finTimes > 0 && s.Ack.LessEq(k.dataEnd)
 	}
 	if from.Less(c.rcvNxt) {
 		from = c.rcvNxt
@@ -289,7 +294,9 @@ func (c *Conversation) takeFIN(now Instant, ev *Event, out *Output) {
 		c.peer = FinWait1
 	case FinWait2:
 		c.peer = LastAck
-		if d, ok := c.interval(now, k.finAckGot, k.finGot); ok && !k.delayed {
+		// A FIN that does not acknowledge ours was sent before ours came: it is no
+		// answer of an application's, even if an acknowledgement has overtaken it.
+		if d, ok := c.interval(now, k.finAckGot, k.finGot); ok && !k.delayed && !k.crossed {
 			c.closedAfter(d)
 			c.measured(Observation{Kind: CloseWaitTime, Duration: d}, out)
 		}

@@ -30,6 +30,7 @@ type connection struct {
 	tsRecent   uint32 // TS.Recent
 
 	progress   bool  // the peer has sent something that a peer in SYN-RECEIVED does not send
+	crossed    bool  // the peer's FIN was sent before ours came
 	synAcks    uint8 // SYN-ACKs that came again before it
 	finAsked   bool  // CLOSE was called: our FIN follows the data
 	finTimes   uint8 // how often our FIN was sent
@@ -51,7 +52,7 @@ type connection struct {
 	delayed    bool  // our FIN's acknowledgement was delayed: no figure is made of its stamp
 	quick      uint8 // segments that are still acknowledged at once
 	ahead      uint8 // segments that were because they came out of order
-	resets     uint8 // RSTs sent in answer to what came after ours
+	answers    uint8 // to what came after the end
 	icmp       Reason
 
 	handshake         time.Duration // its round trip
@@ -63,6 +64,7 @@ type connection struct {
 	closeAt      Instant
 	ackAt        Instant
 	challengeAt  Instant // no challenge ACK before
+	synAckAt     Instant // when the SYN-ACK came again last
 
 	ackSent   Stamp  // the handshake's ACK, transmitted
 	lastSent  Stamp  // our last octet, transmitted
@@ -79,8 +81,9 @@ const (
 	// smallestMSS6 is the same for IPv6: its least MTU, 1280, less the headers.
 	smallestMSS6 = 1220
 	// leastMSS keeps a peer that announces next to nothing from making a
-	// segment of each octet (CVE-2019-11479; net.ipv4.tcp_min_snd_mss is 48).
-	leastMSS = 64
+	// segment of each octet (CVE-2019-11479): net.ipv4.tcp_min_snd_mss, which is
+	// 48, with timestamps in each segment.
+	leastMSS = 48 - timestampsLen
 	// typicalMSS is what Packets reckons with.
 	typicalMSS = 1220
 	// timestampsLen is what RFC 7323's option takes of each segment.
@@ -126,15 +129,19 @@ func (k *connection) offer(now Instant, syn *Segment) {
 // limitSegments sets Eff.snd.MSS, "the minimum of the send MSS and the largest
 // transmission size permitted by the IP layer" less the options (RFC 9293
 // §3.7.1, MUST-16). What our own network lets through is what we announce.
-func (k *connection) limitSegments(theirs *Options) {
-	mss := uint16(smallestMSS) // "If an MSS Option is not received" (MUST-15)
+func (k *connection) limitSegments(theirs *Options, v6 bool) {
+	mss := int(smallestMSS) // "If an MSS Option is not received" (MUST-15)
+	if v6 {
+		mss = smallestMSS6
+	}
 	if theirs.Has(OptMSS) {
-		mss = theirs.MSS
+		mss = int(theirs.MSS)
 	}
-	k.mss = max(min(mss, k.ownMSS), leastMSS)
+	mss = min(mss, int(k.ownMSS))
 	if k.timestamps {
-		k.mss -= timestampsLen
+		mss -= timestampsLen
 	}
+	k.mss = uint16(max(mss, leastMSS))
 }
 
 // establish enters ESTABLISHED: "If SND.UNA > ISS (our SYN has been ACKed),
@@ -154,15 +161,15 @@ func (c *Conversation) establish(now Instant, s *Segment, rtt time.Duration, out
 	} else {
 		k.rcvShift = 0
 	}
-	k.limitSegments(&s.Options)
+	k.limitSegments(&s.Options, c.IPv6)
 	if k.timestamps {
 		k.tsRecent = s.Options.TSVal
 	}
 	k.quick = quickACKs
 	k.rto = minRTO
-	// A SYN-ACK that comes so late may be the peer's second: which SYN-ACK it is
-	// that our SYN waited for is not known (Karn's algorithm).
-	if rtt > 0 && rtt < resendsAfter {
+	// Our SYN goes once, so that Karn's algorithm has nothing against its answer. If
+	// the peer's first SYN-ACK was lost the timer is too patient, and no worse.
+	if rtt > 0 {
 		k.measureRTT(rtt)
 	}
 	c.local, c.peer = Established, SynReceived

@@ -19,6 +19,9 @@ type Params struct {
 	// do it ourselves. 0 means that it never will: the source port is guarded.
 	ResetGrace time.Duration
 
+	// IPv6 says what the peer's segments travel in.
+	IPv6 bool
+
 	// DetectCookies asks for a second handshake after the first, by which the
 	// peer's SYN cookies show. half_open only.
 	DetectCookies bool
@@ -70,7 +73,7 @@ func (p *Params) Packets() int {
 	// SYN, ACK, the data, FIN and ACK, which may be one.
 	n := 4 + int(p.Send+typicalMSS-1)/typicalMSS
 	if p.Kind == ActiveClose {
-		n++ // what prompts the FIN's acknowledgement
+		n += prompts
 	}
 	if p.Measure != NoMeasure {
 		n += 3 // another SYN, and its RST twice
@@ -198,7 +201,7 @@ type Output struct {
 
 	// At most: a retransmission, data up to four segments in all, a FIN and what
 	// prompts its acknowledgement, an ACK.
-	segments [7]Segment
+	segments [8]Segment
 	// At most: a FIN of either side again, FIN-ACK, CLOSE-WAIT, half-close,
 	// teardown, verdict.
 	observations [8]Observation
@@ -317,7 +320,8 @@ func (c *Conversation) discard(now Instant, r DiscardReason, out *Output) {
 	}
 }
 
-// abort ends the conversation now. RFC 9293 §3.10.5 sends a RST from the
+// abort ends the conversation now; that of a connection, whose RST may be lost, once
+// the RST has gone again, or at the next ABORT. RFC 9293 §3.10.5 sends a RST from the
 // synchronized states and just deletes the TCB in SYN-SENT: a SYN-ACK that
 // still comes is answered by our host's RST, since nobody holds the port then.
 func (c *Conversation) abort(now Instant, r DiscardReason, out *Output) {
@@ -326,7 +330,11 @@ func (c *Conversation) abort(now Instant, r DiscardReason, out *Output) {
 	switch c.phase {
 	case resetting:
 		out.send(c.reset())
-	case connected, parting:
+	case connected:
+		c.part(now, out)
+		out.Note = NoteAborted
+		return
+	case parting:
 		c.sendResets(out)
 	}
 	c.local, c.phase = Closed, done

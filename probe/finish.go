@@ -41,7 +41,7 @@ func (c *Conversation) countHalfClose(out *Output) {
 func (c *Conversation) form() Form {
 	k := &c.conn
 	switch {
-	case k.simultan:
+	case k.simultan || k.crossed:
 		return Simultaneous
 	case k.threeWay:
 		return ThreeWay
@@ -73,14 +73,14 @@ func (c *Conversation) measured(o Observation, out *Output) {
 // giveUp is the USER TIMEOUT: the verdict is what was waited for, and the peer
 // is left with nothing open.
 func (c *Conversation) giveUp(now Instant, out *Output) {
-	c.conclude(out)
+	c.conclude(now, out)
 	c.part(now, out)
 	out.Note = NoteTimeout
 }
 
 // conclude makes the verdict of a connection that runs out of time, if there is
 // none yet.
-func (c *Conversation) conclude(out *Output) {
+func (c *Conversation) conclude(now Instant, out *Output) {
 	c.countHalfClose(out)
 	switch {
 	case c.settled:
@@ -88,7 +88,7 @@ func (c *Conversation) conclude(out *Output) {
 		c.settled = true
 		out.observe(Observation{Kind: Discarded, Discard: DiscardSendError})
 	default:
-		c.settle(c.awaited(), out)
+		c.settle(c.awaited(now), out)
 	}
 }
 
@@ -100,13 +100,15 @@ func (c *Conversation) unsent() bool {
 }
 
 // awaited names what a connection that runs out of time has waited for.
-func (c *Conversation) awaited() Reason {
+func (c *Conversation) awaited(now Instant) Reason {
 	k := &c.conn
 	switch {
-	case !k.progress && k.synAcks > 0:
+	case c.queueFull(now):
 		return AcceptQueueFull
 	case k.icmp != OK:
 		return k.icmp
+	case k.finCame && !k.finTaken:
+		return Timeout // what the peer sent before its FIN is lost
 	}
 	switch c.local {
 	case FinWait1, Closing, LastAck:
@@ -119,6 +121,20 @@ func (c *Conversation) awaited() Reason {
 		}
 	}
 	return Timeout
+}
+
+// resendsWithin is the longest time between two SYN-ACKs of a Linux whose accept
+// queue is full: it drops an ACK and passes over the retransmissions that are due
+// until the third (net/ipv4/inet_connection_sock.c, reqsk_timer_handler).
+const resendsWithin = 7 * time.Second
+
+// queueFull reports whether the peer's SYN-ACKs and silence say that it drops what
+// we send. One SYN-ACK more is also what follows a lost ACK: but then whatever we
+// sent behind the ACK would have been answered, and if that was nothing, the peer
+// would have taken the ACK that answered the SYN-ACK, and be silent from there on.
+func (c *Conversation) queueFull(now Instant) bool {
+	k := &c.conn
+	return !k.progress && k.synAcks > 0 && (k.synAcks > 1 || c.inFlight() > 0 || now.Sub(k.synAckAt) < resendsWithin)
 }
 
 // partAgain is how long after our RST another goes: the first may be lost, and
@@ -155,15 +171,15 @@ func (c *Conversation) partingTimeout(now Instant, out *Output) {
 	c.wait(lingering, now.Add(c.Linger))
 }
 
-// maxAnswers bounds how often a closed connection answers.
-const maxAnswers = 8
+// freeAnswers is how often a closed connection answers at once.
+const freeAnswers = 8
 
 // closedArrives is SEGMENT ARRIVES after the connection was reset, as in CLOSED
 // (RFC 9293 §3.10.7.1): "If the ACK bit is on, <SEQ=SEG.ACK><CTL=RST>": what the
 // peer acknowledges is its RCV.NXT, so that it must accept that. After a close
 // on both sides there is nothing to reset, and a RST would only take the peer's
 // TIME-WAIT from it.
-func (c *Conversation) closedArrives(_ Instant, ev *Event, out *Output) {
+func (c *Conversation) closedArrives(now Instant, ev *Event, out *Output) {
 	s, k := &ev.Segment, &c.conn
 	if out.Note == NoteNone {
 		out.Note = NoteAfter
@@ -174,21 +190,35 @@ func (c *Conversation) closedArrives(_ Instant, ev *Event, out *Output) {
 			c.peer, k.gone = Closed, true
 		}
 	case c.takesTouch(s):
-		c.answerReset(s, out)
+		c.answerReset(now, s, out)
 	case k.finished || !s.Flags.Has(ACK):
 	case s.Ack.Less(k.sndUna) || c.sndNxt.Less(s.Ack):
 		out.reject(RejectBadACK, NoteBadACK)
 	default:
-		c.answerReset(s, out)
+		c.answerReset(now, s, out)
 	}
 }
 
 // answerReset is the RST that a segment with an ACK bit gets from CLOSED.
-func (c *Conversation) answerReset(s *Segment, out *Output) {
-	if k := &c.conn; k.resets < maxAnswers {
-		k.resets++
+func (c *Conversation) answerReset(now Instant, s *Segment, out *Output) {
+	if c.mayAnswer(now) {
 		out.send(Segment{Seq: s.Ack, Flags: RST})
 	}
+}
+
+// mayAnswer bounds the answers to what comes after the end: the first are free, the
+// others no more often than challenge ACKs.
+func (c *Conversation) mayAnswer(now Instant) bool {
+	k := &c.conn
+	if k.answers < freeAnswers {
+		k.answers++
+		return true
+	}
+	if now < k.challengeAt {
+		return false
+	}
+	k.challengeAt = now.Add(challengeEvery)
+	return true
 }
 
 // timeWaitArrives is SEGMENT ARRIVES in our TIME-WAIT: "The only thing that can
@@ -196,7 +226,7 @@ func (c *Conversation) answerReset(s *Segment, out *Output) {
 // and restart the 2 MSL timeout" (RFC 9293 §3.10.7.4, eighth check). A peer that
 // has not heard of our acknowledgements begins with its data.
 func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
-	s, k := &ev.Segment, &c.conn
+	s := &ev.Segment
 	switch {
 	case s.Flags.Has(RST):
 		if s.Seq == c.rcvNxt {
@@ -206,19 +236,28 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 		}
 	case s.Flags.Has(SYN):
 		out.reject(RejectUnexpected, NoteUnexpected)
+		if c.mayAnswer(now) {
+			out.send(c.ack(now)) // a challenge ACK: RFC 5961 §4.2
+		}
 	case s.SegLen() > 0 && s.End().LessEq(c.rcvNxt):
 		out.Note = NoteOld
 		if s.Flags.Has(FIN) && s.End() == c.rcvNxt {
 			out.observe(Observation{Kind: FINRetransmit, Side: Peer})
 			out.Note = NotePeerFINAgain
 		}
-		if k.resets < maxAnswers {
-			k.resets++
+		if c.mayAnswer(now) {
 			out.send(c.ack(now))
 		}
 		c.wait(lingering, now.Add(c.Linger))
 	default:
+		// "If an incoming segment is not acceptable, an acknowledgment should be
+		// sent in reply" (first check), and data behind a FIN is not.
 		out.Note = NoteAfter
+		if s.SegLen() > 0 || s.Seq != c.rcvNxt {
+			if c.mayAnswer(now) {
+				out.send(c.ack(now))
+			}
+		}
 	}
 }
 
@@ -253,7 +292,8 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	if s.Len > 0 && s.Seq.Add(s.Len) == k.dataEnd && !k.finCame {
 		k.lastSent = ev.Stamp
 	}
-	if s.Ack == c.irs.Add(1) && s.Seq == c.iss.Add(1) && s.SegLen() == 0 && !k.progress && k.synAcks == 0 {
+	if s.Ack == c.irs.Add(1) && s.Seq == c.iss.Add(1) && s.SegLen() == 0 && k.synAcks == 0 &&
+		(!k.progress || k.ackSent.Wall == 0) {
 		if !k.ackTwice {
 			k.ackSent = ev.Stamp
 		}

@@ -8,47 +8,52 @@ import "time"
 // kernel's round trip nor its application, and would be taken from the latter's.
 //
 // So a delayed acknowledgement is recognised, and the next conversation with that
-// peer prompts: behind its FIN goes a segment that the peer has no use for,
+// peer prompts: behind its FIN go two segments that the peer has no use for,
 // <SEQ=SND.UNA-1><ACK=RCV.NXT><CTL=ACK>, as a keep-alive is (RFC 9293 §3.8.4), to
-// which "an acknowledgment should be sent in reply" (§3.10.7.4). A peer whose
+// which "an acknowledgment should be sent in reply" (§3.10.7.4). Two, because one may
+// be lost, and how late an acknowledgement is does not tell a delay on purpose from a
+// host that is slow: what comes after a prompt counts, however late. A peer whose
 // application closes at once answers by one segment and is not prompted.
 const (
-	// delayedFINACK is the least by which the acknowledgement of a FIN comes
-	// later than the handshake's answer if it was delayed, or a quarter of that
-	// where it is longer.
-	delayedFINACK = time.Millisecond
-	// delayedAllTheSame is that for a peer that was prompted: the prompt was
-	// lost, and it is Linux's 40 ms after data.
-	delayedAllTheSame = 35 * time.Millisecond
+	// prompts is how many go behind each FIN.
+	prompts = 2
+	// promptAnyway is by how much the acknowledgement of a FIN, without a prompt,
+	// may come later than the handshake's answer and be taken for one that was not
+	// delayed: a fortieth of Linux's least delay.
+	promptAnyway = 100 * time.Microsecond
+	// delayedWithFIN is the same of one that comes with the peer's FIN. It was
+	// delayed only if the application took that long.
+	delayedWithFIN = time.Millisecond
 	// closedAtOnce is the CLOSE-WAIT below which the peer needs no prompting.
 	closedAtOnce = 500 * time.Microsecond
 )
 
-// prompt forms the segment that asks for an acknowledgement.
-func (c *Conversation) prompt(now Instant) Segment {
-	s := c.ack(now)
-	s.Seq = c.conn.sndUna.Add(^uint32(0))
-	return s
+// prompt asks for an acknowledgement, behind a FIN.
+func (c *Conversation) prompt(now Instant, out *Output) {
+	for range prompts {
+		s := c.ack(now)
+		s.Seq = c.conn.sndUna.Add(^uint32(0))
+		out.send(s)
+	}
 }
 
 // Prompts reports whether the next conversation with the peer should prompt it.
 func (c *Conversation) Prompts() bool { return c.conn.prompts }
 
-// promptness learns from the acknowledgement of our FIN, which took rtt. It
-// reports whether it was delayed for no reason that a figure is about: the
-// peer's own FIN did not come with it.
-func (c *Conversation) promptness(rtt time.Duration, withFIN bool) (delayed bool) {
+// promptness learns from the acknowledgement of our FIN, which took rtt if that is
+// known: the FIN was sent once. It reports whether it may have been delayed for no
+// reason that a figure is about.
+func (c *Conversation) promptness(rtt time.Duration, known, withFIN bool) (delayed bool) {
 	k := &c.conn
+	known = known && k.handshake > 0 && k.handshake < resendsAfter
 	late := rtt - k.handshake
 	switch {
-	case k.handshake <= 0:
 	case c.Prompt:
-		k.delayed = !withFIN && late > max(delayedAllTheSame, k.handshake)
 	case withFIN:
-		k.prompts = late > delayedFINACK+k.handshake
+		k.prompts = known && late > delayedWithFIN+k.handshake
 	default:
 		k.prompts = true
-		k.delayed = late > max(delayedFINACK, k.handshake/4)
+		k.delayed = !known || late > promptAnyway
 	}
 	return k.delayed
 }

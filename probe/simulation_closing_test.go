@@ -23,7 +23,8 @@ type account struct {
 	finGot    probe.Instant // when the peer's FIN came first
 	complete  bool
 	reset     bool
-	again     bool // a SYN-ACK was sent again and nothing else came
+	again     int           // SYN-ACKs that were sent again while nothing else came
+	againAt   probe.Instant // when the last of them came
 	progress  bool
 	lastWords probe.Instant
 }
@@ -44,11 +45,12 @@ func (a *account) read(s *sim, e *simEvent) {
 		a.reset = g.Seq == a.rcvNxt
 	case f.Has(probe.SYN):
 		if g.Seq == a.irs && !a.progress && e.at.Sub(a.lastWords) >= 500*time.Millisecond {
-			a.again = true
+			a.again++
+			a.againAt = e.at
 		}
 	case s.sentTo.Less(g.Ack):
 	default:
-		a.progress = true
+		a.progress = a.progress || g.SegLen() > 0 || g.Ack != s.iss.Add(1)
 		if a.acked.Less(g.Ack) {
 			a.acked = g.Ack
 			if g.Ack == ourFIN {
@@ -97,8 +99,10 @@ func (s *sim) wantClosing(a *account) probe.Reason {
 		return probe.Reset
 	case !a.synAck:
 		return probe.Timeout
-	case !a.progress && a.again:
+	case !a.progress && a.again > 0 && (a.again > 1 || s.sentTo != s.iss.Add(1) || s.synStamp.Add(s.w.c.Timeout).Sub(a.againAt) < 7*time.Second):
 		return probe.AcceptQueueFull
+	case a.fin && a.rcvNxt != a.finAt.Add(1):
+		return probe.Timeout
 	case s.finLeft != 0 && a.acked == ourData.Add(1):
 		return probe.FINMissing
 	case s.finLeft != 0 || s.finSent:

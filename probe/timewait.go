@@ -120,6 +120,10 @@ func (c *Conversation) touch(now Instant, syn Segment, out *Output) {
 		w.next = now.Add(touchEvery + jitter(w.touches))
 	case c.Lower:
 		syn.Seq = c.sndNxt.Add(^uint32(0))
+		if syn.Options.Has(OptTimestamps) {
+			// A newer one would make up for the sequence number (RFC 6191 §2).
+			syn.Options.TSVal = c.tsval(c.opened) - 1
+		}
 	default:
 		if syn.Seq.LessEq(c.sndNxt) {
 			syn.Seq = c.sndNxt.Add(1 << 16)

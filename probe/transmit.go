@@ -104,7 +104,7 @@ func (c *Conversation) sendFIN(now Instant, n uint32, out *Output) {
 	} else {
 		c.local = FinWait1
 		if c.Prompt {
-			out.send(c.prompt(now))
+			c.prompt(now, out)
 		}
 	}
 	c.startTimers(now)
@@ -175,6 +175,9 @@ func (c *Conversation) sendAgain(now Instant, out *Output) {
 		out.observe(Observation{Kind: FINRetransmit, Side: Local})
 	}
 	out.send(c.segment(now, k.sndUna, f, n))
+	if fin && c.Prompt && c.local == FinWait1 {
+		c.prompt(now, out)
+	}
 }
 
 // shrinkSegments is what an ICMP error of a segment too big for the path leads

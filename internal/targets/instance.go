@@ -158,7 +158,7 @@ func Probing(t *config.Target, ip string, addr netip.Addr) engine.Target {
 		TTL:      m.TTL,
 		TOS:      m.TOS,
 	}
-	e.Params.Linger = linger
+	e.Params.Linger, e.Params.IPv6 = linger, addr.Is6()
 	if m.Probe == probe.HalfOpen {
 		e.Params.ResetGrace = resetGrace // else the port is guarded, and our kernel keeps quiet
 	}
