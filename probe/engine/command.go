@@ -1,5 +1,7 @@
 package engine
 
+import "github.com/probed/probed/probe"
+
 // A command is what others want of the loop. It is carried out between two
 // turns.
 type command struct {
@@ -8,9 +10,9 @@ type command struct {
 }
 
 // Update adds and removes targets. A target that is added under the ID and
-// interval of one that is removed takes over its place in the schedule.
-// Conversations of removed targets run to their end. It may be called from any
-// goroutine, before Run too, and returns at once.
+// interval of one that is removed takes over its place in the schedule, and with the
+// ID its conversations. The connections of one that is removed for good are reset. It
+// may be called from any goroutine, before Run too, and returns at once.
 func (s *Shard) Update(add, remove []*Target) { s.command(command{add: add, remove: remove}) }
 
 // SetLimits changes the rate limits; so as Update.
@@ -56,13 +58,16 @@ func (s *Shard) update(add, remove []*Target) {
 			e.peer = s.peers.use(addrPortFrom(t.Remote.Addr(), t.Remote.Port()), s.secret)
 			e.peer.address.demand += t.demands()
 		}
-		if old := left[t.ID]; old != nil && old.Interval == t.Interval {
-			e.sent = old.sent
-			s.reschedule(e, old.slot)
-			if old.throttled && e.peer != nil {
-				e.throttle(true)
+		if old := left[t.ID]; old != nil {
+			delete(left, t.ID)
+			e.sent, e.prompt = old.sent, old.prompt && old.Remote == t.Remote
+			if old.Interval == t.Interval {
+				s.reschedule(e, old.slot)
+				if old.throttled && e.peer != nil {
+					e.throttle(true)
+				}
+				continue
 			}
-			continue
 		}
 		slot := s.now
 		if t.Count == 0 {
@@ -70,8 +75,27 @@ func (s *Shard) update(add, remove []*Target) {
 		}
 		s.reschedule(e, slot)
 	}
+	s.abandon(left)
 	s.Stats.Targets.Store(int64(len(s.targets)))
 	s.tidySchedule()
+}
+
+// abandon ends the connections of targets, by ID, that are there no more: one may
+// wait for its peer for half an hour. A half_open is over within its timeout.
+func (s *Shard) abandon(gone map[uint64]*entry) {
+	if len(gone) == 0 {
+		return
+	}
+	for i := range s.table.slots {
+		sl := &s.table.slots[i]
+		if sl.target == nil || !sl.target.guarded() || !sl.open() {
+			continue
+		}
+		// A target with a count lends its ID: only its own conversations end.
+		if e := gone[sl.target.ID]; e != nil && (e.Count == 0 || e == sl.target) {
+			s.step(int32(i), &probe.Event{Kind: probe.Abort, Discard: probe.DiscardReload})
+		}
+	}
 }
 
 // forget takes a target out. Its place in the schedule is found only when it
@@ -85,9 +109,6 @@ func (s *Shard) forget(e *entry) {
 	s.demand -= e.demands()
 	if e.peer != nil {
 		e.peer.address.demand -= e.demands()
-		if e.peer.target == e {
-			e.peer.target = nil
-		}
 		if e.throttled {
 			e.peer.address.waiting--
 		}

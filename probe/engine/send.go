@@ -93,6 +93,10 @@ func (s *Shard) fire(e *entry) {
 		s.made(e)
 		return
 	}
+	if e.Params.Measure == probe.MeasureDuration && s.measures(e.ID) {
+		s.schedule.push(s.now.Add(time.Second), e)
+		return
+	}
 	e.throttle(false)
 	packets := e.Params.Packets()
 	a := e.peer.address
@@ -117,6 +121,17 @@ func (s *Shard) fire(e *entry) {
 		s.open(e, r, port)
 	}
 	s.made(e)
+}
+
+// measures reports whether a target's conversation is under way, of before a change
+// of the target too: a peer in TIME-WAIT is touched by one at a time.
+func (s *Shard) measures(id uint64) bool {
+	for i := range s.table.slots {
+		if sl := &s.table.slots[i]; sl.target != nil && sl.target.ID == id && sl.open() {
+			return true
+		}
+	}
+	return false
 }
 
 // made goes on to a target's next slot after a probe, if it is to have one.

@@ -39,6 +39,9 @@ const (
 	// suspectFor is how long after a clock step frames may still carry stamps
 	// from before it.
 	suspectFor = 10 * time.Millisecond
+	// partTime is how long connections that are aborted at the end have to send
+	// their RSTs once more.
+	partTime = 300 * time.Millisecond
 	// sweepEvery is how often addresses that nobody uses are forgotten.
 	sweepEvery = 10 * time.Second
 )
@@ -171,7 +174,7 @@ func New(cfg Config) *Shard {
 }
 
 // Run is the loop. It returns after ctx has ended and every conversation is
-// closed, or cfg.Drain later.
+// closed, or cfg.Drain and a moment later, when those that are left are reset.
 func (s *Shard) Run(ctx context.Context) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -187,6 +190,10 @@ func (s *Shard) Run(ctx context.Context) {
 			break
 		}
 		s.sleep(min(pause, tick))
+	}
+	s.abort(probe.DiscardShutdown)
+	for end := s.now.Add(partTime); s.table.open > 0 && s.now < end; {
+		s.sleep(min(s.turn(false), tick))
 	}
 	s.abort(probe.DiscardShutdown)
 }
