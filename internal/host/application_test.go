@@ -104,7 +104,7 @@ func TestCloseWaitLeak(t *testing.T) {
 	r.shard.Update(targets, nil)
 	await(t, 5*time.Second, "a CLOSE-WAIT", func() bool { return len(lab.SS(b, "CLOSE-WAIT")) > 0 })
 	await(t, 5*time.Second, "verdicts", func() bool { return books.settled() >= 10 })
-	r.shard.Update(nil, targets)
+	r.rest(targets)
 	r.end() // as a shutdown does, with conversations open
 	time.Sleep(20 * time.Millisecond)
 	if open := left(b); len(open) > 0 {
@@ -150,7 +150,7 @@ func TestAcceptQueue(t *testing.T) {
 			}
 			r.shard.Update(targets, nil)
 			time.Sleep(200 * time.Millisecond) // all of them are under way before the first ACK goes
-			r.shard.Update(nil, targets)
+			r.rest(targets)
 			await(t, 20*time.Second, "the ends", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
 			c := books.count()
 			time.Sleep(300 * time.Millisecond) // the last RST's way

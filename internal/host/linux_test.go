@@ -74,7 +74,7 @@ func (k *linuxCase) run(t *testing.T, a, b *lab.Host, addrs []netip.Addr, n int)
 	}
 	r.shard.Update(targets, nil)
 	await(t, 20*time.Second, "verdicts", func() bool { return books.settled() >= n })
-	r.shard.Update(nil, targets)
+	r.rest(targets)
 	await(t, 5*time.Second, "the end of what is open", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
 	time.Sleep(20 * time.Millisecond) // for the peer's kernel
 	if open := left(b); len(open) > 0 {

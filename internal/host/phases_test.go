@@ -228,7 +228,7 @@ func measureClosings(t *testing.T, a *lab.Host, n int) []distance {
 			return sum < n
 		})
 	})
-	r.shard.Update(nil, targets)
+	r.rest(targets)
 	time.Sleep(300 * time.Millisecond) // those that are open, and their lingering
 	r.end()
 	theirs := [2]map[handshakeID]*stamps{capturedClosings(t, before.Packets()), capturedClosings(t, behind.Packets())}

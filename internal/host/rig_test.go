@@ -26,6 +26,17 @@ type rig struct {
 	end   func() // drains and waits
 }
 
+// rest has targets probed no more, and lets what is open come to its end.
+func (r *rig) rest(targets []*engine.Target) {
+	resting := make([]*engine.Target, len(targets))
+	for i, x := range targets {
+		y := *x
+		y.Interval = 24 * time.Hour
+		resting[i] = &y
+	}
+	r.shard.Update(resting, targets)
+}
+
 // newRig opens the host's network and starts a shard on it.
 func newRig(t testing.TB, h *lab.Host, o engine.Observer, limits engine.Limits) *rig {
 	t.Helper()

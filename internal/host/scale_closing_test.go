@@ -44,7 +44,7 @@ func TestAccuracyOfTwoThousandClosingTargets(t *testing.T) {
 	time.Sleep(seconds * time.Second)
 	after, resident := usage(t)
 	used, took := after-cpu, time.Since(began)
-	r.shard.Update(nil, targets)
+	r.rest(targets)
 	await(t, 5*time.Second, "the end of what is open", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
 	time.Sleep(100 * time.Millisecond) // for the peer's kernel
 	if open := left(b); len(open) > 0 {

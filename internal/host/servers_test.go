@@ -144,7 +144,7 @@ func TestWebServers(t *testing.T) {
 				}
 				return true
 			})
-			r.shard.Update(nil, targets)
+			r.rest(targets)
 			await(t, 5*time.Second, "the end of what is open", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
 			await(t, 5*time.Second, "the server's end", func() bool { return len(left(b)) == 0 })
 			r.end()
