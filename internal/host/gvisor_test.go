@@ -3,7 +3,6 @@ package host_test
 import (
 	"net"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -15,35 +14,12 @@ import (
 // The addresses of a gVisor peer.
 const gvisor4, gvisor6 = "198.18.64.1", "2001:db8:1::1"
 
-// leftAt lists what a gVisor peer still holds of connections, as left does.
-func leftAt(g *lab.GVisor) []lab.Socket {
-	return slices.DeleteFunc(g.Sockets(), func(s lab.Socket) bool { return s.State == "LISTEN" || s.State == "TIME-WAIT" })
-}
-
-// gvisorRun probes a gVisor peer at both addresses, for n verdicts, and lets what
-// is open end.
-func gvisorRun(t *testing.T, a *lab.Host, g *lab.GVisor, sink engine.Sink, books *ledger, p probe.Params, n int) {
+// gvisorServes gives a host a gVisor peer that serves port 80.
+func gvisorServes(t *testing.T, a *lab.Host, serve func(net.Conn)) stack {
 	t.Helper()
-	r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
-	var targets []*engine.Target
-	for i, addr := range []string{gvisor4, gvisor6} {
-		x := closing(uint64(i), netip.AddrPortFrom(netip.MustParseAddr(addr), 80), p, books)
-		x.Interval, x.Sink = 20*time.Millisecond, sink
-		x.SYN.Options.Set &^= probe.OptTimestamps
-		targets = append(targets, x)
-	}
-	r.shard.Update(targets, nil)
-	await(t, 20*time.Second, "verdicts", func() bool { return books.settled() >= n })
-	r.shard.Update(nil, targets)
-	await(t, 5*time.Second, "the end of what is open", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
-	time.Sleep(20 * time.Millisecond) // for the peer
-	if open := leftAt(g); len(open) > 0 {
-		t.Errorf("the peer is left with %v", open)
-	}
-	r.end()
-	if t.Failed() {
-		tell(t, &books.transcripts[0])
-	}
+	g := lab.GVisorPeer(t, a, gvisor4, gvisor6)
+	g.Serve(80, serve)
+	return stackAt(gvisor4, gvisor6, 80, g.Sockets)
 }
 
 // TestGVisorCloses probes a peer whose TCP is gVisor's.
@@ -68,10 +44,9 @@ func TestGVisorCloses(t *testing.T) {
 		t.Run(tt.what, func(t *testing.T) {
 			t.Parallel()
 			a := lab.NewHost(t, "a")
-			g := lab.GVisorPeer(t, a, gvisor4, gvisor6)
-			g.Serve(80, tt.serve)
+			peer := gvisorServes(t, a, tt.serve)
 			books := newLedger()
-			gvisorRun(t, a, g, books, books, tt.params, 40)
+			peer.run(t, a, books, books, tt.params, 0, 40)
 			if c := books.count(); c[tt.want] < 40 || len(c) > 1 || len(books.rejects)+len(books.discards) > 0 {
 				t.Errorf("verdicts %v, discards %v, rejects %v, want %v", c, books.discards, books.rejects, tt.want)
 			}
@@ -93,13 +68,12 @@ func TestGVisorTimeWaitReuse(t *testing.T) {
 		t.Run(tt.what, func(t *testing.T) {
 			t.Parallel()
 			a := lab.NewHost(t, "a")
-			g := lab.GVisorPeer(t, a, gvisor4, gvisor6)
-			g.Serve(80, reply)
+			peer := gvisorServes(t, a, reply)
 			books := &answers{ledger: newLedger(), each: make(map[probe.Answer]int)}
-			gvisorRun(t, a, g, books, books.ledger, probe.Params{
+			peer.run(t, a, books, books.ledger, probe.Params{
 				Kind: probe.TimeWaitProbe, Measure: probe.MeasureReuse, Timeout: 400 * time.Millisecond,
 				After: 10 * time.Millisecond, Send: 100, Lower: tt.lower,
-			}, 40)
+			}, probe.OptTimestamps, 40)
 			if n := books.settled(); books.verdicts[probe.OK] != n || books.each[tt.want] != n || len(books.rejects) > 0 {
 				t.Errorf("of %d: verdicts %v, discards %v, rejects %v, answers %v, want %v", n, books.verdicts, books.discards, books.rejects, books.each, tt.want)
 			}
@@ -135,7 +109,7 @@ func TestAccuracyOfGVisorTimeWaitDuration(t *testing.T) {
 	time.Sleep(phases*targets[0].Interval + 100*time.Millisecond)
 	r.shard.Update(nil, targets)
 	await(t, limit+5*time.Second, "the ends of TIME-WAIT", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
-	if open := leftAt(g); len(open) > 0 {
+	if open := unfinished(g.Sockets()); len(open) > 0 {
 		t.Errorf("the peer is left with %v", open)
 	}
 	r.end()

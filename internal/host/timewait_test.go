@@ -87,29 +87,16 @@ func TestTimeWaitReuse(t *testing.T) {
 					"add rule inet lab input tcp flags & (syn|ack) == syn meter again6 { tcp sport . ip6 saddr limit rate over 1/minute burst 1 packets } drop\n")
 			}
 			b.Serve("tcp", "[::]:80", reply)
+			peer := stackOf(b, 80)
 			books := &answers{ledger: newLedger(), each: make(map[probe.Answer]int)}
-			r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
-			var targets []*engine.Target
-			for i, addr := range []netip.Addr{b.Addr4(), b.Addr6()} {
-				x := closing(uint64(i), netip.AddrPortFrom(addr, 80), probe.Params{
-					Kind: probe.TimeWaitProbe, Measure: probe.MeasureReuse, Timeout: 400 * time.Millisecond,
-					Send: 100, After: tt.after, Lower: tt.lower,
-				}, books.ledger)
-				x.Interval, x.Sink = 20*time.Millisecond, books
-				if !tt.timestamps {
-					x.SYN.Options.Set &^= probe.OptTimestamps
-				}
-				targets = append(targets, x)
+			without := probe.OptTimestamps
+			if tt.timestamps {
+				without = 0
 			}
-			r.shard.Update(targets, nil)
-			await(t, 20*time.Second, "verdicts", func() bool { return books.settled() >= probes })
-			r.shard.Update(nil, targets)
-			await(t, 5*time.Second, "the end of what is open", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
-			time.Sleep(20 * time.Millisecond) // for the peer's kernel
-			if open := left(b); len(open) > 0 {
-				t.Errorf("the peer is left with %v", open)
-			}
-			r.end()
+			peer.run(t, a, books, books.ledger, probe.Params{
+				Kind: probe.TimeWaitProbe, Measure: probe.MeasureReuse, Timeout: 400 * time.Millisecond,
+				Send: 100, After: tt.after, Lower: tt.lower,
+			}, without, probes)
 			books.reused(books)
 			n := books.settled()
 			if c := books.count(); c[probe.OK] != n || len(books.rejects) > 0 {
