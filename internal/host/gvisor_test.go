@@ -2,13 +2,11 @@ package host_test
 
 import (
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/probed/probed/internal/lab"
 	"github.com/probed/probed/probe"
-	"github.com/probed/probed/probe/engine"
 )
 
 // The addresses of a gVisor peer.
@@ -78,53 +76,5 @@ func TestGVisorTimeWaitReuse(t *testing.T) {
 				t.Errorf("of %d: verdicts %v, discards %v, rejects %v, answers %v, want %v", n, books.verdicts, books.discards, books.rejects, books.each, tt.want)
 			}
 		})
-	}
-}
-
-// TestAccuracyOfGVisorTimeWaitDuration measures how long a gVisor peer's TIME-WAIT lasts,
-// which no touch is answered from: 60.0 s, as one lasts that nobody touches.
-func TestAccuracyOfGVisorTimeWaitDuration(t *testing.T) {
-	t.Parallel()
-	const (
-		phases = 10
-		limit  = 70 * time.Second
-		lasts  = time.Minute // tcp.DefaultTCPTimeWaitTimeout
-		// One silence may be the network's, so that the last but one counts.
-		width = 2500 * time.Millisecond
-	)
-	a := lab.NewHost(t, "a")
-	g := lab.GVisorPeer(t, a, gvisor4, gvisor6)
-	g.Serve(80, reply)
-	books := &lasting{ledger: newLedger()}
-	r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
-	p := probe.Params{Kind: probe.TimeWaitProbe, Measure: probe.MeasureDuration, Timeout: 5 * time.Second, Send: 100, Limit: limit}
-	var targets []*engine.Target
-	for i, addr := range []string{gvisor4, gvisor6} {
-		x := closing(uint64(i), netip.AddrPortFrom(netip.MustParseAddr(addr), 80), p, books.ledger)
-		x.Interval, x.Sink = 617*time.Millisecond, books // in step with nothing
-		x.SYN.Options.Set = probe.OptMSS
-		targets = append(targets, x)
-	}
-	r.shard.Update(targets, nil)
-	time.Sleep(phases*targets[0].Interval + 100*time.Millisecond)
-	r.shard.Update(nil, targets)
-	await(t, limit+5*time.Second, "the ends of TIME-WAIT", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
-	if open := unfinished(g.Sockets()); len(open) > 0 {
-		t.Errorf("the peer is left with %v", open)
-	}
-	r.end()
-	if n := books.settled(); n < 2*phases || books.verdicts[probe.OK] != n || len(books.rejects) > 0 || len(books.lasted) != n {
-		t.Errorf("verdicts %v, discards %v, rejects %v, %d durations", books.verdicts, books.discards, books.rejects, len(books.lasted))
-	}
-	var widest time.Duration
-	for _, o := range books.lasted {
-		widest = max(widest, o.Duration-o.Least)
-		if o.Least > lasts+50*time.Millisecond || o.Duration < lasts-50*time.Millisecond {
-			t.Errorf("TIME-WAIT lasted from %v to %v, by gVisor's own timer %v", o.Least, o.Duration, lasts)
-		}
-	}
-	t.Logf("%d intervals, the widest %v", len(books.lasted), widest)
-	if widest > width {
-		t.Errorf("an interval of %v, allowed %v", widest, width)
 	}
 }
