@@ -54,7 +54,7 @@ func closeWait(t *testing.T, sleep time.Duration, send uint32, rounds int) (leas
 	r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
 	r.shard.Update([]*engine.Target{x}, nil)
 	await(t, 20*time.Second, "verdicts", func() bool { return d.settled() >= rounds })
-	r.shard.Update(nil, []*engine.Target{x})
+	r.rest([]*engine.Target{x})
 	await(t, 5*time.Second, "the end of what is open", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
 	r.end()
 	mu.Lock()

@@ -2,48 +2,22 @@ package host_test
 
 import (
 	"net"
-	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/probed/probed/internal/lab"
 	"github.com/probed/probed/probe"
-	"github.com/probed/probed/probe/engine"
 )
 
 // The addresses of a gVisor peer.
 const gvisor4, gvisor6 = "198.18.64.1", "2001:db8:1::1"
 
-// leftAt lists what a gVisor peer still holds of connections, as left does.
-func leftAt(g *lab.GVisor) []lab.Socket {
-	return slices.DeleteFunc(g.Sockets(), func(s lab.Socket) bool { return s.State == "LISTEN" || s.State == "TIME-WAIT" })
-}
-
-// gvisorRun probes a gVisor peer at both addresses, for n verdicts, and lets what
-// is open end.
-func gvisorRun(t *testing.T, a *lab.Host, g *lab.GVisor, sink engine.Sink, books *ledger, p probe.Params, n int) {
+// gvisorServes gives a host a gVisor peer that serves port 80.
+func gvisorServes(t *testing.T, a *lab.Host, serve func(net.Conn)) stack {
 	t.Helper()
-	r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
-	var targets []*engine.Target
-	for i, addr := range []string{gvisor4, gvisor6} {
-		x := closing(uint64(i), netip.AddrPortFrom(netip.MustParseAddr(addr), 80), p, books)
-		x.Interval, x.Sink = 20*time.Millisecond, sink
-		x.SYN.Options.Set &^= probe.OptTimestamps
-		targets = append(targets, x)
-	}
-	r.shard.Update(targets, nil)
-	await(t, 20*time.Second, "verdicts", func() bool { return books.settled() >= n })
-	r.shard.Update(nil, targets)
-	await(t, 5*time.Second, "the end of what is open", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
-	time.Sleep(20 * time.Millisecond) // for the peer
-	if open := leftAt(g); len(open) > 0 {
-		t.Errorf("the peer is left with %v", open)
-	}
-	r.end()
-	if t.Failed() {
-		tell(t, &books.transcripts[0])
-	}
+	g := lab.GVisorPeer(t, a, gvisor4, gvisor6)
+	g.Serve(80, serve)
+	return stackAt(gvisor4, gvisor6, 80, g.Sockets)
 }
 
 // TestGVisorCloses probes a peer whose TCP is gVisor's.
@@ -68,10 +42,9 @@ func TestGVisorCloses(t *testing.T) {
 		t.Run(tt.what, func(t *testing.T) {
 			t.Parallel()
 			a := lab.NewHost(t, "a")
-			g := lab.GVisorPeer(t, a, gvisor4, gvisor6)
-			g.Serve(80, tt.serve)
+			peer := gvisorServes(t, a, tt.serve)
 			books := newLedger()
-			gvisorRun(t, a, g, books, books, tt.params, 40)
+			peer.run(t, a, books, books, tt.params, 0, 40)
 			if c := books.count(); c[tt.want] < 40 || len(c) > 1 || len(books.rejects)+len(books.discards) > 0 {
 				t.Errorf("verdicts %v, discards %v, rejects %v, want %v", c, books.discards, books.rejects, tt.want)
 			}
@@ -93,64 +66,15 @@ func TestGVisorTimeWaitReuse(t *testing.T) {
 		t.Run(tt.what, func(t *testing.T) {
 			t.Parallel()
 			a := lab.NewHost(t, "a")
-			g := lab.GVisorPeer(t, a, gvisor4, gvisor6)
-			g.Serve(80, reply)
+			peer := gvisorServes(t, a, reply)
 			books := &answers{ledger: newLedger(), each: make(map[probe.Answer]int)}
-			gvisorRun(t, a, g, books, books.ledger, probe.Params{
+			peer.run(t, a, books, books.ledger, probe.Params{
 				Kind: probe.TimeWaitProbe, Measure: probe.MeasureReuse, Timeout: 400 * time.Millisecond,
 				After: 10 * time.Millisecond, Send: 100, Lower: tt.lower,
-			}, 40)
+			}, probe.OptTimestamps, 40)
 			if n := books.settled(); books.verdicts[probe.OK] != n || books.each[tt.want] != n || len(books.rejects) > 0 {
 				t.Errorf("of %d: verdicts %v, discards %v, rejects %v, answers %v, want %v", n, books.verdicts, books.discards, books.rejects, books.each, tt.want)
 			}
 		})
-	}
-}
-
-// TestAccuracyOfGVisorTimeWaitDuration measures how long a gVisor peer's TIME-WAIT lasts,
-// which no touch is answered from: 60.0 s, as one lasts that nobody touches.
-func TestAccuracyOfGVisorTimeWaitDuration(t *testing.T) {
-	t.Parallel()
-	const (
-		phases = 10
-		limit  = 70 * time.Second
-		lasts  = time.Minute // tcp.DefaultTCPTimeWaitTimeout
-		// One silence may be the network's, so that the last but one counts.
-		width = 2500 * time.Millisecond
-	)
-	a := lab.NewHost(t, "a")
-	g := lab.GVisorPeer(t, a, gvisor4, gvisor6)
-	g.Serve(80, reply)
-	books := &lasting{ledger: newLedger()}
-	r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
-	p := probe.Params{Kind: probe.TimeWaitProbe, Measure: probe.MeasureDuration, Timeout: 5 * time.Second, Send: 100, Limit: limit}
-	var targets []*engine.Target
-	for i, addr := range []string{gvisor4, gvisor6} {
-		x := closing(uint64(i), netip.AddrPortFrom(netip.MustParseAddr(addr), 80), p, books.ledger)
-		x.Interval, x.Sink = 617*time.Millisecond, books // in step with nothing
-		x.SYN.Options.Set = probe.OptMSS
-		targets = append(targets, x)
-	}
-	r.shard.Update(targets, nil)
-	time.Sleep(phases*targets[0].Interval + 100*time.Millisecond)
-	r.shard.Update(nil, targets)
-	await(t, limit+5*time.Second, "the ends of TIME-WAIT", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
-	if open := leftAt(g); len(open) > 0 {
-		t.Errorf("the peer is left with %v", open)
-	}
-	r.end()
-	if n := books.settled(); n < 2*phases || books.verdicts[probe.OK] != n || len(books.rejects) > 0 || len(books.lasted) != n {
-		t.Errorf("verdicts %v, discards %v, rejects %v, %d durations", books.verdicts, books.discards, books.rejects, len(books.lasted))
-	}
-	var widest time.Duration
-	for _, o := range books.lasted {
-		widest = max(widest, o.Duration-o.Least)
-		if o.Least > lasts+50*time.Millisecond || o.Duration < lasts-50*time.Millisecond {
-			t.Errorf("TIME-WAIT lasted from %v to %v, by gVisor's own timer %v", o.Least, o.Duration, lasts)
-		}
-	}
-	t.Logf("%d intervals, the widest %v", len(books.lasted), widest)
-	if widest > width {
-		t.Errorf("an interval of %v, allowed %v", widest, width)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,16 +18,13 @@ import (
 	"github.com/probed/probed/probe/engine"
 )
 
-// left lists what a host's kernel still holds of connections: sockets in any
+// left lists what a host's kernel still holds of connections.
+func left(h *lab.Host) []lab.Socket { return unfinished(lab.SS(h)) }
+
+// unfinished is what of a TCP's sockets is there for a connection: those in any
 // state but TIME-WAIT, in which nobody waits for anything.
-func left(h *lab.Host) []lab.Socket {
-	var open []lab.Socket
-	for _, s := range lab.SS(h) {
-		if s.State != "TIME-WAIT" && s.State != "LISTEN" {
-			open = append(open, s)
-		}
-	}
-	return open
+func unfinished(sockets []lab.Socket) []lab.Socket {
+	return slices.DeleteFunc(sockets, func(s lab.Socket) bool { return s.State == "TIME-WAIT" || s.State == "LISTEN" })
 }
 
 // tell prints a conversation for a test that failed.

@@ -1,45 +1,20 @@
 package host_test
 
 import (
-	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/probed/probed/internal/lab"
 	"github.com/probed/probed/probe"
-	"github.com/probed/probed/probe/engine"
 )
 
 // The addresses of an lwIP peer.
 const lwip4, lwip6 = "198.18.65.1", "2001:db8:2::1"
 
-// lwipRun probes an lwIP peer at both addresses, for n verdicts, and lets what is
-// open end.
-func lwipRun(t *testing.T, port uint16, sink engine.Sink, books *ledger, p probe.Params, n int) {
+// lwipAt gives a host an lwIP peer, to be probed at one of its ports.
+func lwipAt(t *testing.T, a *lab.Host, port uint16) stack {
 	t.Helper()
-	a := lab.NewHost(t, "a")
-	l := lab.LWIPPeer(t, a, lwip4, lwip6)
-	r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
-	var targets []*engine.Target
-	for i, addr := range []string{lwip4, lwip6} {
-		x := closing(uint64(i), netip.AddrPortFrom(netip.MustParseAddr(addr), port), p, books)
-		x.Interval, x.Sink = 20*time.Millisecond, sink
-		targets = append(targets, x)
-	}
-	r.shard.Update(targets, nil)
-	await(t, 20*time.Second, "verdicts", func() bool { return books.settled() >= n })
-	r.shard.Update(nil, targets)
-	await(t, 5*time.Second, "the end of what is open", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
-	time.Sleep(20 * time.Millisecond) // for the peer
-	open := slices.DeleteFunc(l.Sockets(), func(s lab.Socket) bool { return s.State == "TIME_WAIT" })
-	if len(open) > 0 {
-		t.Errorf("the peer is left with %v", open)
-	}
-	r.end()
-	if t.Failed() {
-		tell(t, &books.transcripts[0])
-	}
+	return stackAt(lwip4, lwip6, port, lab.LWIPPeer(t, a, lwip4, lwip6).Sockets)
 }
 
 // TestLWIPCloses probes a peer whose TCP is lwIP's.
@@ -66,7 +41,9 @@ func TestLWIPCloses(t *testing.T) {
 		t.Run(tt.what, func(t *testing.T) {
 			t.Parallel()
 			books := &seen{ledger: newLedger(), forms: make(map[probe.Form]int)}
-			lwipRun(t, tt.port, books, books.ledger, tt.params, 40)
+			a := lab.NewHost(t, "a")
+			peer := lwipAt(t, a, tt.port)
+			peer.run(t, a, books, books.ledger, tt.params, 0, 40)
 			n := books.settled()
 			if books.verdicts[tt.want] != n || len(books.rejects) > 0 {
 				t.Errorf("of %d: verdicts %v, discards %v, rejects %v, want %v", n, books.verdicts, books.discards, books.rejects, tt.want)
@@ -114,10 +91,12 @@ func TestLWIPTimeWaitReuse(t *testing.T) {
 		t.Run(tt.what, func(t *testing.T) {
 			t.Parallel()
 			books := &answers{ledger: newLedger(), each: make(map[probe.Answer]int)}
-			lwipRun(t, lab.LWIPAnswers, books, books.ledger, probe.Params{
+			a := lab.NewHost(t, "a")
+			peer := lwipAt(t, a, lab.LWIPAnswers)
+			peer.run(t, a, books, books.ledger, probe.Params{
 				Kind: probe.TimeWaitProbe, Measure: probe.MeasureReuse, Timeout: 400 * time.Millisecond,
 				After: tt.after, Send: 100, Lower: tt.lower,
-			}, 40)
+			}, 0, 40)
 			n := books.settled()
 			if books.verdicts[probe.OK] != n || len(books.rejects) > 0 || len(books.transcripts) != n {
 				t.Errorf("of %d: verdicts %v, discards %v, rejects %v, %d transcripts", n, books.verdicts, books.discards, books.rejects, len(books.transcripts))

@@ -83,8 +83,8 @@ func (l *LWIP) line() string {
 	return l.out.Text()
 }
 
-// Sockets lists the peer's connections, by lwIP's words for their states
-// (TIME_WAIT), and none that listens.
+// Sockets lists the peer's connections, by lwIP's words for their states with
+// hyphens, as ss has them (TIME-WAIT), and none that listens.
 func (l *LWIP) Sockets() []Socket {
 	l.tb.Helper()
 	if _, err := io.WriteString(l.in, "\n"); err != nil {
@@ -100,6 +100,6 @@ func (l *LWIP) Sockets() []Socket {
 		if len(f) != 5 {
 			l.tb.Fatalf("lab: lwIP says %q", line)
 		}
-		all = append(all, Socket{State: f[0], Local: net.JoinHostPort(f[1], f[2]), Remote: net.JoinHostPort(f[3], f[4])})
+		all = append(all, Socket{State: strings.ReplaceAll(f[0], "_", "-"), Local: net.JoinHostPort(f[1], f[2]), Remote: net.JoinHostPort(f[3], f[4])})
 	}
 }
