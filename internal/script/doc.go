@@ -21,8 +21,9 @@
 //	        done
 //
 // The first line that is not a comment says how the conversation is held; for
-// half_open it may end in "cookies", to detect them. The kinds that go past the
-// SYN-ACK have no grace, and may have more:
+// half_open it may end in "cookies", to detect them, and for each kind in "ipv6",
+// for a peer that is reached by that. The kinds that go past the SYN-ACK have no
+// grace, and may have more:
 //
 //	active_close timeout 5s linger 4s send 100 hold 50ms fin_with_data
 //	active_close timeout 5s linger 4s prompt
@@ -34,6 +35,7 @@
 //
 //	open                      the OPEN call; the segment expected below it is the SYN
 //	reopen                    a further SYN on the four-tuple: to detect cookies, or to TIME-WAIT
+//	reopen SEGMENT            the same, where the SYN given is not the one expected below it
 //	sent SEGMENT              the kernel's stamp of a segment of ours that left
 //	< SEGMENT                 a segment arrives
 //	< icmp 3/1 seq 0          an ICMP error that quotes a segment of ours; icmp6 likewise

@@ -119,8 +119,8 @@ func (p *parser) parseLine(l string) error {
 }
 
 // params reads "half_open timeout 900ms linger 5s grace 50ms" and what may
-// follow: cookies; for the kinds that go further send N, hold D, fin_with_data,
-// prompt, combined, reuse D, lower, duration D.
+// follow: ipv6, cookies; for the kinds that go further send N, hold D,
+// fin_with_data, prompt, combined, reuse D, lower, duration D.
 func (p *parser) params(first string, w *words) error {
 	ps := probe.Params{}
 	for k := probe.HalfOpen; k <= probe.TimeWaitProbe; k++ {
@@ -157,6 +157,8 @@ func (p *parser) params(first string, w *words) error {
 func moreParams(ps *probe.Params, w *words) (err error) {
 	for err == nil && w.peek() != "" {
 		switch {
+		case w.take("ipv6"):
+			ps.IPv6 = true
 		case w.take("cookies"):
 			ps.DetectCookies = true
 		case w.take("send"):
@@ -210,6 +212,12 @@ func parseEvent(w *words) (ev Event, err error) {
 		ev.Kind = probe.Open
 	case "reopen":
 		ev.Kind = probe.Reopen
+		if w.peek() != "" {
+			ev.Given = true
+			if ev.Segment, err = parseSegment(w); err != nil {
+				return ev, err
+			}
+		}
 	case "sent":
 		ev.Kind = probe.SegmentSent
 		if ev.Segment, err = parseSegment(w); err != nil {

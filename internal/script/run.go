@@ -52,6 +52,10 @@ func (c *clocks) resolve(s *Step, at Start) probe.Event {
 	e := probe.Event{Kind: s.Event.Kind, Discard: s.Event.Discard}
 	switch e.Kind {
 	case probe.Open, probe.Reopen:
+		if s.Event.Given {
+			e.Segment = s.Event.Segment.ours(at.ISS, at.IRS)
+			return e
+		}
 		e.Segment = probe.Segment{Seq: at.ISS, Flags: probe.SYN}
 		for _, w := range s.Want {
 			if w.Kind == WantSegment {

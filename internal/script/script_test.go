@@ -24,6 +24,7 @@ func TestParseErrors(t *testing.T) {
 		{head + "+25h open", `x:2: "25h" is no time, as in 20ms, of at most a day`},
 		{head + "+0 open wide", `x:2: "wide" is too much`},
 		{head + "+0", `x:2: "" is no event: open, reopen, sent, <, USER TIMEOUT, RETRANSMISSION TIMEOUT, TIME-WAIT TIMEOUT, ACK TIMEOUT, CLOSE, send failed, spoiled, abort, clock`},
+		{head + "+0 reopen X 0", `x:2: "X" are no flags: letters of FSRP.UEWe123, or none`},
 		{head + "+0 USER", `x:2: "" where TIMEOUT belongs`},
 		{head + "+0 send it", `x:2: "it" where failed belongs`},
 		{head + "+0 abort hunger", `x:2: "hunger" is no reason to discard`},
@@ -147,6 +148,20 @@ func TestOptionsKeepOctets(t *testing.T) {
 	want := "\x02\x04\x05\xb4\xfd\x04\xf0\x0d\x03\x03\x07\x00"
 	if got := string(o.Raw[:o.RawLen]); got != want || !o.Has(probe.OptMSS|probe.OptWindowScale|probe.OptUnknown) {
 		t.Errorf("%x, want %x; set %b", got, want, o.Set)
+	}
+}
+
+// What is given to "reopen" is the segment behind it, not the one that is expected to
+// come of it.
+func TestReopenIsGiven(t *testing.T) {
+	scripts, err := Parse("x", []byte("half_open timeout 1s linger 4s grace 0 ipv6 cookies\n+0 reopen S 9\n> S 1\n+0 reopen\n> S 1\n"))
+	if err != nil || !scripts[0].Params.IPv6 || !scripts[0].Params.DetectCookies {
+		t.Fatalf("%+v, %v", scripts, err)
+	}
+	for i, want := range []probe.Seq{14, 6} {
+		if got := scripts[0].Events(Start{ISS: 5})[i].Event.Segment.Seq; got != want {
+			t.Errorf("event %d: sequence number %d, want %d", i, got, want)
+		}
 	}
 }
 
