@@ -251,9 +251,10 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 		c.wait(lingering, now.Add(c.Linger))
 	default:
 		// "If an incoming segment is not acceptable, an acknowledgment should be
-		// sent in reply" (first check), and data behind a FIN is not.
+		// sent in reply" (first check), and data behind a FIN is not; but an ACK
+		// that its FIN has overtaken wants none.
 		out.Note = NoteAfter
-		if s.SegLen() > 0 || s.Seq != c.rcvNxt {
+		if s.SegLen() > 0 || c.rcvNxt.Less(s.Seq) {
 			if c.mayAnswer(now) {
 				out.send(c.ack(now))
 			}

@@ -43,6 +43,8 @@ func (c *stamps) take(s *probe.Segment, outgoing bool, wall int64) {
 	}
 	switch {
 	case outgoing && s.Flags.Has(probe.RST):
+	case outgoing && c.finSeen && s.SegLen() == 0 && s.Seq.Less(c.finEnd.Add(^uint32(0))):
+		// It asks for the FIN's acknowledgement, and goes twice.
 	case outgoing:
 		k := sighting{s.Seq, s.Ack, s.Flags}
 		if _, ok := c.sent[k]; ok {
