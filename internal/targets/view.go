@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/probed/probed/config"
@@ -45,9 +46,13 @@ func (r *Roster) Views() []View {
 func (r *Roster) View(id string) (View, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	n, err := strconv.ParseUint(id, 16, 64)
+	if err != nil || formatID(n) != id {
+		return View{}, false
+	}
 	for _, t := range r.order {
 		for ip, in := range t.instances {
-			if formatID(in.engine.ID) == id {
+			if in.engine.ID == n {
 				return in.view(t, ip), true
 			}
 		}
