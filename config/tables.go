@@ -138,7 +138,7 @@ var module = object[Module]{
 			either("separate", "combined"), func(m *Module) *bool { return &m.Combined })),
 		measuring(probe.MeasureReuse, at(Key{Path: "after", Example: "5s", Doc: "`measure: reuse`: time from the last ACK, when the peer is in TIME-WAIT, to the new SYN. What the peer does with that is waited for as long as the timeout again."},
 			duration(0, time.Hour), func(m *Module) *time.Duration { return &m.After })),
-		measuring(probe.MeasureReuse, at(Key{Path: "sequence", Example: "lower", Doc: "`measure: reuse`: whether the new SYN's sequence number is higher than all of the old connection's, which the peer may take, or lower, which it must refuse. Linux takes a lower one all the same if its timestamp is newer: turn timestamps off to see it refuse."},
+		measuring(probe.MeasureReuse, at(Key{Path: "sequence", Example: "lower", Doc: "`measure: reuse`: whether the new SYN's sequence number is higher than all of the old connection's, which the peer may take, or lower, which it must refuse. If timestamps are on, a lower one goes with an older timestamp: Linux would take a newer one all the same."},
 			either("higher", "lower"), func(m *Module) *bool { return &m.Lower })),
 		measuring(probe.MeasureDuration, at(Key{Path: "limit", Example: "90s", Doc: "`measure: duration`: how long the end of a TIME-WAIT is waited for. Linux's lasts 60s, lwIP's 120s, RFC 9293's 4m."},
 			duration(2*time.Second, 12*time.Hour), func(m *Module) *time.Duration { return &m.Limit })),
