@@ -206,11 +206,11 @@ func TestParams(t *testing.T) {
 		once, packets int
 	}{
 		"half_open":     {probe.Params{Kind: probe.HalfOpen, Timeout: 900 * time.Millisecond}, 2, 2},
-		"active_close":  {probe.Params{Kind: probe.ActiveClose, Timeout: 5 * time.Second}, 5, 5},
+		"active_close":  {probe.Params{Kind: probe.ActiveClose, Timeout: 5 * time.Second}, 6, 6},
 		"passive_close": {probe.Params{Kind: probe.PassiveClose, Timeout: 5 * time.Second}, 4, 4},
 		"time_wait":     {probe.Params{Kind: probe.TimeWaitProbe, Timeout: 5 * time.Second, Measure: probe.MeasureReuse, After: time.Second}, 7, 7},
-		"held":          {probe.Params{Kind: probe.ActiveClose, Timeout: 5 * time.Second, Send: 6, Hold: 250 * time.Millisecond}, 6, 6},
-		"at-once":       {probe.Params{Kind: probe.ActiveClose, Timeout: 5 * time.Second, Send: 256, FINWithData: true}, 6, 6},
+		"held":          {probe.Params{Kind: probe.ActiveClose, Timeout: 5 * time.Second, Send: 6, Hold: 250 * time.Millisecond}, 7, 7},
+		"at-once":       {probe.Params{Kind: probe.ActiveClose, Timeout: 5 * time.Second, Send: 256, FINWithData: true}, 7, 7},
 		"idle":          {probe.Params{Kind: probe.PassiveClose, Timeout: 10 * time.Minute, Combined: true}, 4, 4},
 		"refused":       {probe.Params{Kind: probe.TimeWaitProbe, Timeout: 2 * time.Second, Measure: probe.MeasureReuse, After: 3 * time.Second, Lower: true}, 7, 7},
 		"lasts":         {probe.Params{Kind: probe.TimeWaitProbe, Timeout: 5 * time.Second, Send: 1, Measure: probe.MeasureDuration, Limit: 4 * time.Minute}, 8, 247},

@@ -294,6 +294,9 @@ func (c *Conversation) takeFIN(now Instant, ev *Event, out *Output) {
 		c.peer = FinWait1
 	case FinWait2:
 		c.peer = LastAck
+		if k.crossed {
+			c.peer = Closing
+		}
 		// A FIN that does not acknowledge ours was sent before ours came: it is no
 		// answer of an application's, even if an acknowledgement has overtaken it.
 		if d, ok := c.interval(now, k.finAckGot, k.finGot); ok && !k.delayed && !k.crossed {

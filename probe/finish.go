@@ -15,7 +15,7 @@ func (c *Conversation) finish(now Instant, got Stamp, out *Output) {
 		c.tearDown(now, k.finGot, got, out)
 	} else {
 		c.local = TimeWait
-		if k.simultan {
+		if k.simultan || k.crossed {
 			c.tearDown(now, k.finSent, got, out)
 		}
 	}
@@ -123,9 +123,8 @@ func (c *Conversation) awaited(now Instant) Reason {
 	return Timeout
 }
 
-// resendsWithin is the longest time between two SYN-ACKs of a Linux whose accept
-// queue is full: it drops an ACK and passes over the retransmissions that are due
-// until the third (net/ipv4/inet_connection_sock.c, reqsk_timer_handler).
+// resendsWithin is how long after the first SYN-ACK that came again the next is due
+// at the latest: Linux sends it at 1, 3 and 7 s, and the second may be lost.
 const resendsWithin = 7 * time.Second
 
 // queueFull reports whether the peer's SYN-ACKs and silence say that it drops what
@@ -323,6 +322,10 @@ func (c *Conversation) finAckSent(now Instant, ev *Event, out *Output) {
 		}
 	case LastAck:
 		c.peer = Closed
+	case Closing:
+		if !k.simultan { // its acknowledgement of our FIN has come before
+			c.peer = TimeWait
+		}
 	}
 	if c.local == TimeWait && !k.simultan {
 		c.tearDown(now, k.finSent, ev.Stamp, out)

@@ -19,7 +19,7 @@ const (
 	prompts = 2
 	// promptAnyway is by how much the acknowledgement of a FIN, without a prompt,
 	// may come later than the handshake's answer and be taken for one that was not
-	// delayed: a fortieth of Linux's least delay.
+	// delayed: Linux's tick may come soon, and then that is how wrong it is.
 	promptAnyway = 100 * time.Microsecond
 	// delayedWithFIN is the same of one that comes with the peer's FIN. It was
 	// delayed only if the application took that long.
