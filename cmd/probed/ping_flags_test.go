@@ -37,7 +37,7 @@ func TestPingRefuses(t *testing.T) {
 		{"-i NaN 198.18.0.2:80", "probed: --interval=NaN: not a time: write 1s, 200ms, 1m30s, or 0.2 for seconds, try --help\n"},
 		{"-W 1h 198.18.0.2:80", "probed: --timeout=1h: allowed is 1ms to 30m, try --help\n"},
 		{"-W 6m 198.18.0.2:80", "probed: ping: a timeout of 6m is too long for half_open; allowed: up to 5m, and for passive_close, time_wait up to 30m\n"},
-		{"-i 0.02 --probe=active_close 198.18.0.2:80", "probed: ping: -i 20ms is too fast: a probe is up to 5 packets here, and probed sends an address no more than 200 a second: -i 25ms or more\n"},
+		{"-i 0.02 --probe=active_close 198.18.0.2:80", "probed: ping: -i 20ms is too fast: a probe is up to 6 packets here, and probed sends an address no more than 200 a second: -i 30ms or more\n"},
 		{"-i 0.02 --probe=time_wait 198.18.0.2:80", "probed: ping: -i 20ms is too fast: a probe is up to 7 packets here, and probed sends an address no more than 200 a second: -i 35ms or more\n"},
 		{"198.18.0.2", "probed: ping: \"198.18.0.2\" has no port; write 198.18.0.2:443, say\n"},
 		{"https://db.test/", "probed: ping: \"https://db.test/\" is a URL; write host:port\n"},
@@ -117,7 +117,7 @@ func TestPingPlan(t *testing.T) {
 		{"--probe=active_close -i 50ms --hold=100ms --send-file=" + file + " [2001:db8::2]:80", func(p *pinger, m *config.Module) bool {
 			return m.Probe == probe.ActiveClose && m.Timeout == 5*time.Second && m.Hold == 100*time.Millisecond && string(m.Send) == "GET\r\n" && p.ports() == 128
 		}},
-		{"--probe=active_close -i 25ms 198.18.0.2:80", func(p *pinger, _ *config.Module) bool { return p.ports() == 200 && p.limits.PerAddress == 207 }},
+		{"--probe=active_close -i 30ms 198.18.0.2:80", func(p *pinger, _ *config.Module) bool { return p.ports() == 167 && p.limits.PerAddress == 208 }},
 		{`--probe=time_wait --send=a\r\n --after=0 --tos=184 --ttl=9 --mss=1220 db.test:80`, func(_ *pinger, m *config.Module) bool {
 			return m.Probe == probe.TimeWaitProbe && m.Measure == probe.MeasureReuse && m.After == 0 && string(m.Send) == "a\r\n" &&
 				m.TOS == 184 && m.TTL == 9 && m.MSS == 1220 && m.TCPOptions.Timestamps
