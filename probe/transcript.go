@@ -183,9 +183,11 @@ func (t *Transcript) Settled() (r Reason, d DiscardReason, ok bool) {
 
 // CopyTo makes dst a copy, in dst's memory where that suffices.
 func (t *Transcript) CopyTo(dst *Transcript) {
-	records, figures := append(dst.records[:0], t.records...), append(dst.figures[:0], t.figures...)
-	*dst = *t
-	dst.records, dst.figures = records, figures
+	c := *t
+	c.records, c.figures = dst.records[:0], dst.figures[:0]
+	c.records = append(c.records, t.records...)
+	c.figures = append(c.figures, t.figures...)
+	*dst = c
 }
 
 // Clone returns a copy.

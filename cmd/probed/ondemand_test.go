@@ -49,6 +49,8 @@ jobs: []
 		{"none.test:80", "half_open", map[string]float64{"probe_success": 0, "probed_probe_failure reason=not_resolved": 1}},
 		{fmt.Sprintf("%v:81", b.Addr4()), "half_open", map[string]float64{"probe_success": 0, "probed_probe_failure reason=timeout": 1}},
 		{fmt.Sprintf("%v:82", b.Addr4()), "half_open", map[string]float64{"probe_success": 0, "probed_probe_failure reason=refused": 1}},
+		// Nobody has it: the SYN waits in this host until our kernel gives up.
+		{b.Addr4().Next().String() + ":80", "half_open", map[string]float64{"probe_success": 0, "probed_probe_failure reason=unreachable": 1}},
 		{fmt.Sprintf("%v:80", b.Addr4()), "active_close", map[string]float64{"probe_success": 1, "probed_probe_teardown form=four_way": 1}},
 		{fmt.Sprintf("%v:83", b.Addr4()), "web", map[string]float64{"probe_success": 1, "probed_probe_teardown form=four_way": 1}},
 		{fmt.Sprintf("[%v]:83", b.Addr6()), "reuse", map[string]float64{"probe_success": 1, "probed_probe_time_wait_reuse answer=accepted": 1}},

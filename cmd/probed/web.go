@@ -172,7 +172,11 @@ var pagesPaths = []string{"/targets/", "/api/", "/static/", "/events"}
 // routes returns the handler of every path.
 func (d *daemon) routes(pages http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET "+d.metricsPath, d.metrics.Handler(processMetrics()))
+	metricsPath := d.metricsPath
+	if metricsPath == "/" {
+		metricsPath = "/{$}" // and nothing below it
+	}
+	mux.Handle("GET "+metricsPath, d.metrics.Handler(processMetrics()))
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "probed is healthy.")
 	})

@@ -78,6 +78,19 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestMetricsAtTheRoot has the metrics take the place of the list.
+func TestMetricsAtTheRoot(t *testing.T) {
+	t.Parallel()
+	h := lab.NewHost(t, "a")
+	h.Listen("tcp", "[::]:80")
+	p := start(t, h, simpleConfig("20ms", "10ms", "127.0.0.1:80"), withArgs("--web.telemetry-path=/"))
+	for path, want := range map[string]int{"/": 200, "/api/v1/targets": 200, "/nowhere": 404, "/-/ready": 200} {
+		if code, body := p.do("GET", path); code != want || path == "/" && !strings.Contains(body, "probed_build_info") {
+			t.Errorf("%s: %d %.100s", path, code, body)
+		}
+	}
+}
+
 // TestProtobuf scrapes as Prometheus does, and finds native histograms that
 // agree with the classic ones of the text.
 func TestProtobuf(t *testing.T) {

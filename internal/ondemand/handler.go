@@ -29,6 +29,8 @@ const (
 	longest = 2 * time.Minute
 	// margin is what of a scrape's timeout is left for the way of the answer.
 	margin = 500 * time.Millisecond
+	// patience is how long a probe may take beyond what its module says.
+	patience = 10 * time.Second
 	// most is how many probes are made at once.
 	most = 64
 	// debugWidth is the width of the ladder, in columns.
@@ -67,7 +69,7 @@ type answer struct {
 // was not the target's fault that there is no verdict, so that the scrape fails and
 // nothing is booked on the target.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	t, err := h.target(r)
+	t, left, err := h.target(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -80,7 +82,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	debug := r.URL.Query().Get("debug") == "true"
-	a, err := h.probe(r.Context(), t)
+	a, err := h.probe(r.Context(), t, left)
 	switch {
 	case debug && a != nil:
 		h.explain(w, a)
@@ -92,16 +94,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// target reads what to probe, and how, from a request.
-func (h *handler) target(r *http.Request) (*config.Target, error) {
+// target reads what to probe, and how, from a request, and how much time there is.
+func (h *handler) target(r *http.Request) (*config.Target, time.Duration, error) {
 	q := r.URL.Query()
 	for _, name := range []string{"target", "module"} {
 		if len(q[name]) > 1 {
-			return nil, fmt.Errorf("%s is there %d times: give one", name, len(q[name]))
+			return nil, 0, fmt.Errorf("%s is there %d times: give one", name, len(q[name]))
 		}
 	}
 	if !q.Has("target") {
-		return nil, errors.New("target is missing: /probe?target=host:port&module=" + DefaultModule)
+		return nil, 0, errors.New("target is missing: /probe?target=host:port&module=" + DefaultModule)
 	}
 	module := q.Get("module")
 	if module == "" {
@@ -109,29 +111,30 @@ func (h *handler) target(r *http.Request) (*config.Target, error) {
 	}
 	t, err := h.Config().One(module, q.Get("target"))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	left := longest
+	left, spare := longest, time.Duration(0)
 	if s := r.Header.Get(timeoutHeader); s != "" {
 		seconds, err := strconv.ParseFloat(s, 64)
 		if err != nil || !(seconds > 0) || math.IsInf(seconds, 0) {
-			return nil, fmt.Errorf("%s: %q is not a number of seconds", timeoutHeader, s)
+			return nil, 0, fmt.Errorf("%s: %q is not a number of seconds", timeoutHeader, s)
 		}
 		if seconds < longest.Seconds() {
 			left = time.Duration(seconds * float64(time.Second))
 		}
-		left -= min(margin, left/2)
+		spare = min(margin, left/2)
 	}
-	return &t, t.Within(left)
+	return &t, left - spare/2, t.Within(left - spare)
 }
 
 // probe makes one. Without an error there is a verdict; with one there is still an
-// answer if a conversation came of it.
-func (h *handler) probe(ctx context.Context, t *config.Target) (*answer, error) {
+// answer if a conversation came of it. It is waited for as long as the scrape lasts,
+// within reason: before the SYN leaves there is the name's look-up, room to be made
+// by the limits, and a neighbour that does not answer, of which our kernel tells
+// after three seconds.
+func (h *handler) probe(ctx context.Context, t *config.Target, left time.Duration) (*answer, error) {
 	began := h.Clock()
-	// Once the probe must be over by itself: the timeout is from the SYN, after the
-	// name's look-up, and our RSTs take a moment.
-	ctx, cancel := context.WithTimeout(ctx, t.Longest()+margin)
+	ctx, cancel := context.WithTimeout(ctx, min(left, t.Longest()+patience))
 	defer cancel()
 	tr, err := h.Once(ctx, t)
 	if err != nil {

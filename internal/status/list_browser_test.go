@@ -268,6 +268,32 @@ func TestBrowserListOrder(t *testing.T) {
 	p.wait(first + ` !== "` + tgt.ID + `" && document.querySelector("#stale").hidden`)
 }
 
+// A page that becomes empty says so, and its pager follows the number of targets.
+func TestBrowserListEmpties(t *testing.T) {
+	b := launch(t)
+	w := newWorld(t)
+	tgt := w.add(Target{Address: "web:443"})
+	w.probe(tgt, outcome{})
+	w.probe(w.add(Target{Address: "db:443"}), outcome{rtt: time.Millisecond})
+	s := w.serve(t)
+	p := b.tab(t)
+	p.size(wide, high)
+	p.open(s.URL, "/?state=down")
+	p.wait(isLive)
+	p.wait(`document.querySelectorAll("tr[data-id]").length === 1`)
+	w.probe(tgt, outcome{rtt: time.Millisecond})
+	p.wait(`document.querySelectorAll("tr[data-id]").length === 0 && document.querySelector("#list").textContent.includes("None of the 2 targets matches")`)
+	w.probe(tgt, outcome{})
+	p.wait(`document.querySelectorAll("tr[data-id]").length === 1`)
+
+	p.open(s.URL, "/?sort=config")
+	p.wait(isLive)
+	for i := range pageSize {
+		w.probe(w.add(Target{Address: fmt.Sprintf("more-%d:443", i)}), outcome{rtt: time.Millisecond})
+	}
+	p.wait(`document.querySelector(".pager").textContent.includes("of 102") && document.querySelector(".pager [rel=next]") !== null`)
+}
+
 // A page says when it is not live, comes back by itself, and leaves the server
 // alone while nobody sees it.
 func TestBrowserListDisconnected(t *testing.T) {

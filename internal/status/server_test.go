@@ -400,7 +400,7 @@ func TestStream(t *testing.T) {
 	w := edge(t)
 	s := w.serve(t)
 	next, _ := events(t, s, "?sort=target&q=site%3Damsterdam+or+not")
-	if u := next(); u.Total != 0 || u.Rows != nil {
+	if u := next(); u.Total != 0 || u.Rows != nil || u.Order == nil {
 		t.Errorf("of nothing: %+v", u)
 	}
 	next, _ = events(t, s, "?sort=target&limit=10")

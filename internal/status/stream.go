@@ -24,7 +24,7 @@ type update struct {
 	Now    int64    `json:"now_ms"` // since the Unix epoch
 	Total  int      `json:"total"`  // rows that the query leaves
 	States tally    `json:"states"`
-	Order  []string `json:"order,omitempty"`  // IDs of the page's rows, if others than before or in another order
+	Order  []string `json:"order,omitzero"`   // IDs of the page's rows, if others than before or in another order
 	Groups []string `json:"groups,omitempty"` // what the page's groups come to, if changed
 	Rows   []change `json:"rows,omitempty"`
 }
@@ -100,6 +100,7 @@ func (v *viewer) look(snap *snapshot) (*update, bool) {
 	from, to, _, _ := v.query.slice(len(sel.rows))
 	u := &update{Now: snap.at.UnixMilli(), Total: len(sel.rows), States: sel.tally}
 	news := !v.begun || u.Total != v.total || u.States != v.states
+	first := !v.begun
 	v.begun, v.total, v.states = true, u.Total, u.States
 
 	now := make(map[string]cells, to-from)
@@ -113,7 +114,7 @@ func (v *viewer) look(snap *snapshot) (*update, bool) {
 		}
 	}
 	v.cells = now
-	if !slices.Equal(order, v.order) {
+	if first || !slices.Equal(order, v.order) { // none at all is an order too
 		u.Order, v.order = order, order
 	}
 	var groups []string

@@ -221,6 +221,9 @@ func TestBrowserTargetHostile(t *testing.T) {
 	if !eval[bool](p, `document.querySelector("h1").textContent.includes("<script>")`) {
 		t.Error("the name is not shown as it is")
 	}
+	if eval[bool](p, `/[\u0000-\u0008\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/.test(document.body.textContent)`) {
+		t.Error("control characters are on the page")
+	}
 	p.expect("400")
 	p.open(s.URL, "/targets/"+tgt.ID+"?number=%3Cscript%3Ewindow.pwned%3D1%3C%2Fscript%3E")
 	if eval[bool](p, injected) {

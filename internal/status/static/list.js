@@ -12,6 +12,7 @@
   let skew = Number(byID("list").dataset.now) - Date.now(); // server's clock − ours
   let swapped = 0, moved = false, fetching = null;
   let counts = null;
+  let order = null; // of the rows, as last heard
 
   const grouped = (n) => n.toLocaleString("en-US");
 
@@ -69,11 +70,11 @@
     headings(update.groups);
     tally(update.states, told);
     announce(told);
-    if (update.order) {
-      const shown = Array.from(document.querySelectorAll("tr[data-id]"), (row) => row.dataset.id);
-      moved = shown.join() !== update.order.join();
-      settle();
-    }
+    if (update.order) order = update.order;
+    const list = byID("list");
+    const shown = Array.from(list.querySelectorAll("tr[data-id]"), (row) => row.dataset.id);
+    moved = order !== null && shown.join() !== order.join() || update.total !== Number(list.dataset.total);
+    settle();
     since();
   }
 
@@ -193,6 +194,7 @@
     document.querySelector(".tabs").replaceWith(document.adoptNode(page.querySelector(".tabs")));
     if (focus) document.querySelector(focus)?.focus({ preventScroll: true });
     moved = false;
+    order = null;
     stale.hidden = true;
     connect();
     return true;
