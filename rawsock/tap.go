@@ -93,7 +93,9 @@ func (t *Tap) open(cfg TapConfig, filter []unix.SockFilter) error {
 		// TPACKET_V2 wakes the reader at each frame, V3 when a block closes.
 		{"PACKET_VERSION", unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V2},
 		// Makes the kernel stamp every packet once, for all taps alike
-		// (net/core/dev.c, net_timestamp_set and net_timestamp_check).
+		// (net/core/dev.c, net_timestamp_set and net_timestamp_check); but not a
+		// TCP segment that a veth hands on, which keeps its sender's time of
+		// departure in the stamp's place (include/linux/skbuff.h, skb_clear_tstamp).
 		{"SO_TIMESTAMPING", unix.SOL_SOCKET, unix.SO_TIMESTAMPING,
 			unix.SOF_TIMESTAMPING_RX_SOFTWARE | unix.SOF_TIMESTAMPING_SOFTWARE},
 		{"PACKET_TIMESTAMP", unix.SOL_PACKET, unix.PACKET_TIMESTAMP, unix.SOF_TIMESTAMPING_SOFTWARE},

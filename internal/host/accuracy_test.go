@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -73,15 +74,39 @@ func measured(transcripts []probe.Transcript) map[handshakeID]handshake {
 	return all
 }
 
+// A deviation sums up how far figures lie from captured ones.
+type deviation struct{ median, p99, extreme time.Duration }
+
+func (e deviation) String() string {
+	return fmt.Sprintf("bias %v, p99 %v, largest %v", e.median, e.p99, e.extreme)
+}
+
+// sumUp sorts errors and sums them up.
+func sumUp(all []time.Duration) deviation {
+	slices.Sort(all)
+	median := all[len(all)/2]
+	slices.SortFunc(all, func(x, y time.Duration) int { return cmp.Compare(x.Abs(), y.Abs()) })
+	return deviation{median, all[len(all)*99/100].Abs(), all[len(all)-1].Abs()}
+}
+
+// What is allowed from a capture, at the median and at the 99th percentile.
+const allowedMedian, allowedP99 = 500 * time.Nanosecond, time.Microsecond
+
+// slow loosens what is allowed where the machine is slow at the moment: two
+// captures, of which the kernel serves one before us and one after, then lie more
+// than twice as far apart, and about the half of it is the bound.
+func slow(apart deviation) (median, p99 time.Duration) {
+	return max(allowedMedian, apart.median*6/10), max(allowedP99, apart.p99*8/10)
+}
+
 // accuracy is how far measured round-trip times lie from captured ones.
 type accuracy struct {
-	n, kernel            int // handshakes; those of them whose SYN-ACK the kernel stamped as it arrived
-	median, p99, extreme time.Duration
+	n, kernel int // handshakes; those of them whose SYN-ACK the kernel stamped as it arrived
+	deviation
 }
 
 func (a accuracy) String() string {
-	return fmt.Sprintf("%d handshakes: median bias %v, p99 of the error %v, largest %v, %d SYN-ACKs stamped by the kernel",
-		a.n, a.median, a.p99, a.extreme, a.kernel)
+	return fmt.Sprintf("%d handshakes: %v; %d SYN-ACKs stamped by the kernel", a.n, a.deviation, a.kernel)
 }
 
 // compare holds the measured round-trip times against the captured ones. What
@@ -112,16 +137,14 @@ func compare(t *testing.T, ours, theirs map[handshakeID]handshake) accuracy {
 		}
 		errs = append(errs, rtt-truth)
 	}
-	slices.Sort(errs)
-	a.n, a.median = len(errs), errs[len(errs)/2]
-	slices.SortFunc(errs, func(x, y time.Duration) int { return int(x.Abs() - y.Abs()) })
-	a.p99, a.extreme = errs[len(errs)*99/100].Abs(), errs[len(errs)-1].Abs()
+	a.n, a.deviation = len(errs), sumUp(errs)
 	return a
 }
 
 // measure has a probe twenty addresses of b in each family, until each family
-// has n verdicts, and compares with a capture taken beside it.
-func measure(t *testing.T, a *lab.Host, iface string, n int) [2]accuracy {
+// has n verdicts, and compares with a capture of its device. apart is how far
+// another one lies from that, which is served before probed.
+func measure(t *testing.T, a *lab.Host, n int) (each [2]accuracy, apart deviation) {
 	t.Helper()
 	books := [2]*ledger{newLedger(), newLedger()}
 	var targets []*engine.Target
@@ -131,22 +154,28 @@ func measure(t *testing.T, a *lab.Host, iface string, n int) [2]accuracy {
 				100*time.Millisecond, time.Second, books[family]))
 		}
 	}
-	capture := a.Capture(t, iface, "tcp")
+	beside := a.Capture(t, a.Iface(), "tcp")
 	r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
+	before := a.Capture(t, "any", "tcp")
 	r.shard.Update(targets, nil)
 	await(t, 30*time.Second, "all handshakes", func() bool {
 		return books[0].settled() >= n && books[1].settled() >= n
 	})
 	r.end()
-	theirs := captured(t, capture.Packets())
-	var result [2]accuracy
+	theirs, others := captured(t, beside.Packets()), captured(t, before.Packets())
+	var between []time.Duration
+	for id, c := range theirs {
+		if d, ok := c.synAck.Sub(others[id].synAck); ok && others[id].synAck.Wall != 0 {
+			between = append(between, d)
+		}
+	}
 	for family, l := range books {
 		if l.verdicts[probe.OK]+l.discards[probe.DiscardShutdown] != l.settled() {
 			t.Errorf("family %d: verdicts %v, discards %v", family, l.verdicts, l.discards)
 		}
-		result[family] = compare(t, measured(l.transcripts), theirs)
+		each[family] = compare(t, measured(l.transcripts), theirs)
 	}
-	return result
+	return each, sumUp(between)
 }
 
 // serve has b answer on the addresses that measure probes.
@@ -159,20 +188,13 @@ func serve(b *lab.Host) {
 // TestAccuracy compares a thousand round-trip times a family over a veth pair,
 // where each tap reads the clock for itself, on an idle machine and on one whose
 // cores are all busy. What other guests of a shared machine do is not probed's
-// error: the best of a few tries counts. And what lies between two taps' readings
-// of the clock is as long as the machine is slow: the medians of one machine were
-// 0.39 to 0.59 µs within an hour, the longer ones when it was idle before.
-// TestAccuracyOfClosings holds the same figures between two captures.
+// error: the best of a few tries counts.
 func TestAccuracy(t *testing.T) {
 	const perFamily, tries = 1000, 3
 	for _, tt := range []struct {
-		name        string
-		busy        int
-		median, p99 time.Duration
-	}{
-		{"idle", 0, 700 * time.Nanosecond, 1500 * time.Nanosecond},
-		{"both cores busy", 2, time.Microsecond, 2 * time.Microsecond},
-	} {
+		name string
+		busy int
+	}{{"idle", 0}, {"both cores busy", 2}} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b := lab.Pair(t)
 			serve(b)
@@ -183,16 +205,19 @@ func TestAccuracy(t *testing.T) {
 				}
 			}
 			for range tries {
+				each, apart := measure(t, a, perFamily)
+				median, p99 := slow(apart)
+				t.Logf("two captures are %v apart, p99 %v: allowed a bias of %v, p99 of the error %v", apart.median, apart.p99, median, p99)
 				good := true
-				for _, acc := range measure(t, a, a.Iface(), perFamily) {
+				for _, acc := range each {
 					t.Log(acc)
-					good = good && acc.median.Abs() <= tt.median && acc.p99 <= tt.p99
+					good = good && acc.median.Abs() <= median && acc.p99 <= p99
 				}
 				if good || t.Failed() {
 					return
 				}
 			}
-			t.Errorf("allowed: median bias %v, p99 of the error %v", tt.median, tt.p99)
+			t.Errorf("too far from the capture in %d tries", tries)
 		})
 	}
 }
@@ -205,7 +230,8 @@ func TestAccuracyOfKernelStamps(t *testing.T) {
 	a, b := l.Host("a"), l.Host("b")
 	l.Link(a, b, lab.Direction{}, lab.Direction{})
 	serve(b)
-	for _, acc := range measure(t, a, a.Iface(), 200) {
+	each, _ := measure(t, a, 200)
+	for _, acc := range each {
 		t.Log(acc)
 		if acc.kernel < acc.n*9/10 { // the first ones come before the kernel has begun to stamp
 			t.Errorf("the kernel stamped %d of %d SYN-ACKs", acc.kernel, acc.n)

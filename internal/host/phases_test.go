@@ -118,6 +118,10 @@ type closingCase struct {
 	name   string
 	params probe.Params
 	port   uint16
+	// What ends with a FIN that the peer's application sends by itself, from
+	// another processor than sent what the taps saw last: each finds its memory
+	// there, or nowhere near.
+	cold []probe.ObservationKind
 }
 
 // closingCases are the ways of closing that are compared with a capture.
@@ -128,10 +132,10 @@ func closingCases() []closingCase {
 	combined := asking
 	combined.Combined = true
 	return []closingCase{
-		{"active_close, the peer closes at once", active, 80},
-		{"active_close, the peer closes after 20 ms", active, 81},
-		{"passive_close, separate", asking, 82},
-		{"passive_close, combined", combined, 82},
+		{"active_close, the peer closes at once", active, 80, []probe.ObservationKind{probe.FINACKRTT, probe.CloseWaitTime}},
+		{"active_close, the peer closes after 20 ms", active, 81, []probe.ObservationKind{probe.CloseWaitTime}},
+		{"passive_close, separate", asking, 82, nil}, // its answer goes before the FIN
+		{"passive_close, combined", combined, 82, nil},
 	}
 }
 
@@ -179,18 +183,28 @@ func toldClosing(tr *probe.Transcript) (handshakeID, *stamps) {
 	return handshakeID{tr.Tuple, records[0].Event.Segment.Seq}, c
 }
 
-// A distance is how far a figure lies from the capture's.
+// A distance is how far a figure lies from captures'.
 type distance struct {
-	what                 string
-	n, kernel            int
-	median, p99, extreme time.Duration
-	typical              time.Duration // the figure itself: its median
-	apart, apart99       time.Duration // the two captures: median and p99
+	what           string
+	n, kernel      int
+	typical        time.Duration // the figure itself: its median
+	cold           bool          // of closingCase
+	nearer         deviation     // from the nearer of two captures, 0 between them
+	before, beside deviation     // from the one that is served before us, and from the device's
+	apart          deviation     // the captures from each other
 }
 
 func (d distance) String() string {
-	return fmt.Sprintf("%s (median %v) of %d: median bias %v, p99 of the error %v, largest %v; the captures are %v apart, p99 %v; %d stamped by the kernel",
-		d.what, d.typical, d.n, d.median, d.p99, d.extreme, d.apart, d.apart99, d.kernel)
+	return fmt.Sprintf("%s (median %v) of %d: from the device's capture %v, from the one of all devices %v, beyond both %v; the captures are %v apart, p99 %v; %d stamped by the kernel",
+		d.what, d.typical, d.n, d.beside, d.before, d.nearer, d.apart.median, d.apart.p99, d.kernel)
+}
+
+// good tells whether a figure is near enough: to the device's capture, and to
+// what lies between the two.
+func (d distance) good() bool {
+	median, p99 := slow(d.apart)
+	return d.nearer.median.Abs() <= allowedMedian && d.nearer.p99 <= allowedP99 &&
+		d.beside.median.Abs() <= median && (d.cold || d.beside.p99 <= p99)
 }
 
 // measureClosings has a probe b until there are n conversations of each case, and
@@ -246,8 +260,11 @@ func compareClosings(t *testing.T, k closingCase, diaries []*diary, theirs [2]ma
 	t.Helper()
 	phases := phasesOf(k.params.Kind)
 	delayed := 0
-	apart := make([][]time.Duration, len(phases))
-	errs, truths, kernel := make([][]time.Duration, len(phases)), make([][]time.Duration, len(phases)), make([]int, len(phases))
+	type figures struct {
+		truths, nearer, before, beside, apart []time.Duration
+		kernel                                int
+	}
+	all := make([]figures, len(phases))
 	for _, d := range diaries {
 		d.order()
 		if len(d.transcripts) != len(d.chapters) {
@@ -285,10 +302,12 @@ func compareClosings(t *testing.T, k closingCase, diaries []*diary, theirs [2]ma
 					continue
 				}
 				truth, truth2 := c.interval(p), c2.interval(p)
-				errs[j], truths[j] = append(errs[j], nearer(o.Duration-truth, o.Duration-truth2)), append(truths[j], truth)
-				apart[j] = append(apart[j], (truth - truth2).Abs())
+				f := &all[j]
+				f.truths, f.nearer = append(f.truths, truth), append(f.nearer, nearer(o.Duration-truth, o.Duration-truth2))
+				f.before, f.beside = append(f.before, o.Duration-truth), append(f.beside, o.Duration-truth2)
+				f.apart = append(f.apart, (truth - truth2).Abs())
 				if told.kernel {
-					kernel[j]++
+					f.kernel++
 					if o.Duration != truth || o.Duration != truth2 {
 						t.Errorf("%s: %v: the kernel stamped all, and %v %v is not %v, %v", k.name, id.tuple, p.kind, o.Duration, truth, truth2)
 					}
@@ -301,18 +320,17 @@ func compareClosings(t *testing.T, k closingCase, diaries []*diary, theirs [2]ma
 		t.Errorf("%s: %d figures are missing, of %d targets", k.name, delayed, len(diaries))
 	}
 	var result []distance
-	for j, e := range errs {
-		if len(e) == 0 { // no CLOSE-WAIT where the peer closes at once
+	for j := range all {
+		f := &all[j]
+		if len(f.truths) == 0 { // no CLOSE-WAIT where the peer closes at once
 			continue
 		}
-		slices.Sort(e)
-		slices.Sort(truths[j])
-		slices.Sort(apart[j])
-		d := distance{what: k.name + " " + phases[j].kind.String(), n: len(e), kernel: kernel[j],
-			median: e[len(e)/2], typical: truths[j][len(e)/2], apart: apart[j][len(e)/2], apart99: apart[j][len(e)*99/100]}
-		slices.SortFunc(e, func(x, y time.Duration) int { return int(x.Abs() - y.Abs()) })
-		d.p99, d.extreme = e[len(e)*99/100].Abs(), e[len(e)-1].Abs()
-		result = append(result, d)
+		slices.Sort(f.truths)
+		result = append(result, distance{
+			what: k.name + " " + phases[j].kind.String(), n: len(f.truths), kernel: f.kernel, typical: f.truths[len(f.truths)/2],
+			cold:   slices.Contains(k.cold, phases[j].kind),
+			nearer: sumUp(f.nearer), before: sumUp(f.before), beside: sumUp(f.beside), apart: sumUp(f.apart),
+		})
 	}
 	return result
 }
@@ -345,28 +363,31 @@ func serveClosings(b *lab.Host) {
 
 // TestAccuracyOfClosings compares every phase of five hundred conversations of
 // each way of closing with captures, over a veth pair, where each tap reads the
-// clock for itself. A segment that the peer's other processor sends, as its
-// delayed acknowledgements are, finds every tap's memory cold, and a tap that
-// wakes its reader keeps the next one waiting: there two captures lie 3 µs apart.
-// So ours is held against two, of which the kernel serves one before it and one
-// after. What other guests of a shared machine do is not probed's error: the best
-// of a few tries counts.
+// clock for itself, one after the other: distance.good says how near is near
+// enough. It has a second capture, which the kernel serves before ours, for two
+// reasons. It shows how fast the machine is, and so what a capture's own stamp is
+// worth; and of a FIN that finds the taps' memory cold, or that an interrupt
+// holds up between two of them, two captures' stamps lie up to 8 µs apart: there
+// ours must lie between them. What other guests of a shared machine do is not
+// probed's error: the best of a few tries counts.
 func TestAccuracyOfClosings(t *testing.T) {
 	const each, tries = 500, 3
-	const median, p99 = 500 * time.Nanosecond, time.Microsecond
 	for range tries {
 		a, b := lab.Pair(t) // with no TIME-WAIT of the try before
 		serveClosings(b)
 		good := true
 		for _, d := range measureClosings(t, a, each) {
 			t.Log(d)
-			good = good && d.median.Abs() <= median && d.p99 <= p99
+			if !d.good() {
+				t.Log("that is too far")
+				good = false
+			}
 		}
 		if good || t.Failed() {
 			return
 		}
 	}
-	t.Errorf("allowed: median bias %v, p99 of the error %v", median, p99)
+	t.Errorf("too far from the captures in %d tries", tries)
 }
 
 // TestAccuracyOfClosingsStampedByTheKernel compares them where the kernel stamps

@@ -107,6 +107,48 @@ func TestConnections(t *testing.T) {
 	}
 }
 
+// While it has connections the loop sleeps with an ear open, though something has
+// just arrived: a sleep of a fixed length would end by a timer beside the next
+// segment. Only where segments come all the time does it let some gather.
+func TestReactionGap(t *testing.T) {
+	const begin, end = 3 * time.Second, 4 * time.Second
+	for _, tt := range []struct {
+		name  string
+		every time.Duration // a stray segment arrives; 0: never
+	}{{"connections", 0}, {"a flood", 5 * time.Microsecond}} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.peer = closes(60 * time.Microsecond)
+			for i := range 100 {
+				x, _ := w.target(uint64(i), remote(i).String(), activeClose)
+				w.add(x)
+			}
+			stray := probe.FourTuple{Local: remote(0), Remote: netip.AddrPortFrom(local4, 61255)}
+			until := w.now.Add(end)
+			var flood func()
+			flood = func() {
+				w.arrives(wire.AppendPacket(w.buffer(), &stray, &probe.Segment{Flags: probe.RST, Seq: 77}, nil))
+				if w.now < until {
+					w.after(tt.every, flood)
+				}
+			}
+			if tt.every > 0 {
+				w.after(begin-time.Second, flood)
+			}
+			var waits, naps int
+			w.after(begin, func() { waits, naps = w.waits, w.naps })
+			w.after(end, func() { waits, naps = w.waits-waits, w.naps-naps })
+			w.run(end + time.Second)
+			if (naps > 0) != (tt.every > 0) {
+				t.Errorf("of %d sleeps %d would not have ended for a segment", waits, naps)
+			}
+			if turns, most := waits-naps, int((end-begin)/reactionGap)+hasty; turns > most {
+				t.Errorf("%d turns in a second, allowed %d", turns, most)
+			}
+		})
+	}
+}
+
 // The end of probing leaves nothing open at the peers: those that don't close
 // are reset.
 func TestDrainOfConnections(t *testing.T) {

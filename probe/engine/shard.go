@@ -26,8 +26,9 @@ const (
 	// idlePause is how long a loop sleeps at most: strays want an answer too.
 	idlePause = time.Second
 	// reactionGap is the least time between two turns that frames on guarded
-	// ports call for.
+	// ports call for, on average: hasty of them may follow each other at once.
 	reactionGap = 50 * time.Microsecond
+	hasty       = 16
 	// batch is how many frames are read between two looks at the clocks.
 	batch = 64
 	// maxBatches bounds the reading in one turn, so that a flood of segments
@@ -104,7 +105,8 @@ type Shard struct {
 	sightings sightings
 	frames    [batch]frame
 	nFrames   int
-	busy      bool // the last turn had frames to handle
+	busy      bool          // the last turn had frames to handle
+	hurried   probe.Instant // when turns with frames would be reactionGap apart on average
 	keep      func(*Frame)
 	sending   []ref       // whose segments are in the batch
 	arena     []byte      // the batch's bytes
@@ -200,13 +202,18 @@ func (s *Shard) Run(ctx context.Context) {
 
 // sleep waits for what is next. What arrives on a guarded port waits for our
 // answer, so that it ends the sleep; but under load, where something arrives all
-// the time, no sleep is shorter than reactionGap.
+// the time, no sleep is shorter than reactionGap. Without load there is no such
+// sleep: the timer at its end would go off just when a peer close by answers, and
+// hold up the segment between the stamps of two captures.
 func (s *Shard) sleep(pause time.Duration) {
 	if s.table.guarded == 0 || pause <= 0 {
 		s.net.Wait(pause, false)
 		return
 	}
 	if s.busy {
+		s.hurried = max(s.hurried, s.now).Add(reactionGap)
+	}
+	if s.busy && s.hurried.Sub(s.now) > hasty*reactionGap {
 		gap := min(pause, reactionGap)
 		s.net.Wait(gap, false)
 		pause -= gap

@@ -58,6 +58,7 @@ type sim struct {
 	source    func(dst netip.Addr, device string) (netip.Addr, error) // instead of local4, local6
 	asked     int                                                     // calls of Source
 	waits     int                                                     // calls of Wait
+	naps      int                                                     // those of them that nothing that arrives would have ended
 
 	syns, resets int // that left the host
 	queued       int // SYNs that were queued
@@ -134,6 +135,9 @@ func (s *sim) Clocks() (probe.Instant, int64) {
 
 func (s *sim) Wait(d time.Duration, frames bool) {
 	s.waits++
+	if !frames {
+		s.naps++
+	}
 	if frames && s.head < len(s.ring) {
 		d = 0
 	}
