@@ -92,7 +92,7 @@ func (d *decoder) checkPorts(c *Config) {
 			continue
 		}
 		d.fail(d.targets[i], "%s conversations with %s may be open at once, %s of this target (timeout %s every %s) and %s of the targets before it, and the guarded half of global.source_ports (%d-%d) is %d; widen it, lengthen an interval, or shorten a timeout",
-			commas(now), t.Address, commas(t.Module.open(t.Pace)), brief(t.Timeout), brief(t.Interval), commas(was), ports.First, ports.Last, most)
+			commas(now), t.Address, commas(t.Module.open(t.Pace)), Brief(t.Timeout), Brief(t.Interval), commas(was), ports.First, ports.Last, most)
 	}
 }
 
@@ -186,5 +186,5 @@ func arithmetic(ts []Target) string {
 			return n
 		}
 	}
-	return fmt.Sprintf("%s × %d packets every %s", n, first.Module.PacketsPerProbe(), brief(first.Interval))
+	return fmt.Sprintf("%s × %d packets every %s", n, first.Module.PacketsPerProbe(), Brief(first.Interval))
 }

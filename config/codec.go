@@ -46,7 +46,7 @@ func scalar[V any](allowed string, parse func(string) (V, string), text func(V) 
 
 // duration is a duration in Prometheus's grammar within bounds.
 func duration(least, most time.Duration) codec[time.Duration] {
-	allowed := brief(least) + " to " + brief(most)
+	allowed := Brief(least) + " to " + Brief(most)
 	return scalar(allowed+", such as 500ms, 10s or 1m30s", func(s string) (time.Duration, string) {
 		d, err := model.ParseDuration(s)
 		v := time.Duration(d)
@@ -64,8 +64,8 @@ func duration(least, most time.Duration) codec[time.Duration] {
 	}, func(v time.Duration) string { return model.Duration(v).String() })
 }
 
-// brief writes a duration as people do: 24h, not 1d or 24h0m0s.
-func brief(d time.Duration) string {
+// Brief writes a duration as people do: 24h, not 1d or 24h0m0s.
+func Brief(d time.Duration) string {
 	s := d.String()
 	if short, ok := strings.CutSuffix(s, "m0s"); ok {
 		s = short + "m"

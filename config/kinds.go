@@ -175,7 +175,7 @@ func (d *decoder) checkConversation(f fields, m *Module) {
 	if n := f["fin_with_data"]; n != nil && m.FINWithData && m.Probe == probe.ActiveClose {
 		switch {
 		case m.Hold > 0:
-			d.fail(n, "our FIN cannot be on the last segment of data and be held back: hold is %s%s; remove one", brief(m.Hold), f.line("hold"))
+			d.fail(n, "our FIN cannot be on the last segment of data and be held back: hold is %s%s; remove one", Brief(m.Hold), f.line("hold"))
 		case len(m.Send) == 0 && f["send_file"] == nil && (f["send"] == nil || f["send"].Value == ""):
 			d.fail(n, "there is no data for our FIN to be on%s; give the module send or send_file", f.line("send"))
 		}
@@ -188,12 +188,12 @@ func (d *decoder) checkConversation(f fields, m *Module) {
 // longest returns how long a probe of the module can take until nothing of it is
 // open any more, and of what that is the sum.
 func (m *Module) longest(p Pace) (time.Duration, string) {
-	timeout := "timeout " + brief(p.Timeout)
+	timeout := "timeout " + Brief(p.Timeout)
 	switch m.Measure {
 	case probe.MeasureReuse:
-		return 2*p.Timeout + m.After, fmt.Sprintf("twice the %s and after %s", timeout, brief(m.After))
+		return 2*p.Timeout + m.After, fmt.Sprintf("twice the %s and after %s", timeout, Brief(m.After))
 	case probe.MeasureDuration:
-		return p.Timeout + m.Limit, fmt.Sprintf("%s and limit %s", timeout, brief(m.Limit))
+		return p.Timeout + m.Limit, fmt.Sprintf("%s and limit %s", timeout, Brief(m.Limit))
 	}
 	return p.Timeout, timeout
 }
@@ -213,30 +213,30 @@ func (m *Module) schedule(p Pace, ports PortRange) (wrong string, keys []string)
 	}
 	if p.Timeout > usualTimeout && !slices.Contains(peerCloses, m.Probe) {
 		return fmt.Sprintf("a timeout of %s is too long for %s; allowed: up to %s, and for %s up to %s",
-			brief(p.Timeout), m.Probe, brief(usualTimeout), kindNames(peerCloses), brief(longestTimeout)), []string{"timeout"}
+			Brief(p.Timeout), m.Probe, Brief(usualTimeout), kindNames(peerCloses), Brief(longestTimeout)), []string{"timeout"}
 	}
 	if m.Probe == probe.HalfOpen {
 		return "", nil
 	}
 	most, sum := m.longest(p)
 	if p.Jitter > 0 {
-		sum += " and jitter " + brief(p.Jitter)
+		sum += " and jitter " + Brief(p.Jitter)
 	}
 	open := m.open(p)
 	keys = []string{"interval", "timeout", "after", "limit", "jitter", "flows"}
 	switch {
 	case m.Hold > 0 && m.Hold >= p.Timeout:
-		return fmt.Sprintf("with hold %s our FIN would go after the timeout of %s; shorten hold, or lengthen the timeout", brief(m.Hold), brief(p.Timeout)),
+		return fmt.Sprintf("with hold %s our FIN would go after the timeout of %s; shorten hold, or lengthen the timeout", Brief(m.Hold), Brief(p.Timeout)),
 			[]string{"hold", "timeout"}
 	case m.Measure == probe.MeasureDuration && p.Interval < most+p.Jitter:
 		return fmt.Sprintf("measure: duration touches a peer at most once a second, so that one probe must end before the next begins: %s make %s, the interval is %s; lengthen it, or shorten limit",
-			sum, brief(most+p.Jitter), brief(p.Interval)), keys
+			sum, Brief(most+p.Jitter), Brief(p.Interval)), keys
 	case m.Flows > 1 && open > m.Flows:
 		return fmt.Sprintf("%s every %s: %d conversations with a target may be open at once, and it has %d flows; allow more, lengthen the interval, or shorten the timeout",
-			sum, brief(p.Interval), open, m.Flows), keys
+			sum, Brief(p.Interval), open, m.Flows), keys
 	case open > ports.Guarded().Len():
 		return fmt.Sprintf("%s every %s: %s conversations with a target may be open at once, and the guarded half of global.source_ports (%d-%d) is %d; widen it, lengthen the interval, or shorten the timeout",
-			sum, brief(p.Interval), commas(open), ports.First, ports.Last, ports.Guarded().Len()), keys
+			sum, Brief(p.Interval), commas(open), ports.First, ports.Last, ports.Guarded().Len()), keys
 	}
 	return "", nil
 }

@@ -39,16 +39,16 @@ func (t *Target) Within(d time.Duration) error {
 	m, share := &t.Module, d
 	switch m.Measure {
 	case probe.MeasureDuration:
-		return fmt.Errorf("module %s measures how long a TIME-WAIT lasts, for up to %s: give it to a job, and not to one scrape", m.Name, brief(m.Limit))
+		return fmt.Errorf("module %s measures how long a TIME-WAIT lasts, for up to %s: give it to a job, and not to one scrape", m.Name, Brief(m.Limit))
 	case probe.MeasureReuse:
 		share = (d - m.After) / 2
 	}
 	if share <= max(m.Hold, time.Millisecond) {
-		sum := "its hold of " + brief(m.Hold)
+		sum := "its hold of " + Brief(m.Hold)
 		if m.Measure == probe.MeasureReuse {
-			sum = "its after of " + brief(m.After)
+			sum = "its after of " + Brief(m.After)
 		}
-		return fmt.Errorf("module %s needs more than the %s that there are for a probe: %s alone takes that long", m.Name, brief(d), sum)
+		return fmt.Errorf("module %s needs more than the %s that there are for a probe: %s alone takes that long", m.Name, Brief(d), sum)
 	}
 	m.Timeout = min(m.Timeout, share)
 	t.Timeout = m.Timeout

@@ -65,7 +65,7 @@ func readGlobal(d *decoder, n *node, c *Config) {
 // neither, it inherits both, and they have been checked.
 func (d *decoder) checkPace(f fields, p Pace) {
 	if n := f.first("jitter", "interval"); n != nil && p.Jitter > p.Interval {
-		d.fail(n, "the jitter of %s exceeds the interval of %s; allowed: at most the interval", brief(p.Jitter), brief(p.Interval))
+		d.fail(n, "the jitter of %s exceeds the interval of %s; allowed: at most the interval", Brief(p.Jitter), Brief(p.Interval))
 	}
 }
 

@@ -289,23 +289,11 @@ func span(f *kingpin.FlagClause, least, most time.Duration, to *time.Duration) {
 		case err != nil:
 			return fmt.Errorf("--%s=%s: not a time: write 1s, 200ms, 1m30s, or 0.2 for seconds", name, s)
 		case d < least || d > most:
-			return fmt.Errorf("--%s=%s: allowed is %s to %s", name, s, brief(least), brief(most))
+			return fmt.Errorf("--%s=%s: allowed is %s to %s", name, s, config.Brief(least), config.Brief(most))
 		}
 		*to = d
 		return nil
 	}})
-}
-
-// brief writes a time without the units that are 0 at its end.
-func brief(d time.Duration) string {
-	s := d.String()
-	if short, ok := strings.CutSuffix(s, "m0s"); ok {
-		s = short + "m"
-	}
-	if short, ok := strings.CutSuffix(s, "h0m"); ok {
-		s = short + "h"
-	}
-	return s
 }
 
 func address(f *kingpin.FlagClause, to *netip.Addr) {
