@@ -48,9 +48,9 @@ LDFLAGS := -s -w -buildid= \
 # The packages whose tests open raw sockets, make namespaces or drive a browser, by
 # path: they run as root, one package after the other, never from go's cache, and
 # without the race detector, because they compare times. The others are plain Go: all
-# at once, with the race detector. Of the first, RACED run under it as well, less the
+# at once, with the race detector. Of the first, RACED run under it too, but for the
 # tests that hold a time against a bound or have a browser do so, which are named
-# Accuracy and Browser.
+# Accuracy and Browser: those come after, without it.
 REAL := /(rawsock|internal/host|internal/lab|internal/status|cmd)(/|$$)
 RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
@@ -79,7 +79,8 @@ test: go tools $(PROMTOOL) ## run every test: with the race detector, then on re
 	echo "==> real sockets, race detector"; \
 	$(GO) test -race -p 1 -count=1 -timeout 10m -skip 'Accuracy|Browser' $(AS_ROOT) $$(grep -E '$(RACED)' <<<"$$all"); \
 	echo "==> real sockets and the laboratory, against the clock"; \
-	$(GO) test -p 1 -count=1 -timeout 20m $(AS_ROOT) $$(grep -E '$(REAL)' <<<"$$all")
+	$(GO) test -p 1 -count=1 -timeout 20m $(AS_ROOT) $$(grep -E '$(REAL)' <<<"$$all" | grep -vE '$(RACED)'); \
+	$(GO) test -p 1 -count=1 -timeout 20m -run 'Accuracy|Browser' $(AS_ROOT) $$(grep -E '$(RACED)' <<<"$$all")
 
 .PHONY: lint
 lint: go $(GOLANGCI) ## gofmt, go vet, golangci-lint (import rules among them), go.mod tidy and verified
