@@ -69,7 +69,7 @@ type judgement struct {
 func judge(p probe.Params, all []passage) judgement {
 	const margin = int64(25 * time.Millisecond)
 	var j judgement
-	const again = int64(2100 * time.Millisecond) // the retransmission timer, once backed off, and some
+	again := backedOff(all)
 	var iss, irs, theirFIN probe.Seq
 	var deadline, firstSYNACK int64
 	var finEnd probe.Seq
@@ -141,6 +141,8 @@ func judge(p probe.Params, all []passage) judgement {
 	case closed() && finAcked:
 	case !progress && twice:
 		j.reason = probe.AcceptQueueFull // so it looks: our ACKs were lost
+	case sawFIN && !closed():
+		j.reason = probe.Timeout // what came before the FIN is lost
 	case p.Kind == probe.ActiveClose && finAcked:
 		j.reason = probe.FINMissing
 	case p.Kind == probe.ActiveClose || closed():
@@ -151,6 +153,21 @@ func judge(p probe.Params, all []passage) judgement {
 		j.reason, j.resent = probe.Timeout, requests > 1
 	}
 	return j
+}
+
+// backedOff is the retransmission timer, once backed off, and some: RFC 6298 §2's, of
+// the handshake's round trip, which a lost SYN-ACK makes long.
+func backedOff(all []passage) int64 {
+	var syn, synAck int64
+	for i := range all {
+		switch x := &all[i]; {
+		case x.outgoing && x.segment.Flags == probe.SYN:
+			syn = x.arrived
+		case !x.outgoing && !x.lost && x.segment.Flags.Has(probe.SYN|probe.ACK) && (synAck == 0 || x.departed < synAck):
+			synAck = x.departed
+		}
+	}
+	return max(2*int64(time.Second), 3*(synAck-syn)) + int64(100*time.Millisecond)
 }
 
 // gapless are stretches of octets in any order.

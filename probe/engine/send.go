@@ -93,8 +93,8 @@ func (s *Shard) fire(e *entry) {
 		s.made(e)
 		return
 	}
-	if e.Params.Measure == probe.MeasureDuration && s.measures(e.ID) {
-		s.schedule.push(s.now.Add(time.Second), e)
+	if e.Params.Measure == probe.MeasureDuration && s.measured(e) {
+		s.reschedule(e, s.now.Add(time.Second)) // and the slots after it, lest its own overlap
 		return
 	}
 	e.throttle(false)
@@ -123,11 +123,12 @@ func (s *Shard) fire(e *entry) {
 	s.made(e)
 }
 
-// measures reports whether a target's conversation is under way, of before a change
-// of the target too: a peer in TIME-WAIT is touched by one at a time.
-func (s *Shard) measures(id uint64) bool {
+// measured reports whether a conversation of before a change of the target is under
+// way: a peer in TIME-WAIT is touched by one at a time. A target's own do not
+// overlap, if its interval is as long as the configuration asks.
+func (s *Shard) measured(e *entry) bool {
 	for i := range s.table.slots {
-		if sl := &s.table.slots[i]; sl.target != nil && sl.target.ID == id && sl.open() {
+		if sl := &s.table.slots[i]; sl.target != nil && sl.target != e && sl.target.ID == e.ID && sl.open() {
 			return true
 		}
 	}
