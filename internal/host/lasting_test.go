@@ -240,8 +240,9 @@ func (k *kernelTimers) hexAddrPort(s string) netip.AddrPort {
 
 // moved tells which timers were started again.
 func (k *kernelTimers) moved() {
+	const rounding = 4 * time.Millisecond // a jiffy of CONFIG_HZ=250
 	for tuple, e := range k.all {
-		if by := e.atLeast - e.atMost; by > 0 {
+		if by := e.atLeast - e.atMost; by > rounding {
 			k.t.Errorf("%v: the peer's timer moved by %v", tuple, by)
 		}
 	}
@@ -368,9 +369,10 @@ func TestAccuracyOfTimeWaitDuration(t *testing.T) {
 		// have been lost, so that the last but one counts.
 		{name: "gVisor", stack: gvisor, list: inTimeWait(t, gvisor),
 			lasts: span{time.Minute, 60100 * time.Millisecond}, step: 100 * time.Millisecond, width: 2500 * time.Millisecond},
-		// 2*TCP_MSL in ticks of TCP_SLOW_INTERVAL, which come a little late each.
+		// 2*TCP_MSL in ticks of TCP_SLOW_INTERVAL, which come a little late each, on a
+		// machine that is busy by 10 ms.
 		{name: "lwIP", stack: lwip, list: inTimeWait(t, lwip),
-			lasts: span{2 * time.Minute, 121 * time.Second}, step: 500 * time.Millisecond, width: 1500 * time.Millisecond},
+			lasts: span{2 * time.Minute, 126 * time.Second}, step: 3 * time.Second, width: 1500 * time.Millisecond},
 	}
 	r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
 	var targets []*engine.Target
@@ -401,7 +403,7 @@ func TestAccuracyOfTimeWaitDuration(t *testing.T) {
 	r.shard.Update(targets, nil)
 	follow("all phases", time.Minute, func() bool { return time.Now().After(stop) })
 	r.rest(targets)
-	follow("the ends of TIME-WAIT", longest+10*time.Second, func() bool {
+	follow("the ends of TIME-WAIT", longest+20*time.Second, func() bool {
 		for _, w := range waiters {
 			if !w.own.over() {
 				return false
