@@ -55,7 +55,7 @@ func (r *pingRecorder) ClockStep(by time.Duration) {
 
 // Skipped implements engine.Observer.
 func (r *pingRecorder) Skipped(reason engine.SkipReason) {
-	r.tally.Skip(reason.String())
+	r.tally.NotSent(reason.String())
 	why := map[engine.SkipReason]string{
 		engine.SkipLate:      "this host was too busy to send it in time",
 		engine.SkipRateLimit: "the limit of what is sent to one address was used up",

@@ -110,8 +110,8 @@ func (t *Tally) Observe(o *probe.Observation) {
 	}
 }
 
-// Skip books a probe that was due and never made.
-func (t *Tally) Skip(reason string) {
+// NotSent books a probe that was due and never made.
+func (t *Tally) NotSent(reason string) {
 	if t.Skipped == nil {
 		t.Skipped = make(map[string]uint64)
 	}
