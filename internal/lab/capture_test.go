@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"net"
+	"sync"
 	"testing"
 	"time"
 )
@@ -67,6 +68,47 @@ func TestCaptureOfAnyDeviceTellsDirections(t *testing.T) {
 	if want := "[4 true 4 false 6 true 6 false]"; fmt.Sprint(got) != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
+}
+
+// A capture ends although something came between its socket and its filter.
+func TestCaptureCatchesUpWithWhatItThrewAway(t *testing.T) {
+	t.Parallel()
+	a, b := Pair(t)
+	stop := make(chan struct{})
+	t.Cleanup(sync.OnceFunc(func() { close(stop) }))
+	b.Go(func() {
+		c, err := net.Dial("udp", hostPort(a.Addr4(), 9))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = c.Write([]byte("noise")) // refused now and then
+				time.Sleep(10 * time.Microsecond)
+			}
+		}
+	})
+	b.Listen("tcp", "[::]:80")
+	stray := false
+	for range 50 {
+		c := a.Capture(t, a.Iface(), "tcp", Immediate)
+		stray = stray || c.strays > 0
+		if got := dial(t, a, hostPort(b.Addr4(), 80), time.Second); got != "connected" {
+			t.Fatal(got)
+		}
+		if n := len(c.Packets()); n < 3 { // a handshake
+			t.Fatalf("%d packets", n)
+		}
+		if stray {
+			return
+		}
+	}
+	t.Error("nothing came before the filter of fifty captures")
 }
 
 // A capture of every device ends although the kernel counts what crosses lo
