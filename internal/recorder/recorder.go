@@ -39,7 +39,7 @@ type Change struct {
 }
 
 // A Recorder is one target's. It takes 16 octets a sample (4 KiB when there are
-// MaxSamples), and for each transcript that it keeps 152 octets a record and 48 a
+// MaxSamples), and for each transcript that it keeps 176 octets a record and 48 a
 // figure: 1 KiB of a half_open, 3 KiB of a closing, 12 KiB at most. It may be read from
 // any goroutine while its target is probed. The zero value is empty.
 type Recorder struct {
