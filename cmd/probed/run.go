@@ -43,6 +43,7 @@ type daemon struct {
 	own        []netip.AddrPort // of the web listeners, for the embedded default
 	metrics    *metrics.Metrics
 	complaints *complaints
+	manager    *manager // nil without one
 	shard      *engine.Shard
 	roster     *targets.Roster
 	ready      atomic.Bool
@@ -67,6 +68,12 @@ func (d *daemon) run() error {
 			return fmt.Errorf("--web.config.file=%s: %s", file, webConfigError(err))
 		}
 	}
+	m, err := findManager()
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	d.manager = m
 	listeners, err := d.listen()
 	if err != nil {
 		return err
@@ -129,14 +136,17 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 		Stats:       d.stats,
 		SkipReasons: skips,
 	})
+	heartbeat, every := d.manager.heartbeat()
 	d.shard = engine.New(engine.Config{
-		Network:  network,
-		Observer: observer{d.metrics, d.complaints},
-		Reserved: engine.Ports(c.Global.SourcePorts.Reserved()),
-		Guarded:  engine.Ports(c.Global.SourcePorts.Guarded()),
-		Limits:   limits(c),
-		Seed:     host.Seed(),
-		Drain:    drainTime,
+		Network:        network,
+		Observer:       observer{d.metrics, d.complaints},
+		Reserved:       engine.Ports(c.Global.SourcePorts.Reserved()),
+		Guarded:        engine.Ports(c.Global.SourcePorts.Guarded()),
+		Limits:         limits(c),
+		Seed:           host.Seed(),
+		Drain:          drainTime,
+		Heartbeat:      heartbeat,
+		HeartbeatEvery: every,
 	})
 	// Strict, because a resolver that isn't takes a passing SERVFAIL for one
 	// family, with an empty answer for the other, for "no such host".
@@ -173,18 +183,24 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 		d.complaints.run(ctx)
 		return nil
 	})
+	group.Go(func() error {
+		d.report(ctx)
+		return nil
+	})
 	for i, s := range servers {
 		group.Go(func() error { return d.serveWeb(s, listeners[i]) })
 	}
 	group.Go(func() error {
 		<-ctx.Done()
 		d.ready.Store(false)
+		d.notified(d.manager.tell("STOPPING=1", "STATUS=closing the open conversations"))
 		d.log.Info("closing the open conversations")
 		<-probing.Done()
 		shutdown(servers)
 		return nil
 	})
 	d.ready.Store(true)
+	d.notified(d.manager.tell("READY=1", "STATUS=probing"))
 	d.log.Info("probing", "targets", len(d.running().Targets()), "version", version.Version)
 	return group.Wait()
 }
@@ -249,9 +265,13 @@ func (d *daemon) apply(c *config.Config) error {
 }
 
 // reload loads the configuration again. One that fails changes nothing.
-func (d *daemon) reload() error {
+func (d *daemon) reload() (err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.notified(d.manager.reloading())
+	defer func() {
+		d.notified(d.manager.reloaded(err != nil, time.Now(), d.shard.Stats.Targets.Load()))
+	}()
 	c, err := d.load()
 	if err == nil {
 		err = checkHost(c)

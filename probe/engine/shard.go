@@ -60,6 +60,12 @@ type Config struct {
 	Seed []byte
 	// Drain bounds the time from the end of Run's context to Run's return.
 	Drain time.Duration
+	// Heartbeat, if there is one, is called by the loop between two turns, whether
+	// or not it has anything to do: HeartbeatEvery after the last call, or as soon
+	// after that as a turn has ended. So a loop that is stuck, in a Sink or anywhere
+	// else, does not call it. It must not block.
+	Heartbeat      func()
+	HeartbeatEvery time.Duration
 }
 
 // Ports is a range of source ports, both ends included.
@@ -117,6 +123,7 @@ type Shard struct {
 	output    probe.Output // of the last step: on a function's stack it would escape to the heap
 	told      probe.Observation
 	swept     probe.Instant
+	beaten    probe.Instant // the last Heartbeat
 
 	mu    sync.Mutex
 	inbox []command
@@ -237,6 +244,9 @@ func (s *Shard) turn(probing bool) time.Duration {
 		s.swept = s.now
 		s.peers.sweep(s.now)
 	}
+	if s.cfg.Heartbeat != nil {
+		pause = min(pause, s.beat())
+	}
 	if !drained {
 		return 0
 	}
@@ -247,6 +257,16 @@ func (s *Shard) turn(probing bool) time.Duration {
 		pause = min(pause, max(s.table.timers[0].at.Sub(s.now), tick))
 	}
 	return pause
+}
+
+// beat says that the loop is alive, if it is time, and returns how long it may
+// sleep until it must say so again.
+func (s *Shard) beat() time.Duration {
+	if s.now.Sub(s.beaten) >= s.cfg.HeartbeatEvery {
+		s.beaten = s.now
+		s.cfg.Heartbeat()
+	}
+	return max(s.beaten.Add(s.cfg.HeartbeatEvery).Sub(s.now), tick)
 }
 
 // abort ends every conversation that is left.
