@@ -38,7 +38,7 @@
 //   - probed_probes_discarded_total and probed_replies_rejected_total: from the
 //     first occurrence.
 //   - probed_probe_success and the peer's gauges: absent until first known.
-//   - probed_flows: only where it is above 1.
+//   - probed_flows and probed_flows_failing: only where there are flows, above 1.
 //   - probed_probes_skipped_total: what Options.SkipReasons names, from the start.
 //
 // # One target, one set of labels

@@ -142,6 +142,7 @@ func TestContract(t *testing.T) {
 		"probed_time_wait_min_seconds":                        {dto.MetricType_GAUGE, ""},
 		"probed_time_wait_max_seconds":                        {dto.MetricType_GAUGE, ""},
 		"probed_flows":                                        {dto.MetricType_GAUGE, ""},
+		"probed_flows_failing":                                {dto.MetricType_GAUGE, ""},
 		"probed_build_info":                                   {dto.MetricType_GAUGE, "goversion revision version"},
 		"probed_config_last_reload_successful":                {dto.MetricType_GAUGE, ""},
 		"probed_config_last_reload_success_timestamp_seconds": {dto.MetricType_GAUGE, ""},

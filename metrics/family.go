@@ -146,6 +146,14 @@ func flowFamilies() []family {
 				x.value(t, float64(n.flows))
 			}
 		},
+	}, {
+		name: "probed_flows_failing", kind: gauge,
+		help: "Number of flows whose loss, over the last 64 verdicts of each, stands out from their siblings'.",
+		target: func(x *exposition, t *Target, n *counts) {
+			if n.flows > 1 {
+				x.value(t, float64(t.flowsFailing()))
+			}
+		},
 	}}
 }
 

@@ -15,8 +15,9 @@ type Target struct {
 
 	mu      sync.Mutex // uncontended but for a scrape's short copy
 	n       counts
-	rtt     histogram // handshake
-	closing *closing  // nil for half_open
+	rtt     histogram          // handshake
+	closing *closing           // nil for half_open
+	flows   map[uint16]history // by source port; nil where all serve one flow
 }
 
 // counts is what a scrape copies in one piece, so that its figures belong
@@ -44,7 +45,7 @@ type TargetOptions struct {
 	Kind probe.Kind
 	// Measure is what a time_wait probe measures.
 	Measure probe.Measure
-	Flows   int // fixed source ports; probed_flows is exported above 1
+	Flows   int // fixed source ports; probed_flows and probed_flows_failing are exported above 1
 	// Buckets are the upper bounds of the classic buckets in seconds, rising.
 	// Without any there are no classic buckets.
 	Buckets []float64
@@ -66,6 +67,7 @@ func (t *Target) Observe(o *probe.Observation) {
 		if !n.success && int(o.Reason) < len(n.failures) {
 			n.failures[o.Reason]++
 		}
+		t.bookFlow(o)
 	case probe.Discarded:
 		if int(o.Discard) < len(n.discarded) {
 			n.discarded[o.Discard]++
@@ -122,6 +124,9 @@ func (t *Target) copyInterval(i interval, dst *histogram) bool {
 // buckets, and the closing does if the kind of probe differs. t.mu is held, or
 // nobody else knows t yet.
 func (t *Target) configure(o TargetOptions, b *bounds) {
+	if t.n.flows != int32(o.Flows) {
+		t.flows = nil
+	}
 	t.n.kind, t.n.flows = o.Kind, int32(o.Flows)
 	if t.rtt.bounds == nil || !slices.Equal(b.upper, t.rtt.bounds.upper) {
 		t.rtt = newHistogram(b)

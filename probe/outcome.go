@@ -129,6 +129,7 @@ type Observation struct {
 	Form     Form
 	Side     Side
 	Answer   Answer
+	Port     uint16 // our end's, which tells flows apart: set by who has the four-tuple
 	Octets   uint32
 	Peer     Fingerprint
 	Duration time.Duration

@@ -48,6 +48,23 @@ func histogramOf(samples []recorder.Sample) []metrics.Bucket {
 	return all
 }
 
+// flowsIn are the flows of a target that had these probes.
+func flowsIn(t *testing.T, samples []recorder.Sample, flows int) []flow {
+	t.Helper()
+	target, err := metrics.New(metrics.Options{}).AddTarget(metrics.Labels{Target: "a:1"}, metrics.TargetOptions{Flows: flows})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range samples {
+		o := probe.Observation{Kind: probe.Verdict, Reason: samples[i].Reason, Port: samples[i].Port}
+		if samples[i].Discard != 0 {
+			o = probe.Observation{Kind: probe.Discarded, Discard: samples[i].Discard}
+		}
+		target.Observe(&o)
+	}
+	return flowsOf(target.Flows(), samples)
+}
+
 // Nothing that is written on a chart covers something else, however many probes, of
 // whatever latency, ended in whatever way.
 func TestChartLabelsApart(t *testing.T) {
@@ -58,8 +75,9 @@ func TestChartLabelsApart(t *testing.T) {
 				if n == 256 {
 					samples[100].Discard, samples[200].RTT = probe.DiscardTapDrop, 9
 				}
+				flows := flowsIn(t, samples, 8)
 				for _, f := range []frame{wideFrame(), narrowFrame(), {"w", 740}} {
-					for _, c := range []*chart{drawHistogram(histogramOf(samples), f), drawHeatmap(samples, f), drawFlows(samples, f)} {
+					for _, c := range []*chart{drawHistogram(histogramOf(samples), f), drawHeatmap(samples, f), drawFlows(flows, f)} {
 						if c == nil {
 							continue
 						}
@@ -108,19 +126,19 @@ func TestFlowsStandOut(t *testing.T) {
 			}
 		}
 	}
-	flows := flowsOf(samples)
+	flows := flowsIn(t, samples, 8)
 	if len(flows) != 8 {
 		t.Fatalf("%d flows", len(flows))
 	}
 	for i, f := range flows {
-		if f.port != uint16(61000+i) {
-			t.Errorf("flow %d has port %d", i, f.port)
+		if f.Port != uint16(61000+i) {
+			t.Errorf("flow %d has port %d", i, f.Port)
 		}
-		if want := f.port == 61005; f.loses != want {
-			t.Errorf("flow %d: stands out by loss %v", f.port, f.loses)
+		if want := f.Port == 61005; f.Failing != want {
+			t.Errorf("flow %d: stands out by loss %v", f.Port, f.Failing)
 		}
-		if want := f.port == 61003; f.slow != want {
-			t.Errorf("flow %d: stands out by latency %v", f.port, f.slow)
+		if want := f.Port == 61003; f.slow != want {
+			t.Errorf("flow %d: stands out by latency %v", f.Port, f.slow)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package status
 
 import (
-	"cmp"
 	"fmt"
 	"html/template"
 	"math"
@@ -9,71 +8,43 @@ import (
 
 	"github.com/probed/probed/internal/recorder"
 	"github.com/probed/probed/internal/show"
+	"github.com/probed/probed/metrics"
 )
 
-// A flow is what the remembered probes of one source port say.
+// A flow is what is known of one source port: its last verdicts, and the round trips
+// that are remembered.
 type flow struct {
-	port     uint16
-	verdicts int
-	failed   int
-	p50      float64 // seconds; 0 without a round trip
-	loses    bool    // its loss stands out from its siblings'
-	slow     bool    // so does its median
+	metrics.Flow
+	p50  float64 // seconds; 0 without a round trip
+	slow bool    // its median stands out from its siblings'
 }
 
-func (f *flow) loss() float64 { return float64(f.failed) / float64(max(f.verdicts, 1)) }
+func (f *flow) loss() float64 { return float64(f.Failed) / float64(max(f.Verdicts, 1)) }
 
-// A flow stands out by its loss if that of its siblings would hardly ever make as
-// many failures: this many standard deviations more than they lead to expect. It
-// stands out by its latency if its median is so many times theirs.
-const (
-	flowDeviations = 4.0
-	flowSlower     = 1.5
-	flowLeast      = 4 // verdicts, below which nothing is said
-)
+// flowSlower is how many times their siblings' a flow's median must be to stand out.
+const flowSlower = 1.5
 
-// flowsOf sorts samples by source port.
-func flowsOf(samples []recorder.Sample) []flow {
+// flowsOf adds to the flows what the samples say of their round trips.
+func flowsOf(known []metrics.Flow, samples []recorder.Sample) []flow {
 	byPort := make(map[uint16][]recorder.Sample)
 	for _, s := range samples {
-		if s.Port != 0 && s.Discard == 0 {
-			byPort[s.Port] = append(byPort[s.Port], s)
-		}
+		byPort[s.Port] = append(byPort[s.Port], s)
 	}
-	flows := make([]flow, 0, len(byPort))
-	verdicts, failed := 0, 0
-	for port, part := range byPort {
-		f := flow{port: port, verdicts: len(part), p50: medianRTT(part)}
-		for i := range part {
-			if part[i].Failed() {
-				f.failed++
-			}
-		}
-		verdicts, failed = verdicts+f.verdicts, failed+f.failed
-		flows = append(flows, f)
+	flows := make([]flow, len(known))
+	for i, f := range known {
+		flows[i] = flow{Flow: f, p50: medianRTT(byPort[f.Port])}
 	}
-	slices.SortFunc(flows, func(a, b flow) int { return cmp.Compare(a.port, b.port) })
 	for i := range flows {
-		flows[i].judge(flows, verdicts, failed)
+		flows[i].compare(flows)
 	}
 	return flows
 }
 
-// judge compares a flow with its siblings, of which all together there were so many
-// verdicts and failures.
-func (f *flow) judge(all []flow, verdicts, failed int) {
-	others := verdicts - f.verdicts
-	if f.verdicts < flowLeast || others < flowLeast {
-		return
-	}
-	// One more failure than seen, so that siblings that lost nothing yet are not
-	// taken to lose nothing ever.
-	p := min(float64(failed-f.failed+1)/float64(others+1), 1)
-	n := float64(f.verdicts)
-	f.loses = float64(f.failed) > n*p+flowDeviations*math.Sqrt(n*p*(1-p))
+// compare compares a flow's median with its siblings'.
+func (f *flow) compare(all []flow) {
 	var medians []float64
 	for i := range all {
-		if all[i].port != f.port && all[i].p50 > 0 {
+		if all[i].Port != f.Port && all[i].p50 > 0 {
 			medians = append(medians, all[i].p50)
 		}
 	}
@@ -98,13 +69,12 @@ func (c *chart) flowRight() float64 { return c.wide - 82 }
 // flowStrip draws a line for every source port: what part of its probes failed, and
 // its median. Each takes its own path where paths are chosen by a hash. It is empty
 // if there is but one.
-func flowStrip(samples []recorder.Sample) template.HTML {
-	return bothWidths(drawFlows(samples, wideFrame()).picture(), drawFlows(samples, narrowFrame()).picture())
+func flowStrip(flows []flow) template.HTML {
+	return bothWidths(drawFlows(flows, wideFrame()).picture(), drawFlows(flows, narrowFrame()).picture())
 }
 
 // drawFlows returns nil if there is nothing to draw.
-func drawFlows(samples []recorder.Sample, f frame) *chart {
-	flows := flowsOf(samples)
+func drawFlows(flows []flow, f frame) *chart {
 	if len(flows) < 2 {
 		return nil
 	}
@@ -129,7 +99,7 @@ func drawFlows(samples []recorder.Sample, f frame) *chart {
 	standing := 0
 	for i := range flows {
 		y := flowTop + float64(i)*flowRow
-		if flows[i].loses || flows[i].slow {
+		if flows[i].Failing || flows[i].slow {
 			standing++
 			c.rect(2, y-2, c.wide-4, flowRow-1, "flow-stands")
 			c.write(label{x: 8, y: y + 11, size: chartText + 1, class: "flow-sign", text: "▶"})
@@ -147,19 +117,19 @@ func (c *chart) flow(f *flow, axis *logAxis, y float64) {
 		c.write(label{x: x, y: y + 11, anchor: a, size: chartText + 0.5, class: class, text: text})
 	}
 	class := "flow-text"
-	if f.loses || f.slow {
+	if f.Failing || f.slow {
 		class += " flow-bold"
 	}
-	at(flowPort, fromRight, class, fmt.Sprint(f.port))
+	at(flowPort, fromRight, class, fmt.Sprint(f.Port))
 	c.rect(flowBar, y+1, c.flowWide(), flowRow-7, "heat-ground")
-	if f.failed > 0 {
+	if f.Failed > 0 {
 		c.rect(flowBar, y+1, max(2, f.loss()*c.flowWide()), flowRow-7, "flow-loss")
 	}
 	lossClass := class
-	if f.loses {
+	if f.Failing {
 		lossClass += " flow-loses"
 	}
-	at(flowBar+c.flowWide()+8, fromLeft, lossClass, fmt.Sprintf("%s of %d", percentText(f.failed, f.verdicts), f.verdicts))
+	at(flowBar+c.flowWide()+8, fromLeft, lossClass, fmt.Sprintf("%s of %d", percentText(f.Failed, f.Verdicts), f.Verdicts))
 	if f.p50 == 0 {
 		return
 	}

@@ -179,7 +179,7 @@ func newTargetView(t *Target, sum *metrics.Summary, samples []recorder.Sample, n
 		v.Totals.P50, v.Totals.P90, v.Totals.P99 = about(quantileOf(buckets, 0.5)), about(quantileOf(buckets, 0.9)), about(quantileOf(buckets, 0.99))
 	}
 	if t.Flows > 1 {
-		v.FlowStrip = flowStrip(samples)
+		v.FlowStrip = flowStrip(flowsOf(t.Metrics.Flows(), samples))
 	}
 	if n := len(samples); n > 0 {
 		v.State, v.Now = stateOf(samples[n-1]), "last probe: "+verdictOf(&samples[n-1])

@@ -85,7 +85,7 @@ func (w *world) add(tgt Target) *Target {
 	for _, own := range tgt.Labels {
 		l.Extra[own.Name] = own.Value
 	}
-	m, err := w.metrics.AddTarget(l, metrics.TargetOptions{Kind: tgt.Kind})
+	m, err := w.metrics.AddTarget(l, metrics.TargetOptions{Kind: tgt.Kind, Flows: tgt.Flows})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -170,6 +170,7 @@ func (h *talk) step(ev probe.Event) {
 	h.tr.Add(h.now, &ev, &h.conv, &out)
 	observed := out.Observations()
 	for i := range observed {
+		observed[i].Port = h.tr.Tuple.Local.Port()
 		h.sink.Observe(&observed[i])
 	}
 }

@@ -233,6 +233,7 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	target := sl.target
 	observations := out.Observations()
 	for j := range observations {
+		observations[j].Port = sl.tuple.Local.Port()
 		target.Sink.Observe(&observations[j])
 	}
 	if sl.conv.Settled() && !wasSettled {

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/probed/probed/internal/lab"
+)
+
+// TestFlowsFailing: routers spread flows over 16 paths by their five-tuple, all lose
+// 1 %, and one of them dies. Within 30 s it is told which part of the flows fails, and
+// no other is ever told to.
+func TestFlowsFailing(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	a, b := l.Host("a"), l.Host("b")
+	lossy := lab.Direction{Impairment: lab.Impairment{Delay: 5 * time.Millisecond, Loss: 0.01}, Seed: 5}
+	link := l.Link(a, b, lossy, lab.Direction{Impairment: lab.Impairment{Delay: 5 * time.Millisecond}})
+	b.Listen("tcp", "[::]:80")
+	to := netip.AddrPortFrom(b.Addr4(), 80)
+	p := start(t, a, fmt.Sprintf(`
+modules: {fan: {probe: half_open, flows: 16, interval: 100ms}}
+jobs: [{name: edge, module: fan, targets: ["%s"]}]
+`, to))
+	failing := func() float64 { return p.scrape().sum("probed_flows_failing", nil) }
+	p.awaitProbes(to.String(), 30)
+	ports := sourcePorts(t, link.AtoB.Records(), to)
+	if len(ports) != 16 {
+		t.Fatalf("source ports %v", ports)
+	}
+	if n := failing(); n != 0 {
+		t.Errorf("%v flows fail before any path has died", n)
+	}
+
+	seed, dead := seedFor(netip.AddrPortFrom(a.Addr4(), 0), to, ports)
+	paths := slices.Repeat([]lab.Impairment{lossy.Impairment}, 16)
+	paths[0].Loss = 1
+	died := time.Now()
+	link.AtoB.Set(lab.Direction{Impairment: lossy.Impairment, PerFlow: lab.Paths(seed, paths...)})
+	eventually(t, 30*time.Second, func() error {
+		if n := failing(); n != 1 {
+			return fmt.Errorf("%v flows fail", n)
+		}
+		return nil
+	})
+	t.Logf("port %d is found after %.1f s", dead, time.Since(died).Seconds())
+	for range 20 {
+		if n := failing(); n != 1 {
+			t.Fatalf("%v flows fail", n)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// sourcePorts are the ports that SYNs to a target have left from.
+func sourcePorts(t *testing.T, records []lab.Record, to netip.AddrPort) (ports []uint16) {
+	t.Helper()
+	for i := range records {
+		packet, err := records[i].Packet()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if packet.Dst == to.Addr() && packet.DstPort == to.Port() && !slices.Contains(ports, packet.SrcPort) {
+			ports = append(ports, packet.SrcPort)
+		}
+	}
+	return ports
+}
+
+// seedFor returns a seed by which the first of 16 paths has exactly one of the flows,
+// and which.
+func seedFor(from, to netip.AddrPort, ports []uint16) (seed uint64, port uint16) {
+	for {
+		var first []uint16
+		for _, p := range ports {
+			f := lab.Flow{Src: netip.AddrPortFrom(from.Addr(), p), Dst: to, Protocol: unix.IPPROTO_TCP}
+			if f.Hash(seed)%16 == 0 {
+				first = append(first, p)
+			}
+		}
+		if len(first) == 1 {
+			return seed, first[0]
+		}
+		seed++
+	}
+}
