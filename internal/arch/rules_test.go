@@ -52,6 +52,8 @@ var rooms = map[string]room{
 	"internal/lab":      {mayImport: everything},
 	"internal/arch":     {},
 	"cmd/probed":        {mayImport: everything},
+
+	"internal/monitoring": {}, // tests alone
 }
 
 // testOnly are the rooms that only tests may import, wherever they are.
