@@ -33,6 +33,22 @@ export PROMTOOL
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
 
+# nfpm makes the packages. Later versions lean on modules that Go's proxy does not
+# serve everywhere.
+NFPM_VERSION := v2.45.2
+NFPM ?= $(CACHE)/nfpm-$(NFPM_VERSION)/nfpm
+export NFPM
+
+# The packages' version: 1.2.3 at the tag v1.2.3, 1.2.3+git20261121.131400.0123456789ab
+# after it, and before any tag one that sorts before all.
+PACKAGE_VERSION ?= $(shell internal/tools/package-version.sh)
+DIST := $(CURDIR)/dist
+
+# A Debian that boots, as a tar file: what the packages are installed into by the
+# tests.
+DEBIAN_ROOT ?= $(CACHE)/debian-bookworm.tar
+export DIST DEBIAN_ROOT
+
 # What a build stamps in. All of it comes from the commit, so that whoever builds
 # the same commit with the same Go gets the same bytes ('make reproducible').
 VERSION := $(or $(VERSION),$(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null),unknown)
@@ -56,7 +72,7 @@ RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
 # Tests that need root get it when we aren't: the compiled test runs under sudo,
 # the compiler doesn't.
-AS_ROOT := $(if $(filter 0,$(shell id -u)),,-exec "sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL)")
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,-exec "sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) NFPM=$(NFPM) DIST=$(DIST) DEBIAN_ROOT=$(DEBIAN_ROOT)")
 
 FUZZTIME ?= 10s
 BENCH ?= .
@@ -66,13 +82,17 @@ export DEMO_SECONDS DEMO_PORT
 build: go ## build ./probed: static, reproducible, with its version stamped in
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o probed ./cmd/probed
 
+.PHONY: packages
+packages: build $(NFPM) ## build dist/probed_*.deb, dist/probed-*.rpm and dist/probed-*.rootfs.tar for a container
+	@internal/tools/package.sh probed '$(PACKAGE_VERSION)' $(DIST)
+
 .PHONY: demo
 demo: build ## run probed on its embedded default and show its figures (DEMO_SECONDS=5 ends by itself, DEMO_PORT=10965)
 	@[ "$$(id -u)" -eq 0 ] || internal/tools/install.sh setcap
 	@internal/tools/demo.sh ./probed
 
 .PHONY: test
-test: go tools $(PROMTOOL) ## run every test: with the race detector, then on real kernels against the clock
+test: go tools packages $(PROMTOOL) $(DEBIAN_ROOT) ## run every test: with the race detector, then on real kernels against the clock
 	@all=$$($(GO) list ./...); \
 	echo "==> plain Go, race detector"; \
 	$(GO) test -race -timeout 10m $$(grep -vE '$(REAL)' <<<"$$all"); \
@@ -104,7 +124,7 @@ bench: go tools ## run the benchmarks that BENCH (a regular expression, all) nam
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 30m $(AS_ROOT) ./...
 
 .PHONY: cover
-cover: go tools $(PROMTOOL) ## run every test once and write .cache/cover.html
+cover: go tools packages $(PROMTOOL) $(DEBIAN_ROOT) ## run every test once and write .cache/cover.html
 	@mkdir -p $(CACHE)
 	$(GO) test -p 1 -count=1 -timeout 30m -coverpkg=./... -coverprofile=$(CACHE)/cover.out $(AS_ROOT) ./...
 	$(GO) tool cover -html=$(CACHE)/cover.out -o $(CACHE)/cover.html
@@ -112,7 +132,7 @@ cover: go tools $(PROMTOOL) ## run every test once and write .cache/cover.html
 
 .PHONY: clean
 clean: ## remove what was built and fetched
-	rm -rf probed $(CACHE)
+	rm -rf probed $(CACHE) $(DIST)
 
 .PHONY: help
 help: ## this list
@@ -127,10 +147,16 @@ go:
 
 .PHONY: tools
 tools:
-	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy setcap gcc libc-headers lwip chromium fonts fonts-cjk
+	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy setcap gcc libc-headers lwip chromium fonts fonts-cjk mmdebstrap nspawn lintian rpm rpmlint mandoc
 
 $(CACHE)/promtool/usr/bin/promtool:
 	@internal/tools/promtool.sh $(CACHE)/promtool
+
+$(DEBIAN_ROOT): tools
+	@[ -e $@ ] || internal/tools/debian-root.sh $@
+
+$(NFPM):
+	GOFLAGS= GOBIN=$(@D) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 
 $(GOLANGCI):
 	GOFLAGS= GOBIN=$(@D) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)

@@ -6,7 +6,8 @@ PATH=$PATH:/usr/sbin:/sbin # where Debian keeps nft, ip and setcap, but not in a
 
 package_of() {
   case $1 in
-    chromium | tcpdump | tshark | gcc | nginx | haproxy) echo "$1" ;;
+    chromium | tcpdump | tshark | gcc | nginx | haproxy | mmdebstrap | lintian | rpm | rpmlint | mandoc) echo "$1" ;;
+    nspawn) echo systemd-container ;;
     nft) echo nftables ;;
     ip | ss) echo iproute2 ;;
     setcap) echo libcap2-bin ;;
@@ -25,6 +26,7 @@ present() {
     lwip) [ -e /usr/include/lwip/lwipopts.h ] ;;
     fonts) [ -e /usr/share/fonts/truetype/noto/NotoSans-Regular.ttf ] ;;
     fonts-cjk) [ -e /usr/share/fonts/truetype/wqy/wqy-zenhei.ttc ] ;;
+    nspawn) command -v systemd-nspawn >/dev/null ;;
     *) command -v "$1" >/dev/null ;;
   esac
 }
