@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -104,6 +105,9 @@ func TestUnsent(t *testing.T) {
 	}
 	if ok < 90*22 || ok+unreachable+w.skips[SkipUnsent] != w.slots()-calm.settled() {
 		t.Errorf("%d answered, skipped %v, of %d", ok, w.skips, w.slots())
+	}
+	if i := slices.IndexFunc(w.troubles, func(s string) bool { return s != errUnsent.Error() }); len(w.troubles) == 0 || len(w.troubles) > len(ledgers) || i >= 0 {
+		t.Errorf("reported %q", w.troubles)
 	}
 	if calm.verdicts[probe.OK] != 40 {
 		t.Errorf("its neighbour: verdicts %v", calm.verdicts)

@@ -112,6 +112,7 @@ func (s *Shard) fire(e *entry) {
 		s.trouble(e, r.err)
 		s.notOpened(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardSendError})
 	} else if a.unsent >= maxUnsent*packets {
+		s.trouble(e, errUnsent)
 		s.skip(e, SkipUnsent)
 		return
 	} else if port, ok := s.port(e); !ok {
