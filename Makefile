@@ -39,6 +39,13 @@ NFPM_VERSION := v2.45.2
 NFPM ?= $(CACHE)/nfpm-$(NFPM_VERSION)/nfpm
 export NFPM
 
+# What the tests of deploy/kubernetes ask: kustomize, which renders the manifests, and
+# admit, which answers as an API server would (two minutes to build, once), with the
+# Prometheus Operator's definitions of its resources.
+KUSTOMIZE_VERSION := v5.8.1
+OPERATOR := github.com/prometheus-operator/prometheus-operator@v0.85.0
+KUBERNETES := $(CACHE)/kubernetes
+
 # The packages' version: 1.2.3 at the tag v1.2.3, 1.2.3+git20261121.131400.0123456789ab
 # after it, and before any tag one that sorts before all.
 PACKAGE_VERSION ?= $(shell internal/tools/package-version.sh)
@@ -67,7 +74,7 @@ LDFLAGS := -s -w -buildid= \
 # at once, with the race detector. Of the first, RACED run under it too, but for the
 # tests that hold a time against a bound or have a browser do so, which are named
 # Accuracy and Browser: those come after, without it.
-REAL := /(rawsock|internal/host|internal/lab|internal/status|internal/monitoring|cmd)(/|$$)
+REAL := /(rawsock|internal/host|internal/lab|internal/status|internal/monitoring|internal/kubernetes|cmd)(/|$$)
 RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
 # Tests that need root get it when we aren't: the compiled test runs under sudo,
@@ -92,7 +99,7 @@ demo: build ## run probed on its embedded default and show its figures (DEMO_SEC
 	@internal/tools/demo.sh ./probed
 
 .PHONY: test
-test: go tools packages $(PROMTOOL) $(DEBIAN_ROOT) ## run every test: with the race detector, then on real kernels against the clock
+test: go tools packages $(PROMTOOL) $(DEBIAN_ROOT) kubernetes ## run every test: with the race detector, then on real kernels against the clock
 	@all=$$($(GO) list ./...); \
 	echo "==> plain Go, race detector"; \
 	$(GO) test -race -timeout 10m $$(grep -vE '$(REAL)' <<<"$$all"); \
@@ -124,7 +131,7 @@ bench: go tools ## run the benchmarks that BENCH (a regular expression, all) nam
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 30m $(AS_ROOT) ./...
 
 .PHONY: cover
-cover: go tools packages $(PROMTOOL) $(DEBIAN_ROOT) ## run every test once and write .cache/cover.html
+cover: go tools packages $(PROMTOOL) $(DEBIAN_ROOT) kubernetes ## run every test once and write .cache/cover.html
 	@mkdir -p $(CACHE)
 	$(GO) test -p 1 -count=1 -timeout 30m -coverpkg=./... -coverprofile=$(CACHE)/cover.out $(AS_ROOT) ./...
 	$(GO) tool cover -html=$(CACHE)/cover.out -o $(CACHE)/cover.html
@@ -147,7 +154,7 @@ go:
 
 .PHONY: tools
 tools:
-	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy setcap gcc libc-headers lwip chromium fonts fonts-cjk mmdebstrap nspawn lintian rpm rpmlint mandoc
+	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy setcap gcc libc-headers lwip chromium fonts fonts-cjk mmdebstrap nspawn lintian rpm rpmlint mandoc runc
 
 $(CACHE)/promtool/usr/bin/promtool:
 	@internal/tools/promtool.sh $(CACHE)/promtool
@@ -157,6 +164,22 @@ $(DEBIAN_ROOT): tools
 
 $(NFPM):
 	GOFLAGS= GOBIN=$(@D) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+
+.PHONY: kubernetes
+kubernetes: $(KUBERNETES)/kustomize $(KUBERNETES)/admit $(KUBERNETES)/crds
+
+$(KUBERNETES)/kustomize:
+	GOFLAGS= GOBIN=$(@D) $(GO) install sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION)
+
+# A module of its own, so that what it needs is nobody's dependency.
+$(KUBERNETES)/admit: $(wildcard internal/kubernetes/admit/*.go internal/kubernetes/admit/go.*)
+	cd internal/kubernetes/admit && $(GO) build -o $@ .
+
+$(KUBERNETES)/crds:
+	@mkdir -p $@.new
+	@from=$$(cd / && $(GO) mod download -json $(OPERATOR) | sed -n 's/^.*"Dir": "\(.*\)".*$$/\1/p')/example/prometheus-operator-crd; \
+	install -m 644 "$$from"/monitoring.coreos.com_{podmonitors,servicemonitors,prometheusrules}.yaml $@.new
+	@mv $@.new $@
 
 $(GOLANGCI):
 	GOFLAGS= GOBIN=$(@D) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)

@@ -53,7 +53,9 @@ var rooms = map[string]room{
 	"internal/arch":     {},
 	"cmd/probed":        {mayImport: everything},
 
-	"internal/monitoring": {}, // tests alone
+	"internal/monitoring":       {}, // tests alone
+	"internal/kubernetes":       {}, // tests alone
+	"internal/kubernetes/admit": {}, // a module of its own
 }
 
 // testOnly are the rooms that only tests may import, wherever they are.

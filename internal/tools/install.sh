@@ -6,7 +6,7 @@ PATH=$PATH:/usr/sbin:/sbin # where Debian keeps nft, ip and setcap, but not in a
 
 package_of() {
   case $1 in
-    chromium | tcpdump | tshark | gcc | nginx | haproxy | mmdebstrap | lintian | rpm | rpmlint | mandoc) echo "$1" ;;
+    chromium | tcpdump | tshark | gcc | nginx | haproxy | mmdebstrap | lintian | rpm | rpmlint | mandoc | runc) echo "$1" ;;
     nspawn) echo systemd-container ;;
     nft) echo nftables ;;
     ip | ss) echo iproute2 ;;

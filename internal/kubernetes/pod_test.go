@@ -1,0 +1,347 @@
+package kubernetes
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/internal/lab"
+)
+
+// A pod is a container that runc has started inside a host of the laboratory, from
+// the specification that containerd would write.
+type pod struct {
+	t      *testing.T
+	dir    string // of the bundle
+	volume string // what is mounted at /etc/probed
+	name   string
+	http   *http.Client
+	ended  chan struct{}
+
+	mu   sync.Mutex
+	said bytes.Buffer
+}
+
+// Write takes what the container writes.
+func (p *pod) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.said.Write(b)
+}
+
+func (p *pod) output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.said.String()
+}
+
+// launch starts a container with this program as its image's entry point.
+func launch(t *testing.T, h *lab.Host, c container, program string) *pod {
+	t.Helper()
+	p := &pod{t: t, dir: t.TempDir(), volume: t.TempDir(), name: fmt.Sprintf("probed-test-%d-%d", os.Getpid(), time.Now().UnixNano()), ended: make(chan struct{})}
+	p.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
+			return h.Dial(network, addr, 5*time.Second)
+		},
+	}}
+	// The image: the program with its capability, and nothing else.
+	root := filepath.Join(p.dir, "rootfs")
+	for _, dir := range []string{"", "proc", "dev", "etc", "etc/probed"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command(t, "", "cp", "--preserve=mode,xattr", program, filepath.Join(root, "probed"))
+	files := make(map[string]string)
+	for path, text := range c.Files {
+		files[filepath.Base(path)] = text
+	}
+	p.project(files)
+	at[map[string]any](t, c.Spec, "process")["args"] = append([]string{"/probed"}, c.Args...)
+	c.Spec["mounts"] = []map[string]any{
+		{"destination": "/proc", "type": "proc", "source": "proc", "options": []string{"nosuid", "noexec", "nodev"}},
+		{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{"destination": "/etc/probed", "type": "bind", "source": p.volume, "options": []string{"rbind", "ro"}},
+	}
+	// The network is that of the laboratory's host, where runc is started.
+	at[map[string]any](t, c.Spec, "linux")["namespaces"] = []map[string]string{{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}}
+	text, err := json.Marshal(c.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(p.dir, "config.json"), string(text))
+	cmd := h.Command(context.WithoutCancel(t.Context()), "runc", "--root", filepath.Join(p.dir, "state"), "run", "--bundle", p.dir, p.name)
+	cmd.Stdout, cmd.Stderr = p, p
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = cmd.Wait()
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		p.end()
+		if t.Failed() {
+			t.Logf("the container said:\n%s", p.output())
+		}
+	})
+	return p
+}
+
+// end ends the container as a kubelet does, first with SIGTERM.
+func (p *pod) end() {
+	p.t.Helper()
+	for _, signal := range []string{"TERM", "KILL"} {
+		_ = p.runc("kill", p.name, signal).Run() // fails when it has ended
+		select {
+		case <-p.ended:
+			return
+		case <-time.After(10 * time.Second):
+			p.t.Errorf("the container is still there 10 s after SIG%s", signal)
+		}
+	}
+}
+
+func (p *pod) runc(args ...string) *exec.Cmd {
+	return exec.CommandContext(context.WithoutCancel(p.t.Context()), "runc", append([]string{"--root", filepath.Join(p.dir, "state")}, args...)...)
+}
+
+// project writes the volume's files as a kubelet does: into a new folder, to which
+// a link is turned by one rename.
+func (p *pod) project(files map[string]string) {
+	p.t.Helper()
+	dir, err := os.MkdirTemp(p.volume, "..")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.Chmod(p.volume, 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	for name, text := range files {
+		write(p.t, filepath.Join(dir, name), text)
+	}
+	link := filepath.Join(p.volume, "..data_tmp")
+	if err := os.Symlink(filepath.Base(dir), link); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.Rename(link, filepath.Join(p.volume, "..data")); err != nil {
+		p.t.Fatal(err)
+	}
+	for name := range files {
+		if err := os.Symlink("..data/"+name, filepath.Join(p.volume, name)); err != nil && !errors.Is(err, os.ErrExist) {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+func (p *pod) get(path string) (string, error) {
+	resp, err := p.http.Get("http://127.0.0.1:10965" + path)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	return string(body), err
+}
+
+// ready waits until the readiness probe would succeed.
+func (p *pod) ready() {
+	p.t.Helper()
+	p.await(func() error {
+		_, err := p.get("/-/ready")
+		return err
+	})
+}
+
+func (p *pod) await(f func() error) {
+	p.t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		err := f()
+		if err == nil {
+			return
+		}
+		select {
+		case <-p.ended:
+			p.t.Fatalf("the container ended: %s", p.output())
+		default:
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("not within 15 s: %v", err)
+		}
+	}
+}
+
+var success = regexp.MustCompile(`(?m)^probed_probe_success\{.*target="([^"]*)".*\} 1$`)
+
+// probing waits until n targets have answered and returns them.
+func (p *pod) probing(n int) []string {
+	p.t.Helper()
+	var targets []string
+	p.await(func() error {
+		body, err := p.get("/metrics")
+		if err != nil {
+			return err
+		}
+		targets = targets[:0]
+		for _, m := range success.FindAllStringSubmatch(body, -1) {
+			targets = append(targets, m[1])
+		}
+		if len(targets) != n {
+			return fmt.Errorf("%d targets answered, expected %d", len(targets), n)
+		}
+		return nil
+	})
+	return targets
+}
+
+// status returns what the kernel says of the container's first process.
+func (p *pod) status() map[string]string {
+	p.t.Helper()
+	out, err := p.runc("state", p.name).Output()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var state struct{ Pid int }
+	parse(p.t, string(out), &state)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", state.Pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	all := make(map[string]string)
+	for line := range strings.Lines(string(text)) {
+		k, v, _ := strings.Cut(line, ":")
+		all[k] = strings.Join(strings.Fields(v), " ")
+	}
+	return all
+}
+
+// image returns probed with the file capability that an image's has.
+func image(t *testing.T) string {
+	t.Helper()
+	file := probed(t)
+	command(t, "", "setcap", "cap_net_raw+ep", file)
+	return file
+}
+
+// TestPod runs the shards of a list one after the other, each as its node would run
+// it. It has CAP_NET_RAW and nothing else, and no way to more; the shards are disjoint
+// and complete; and a changed list takes effect without a restart.
+func TestPod(t *testing.T) {
+	const netRaw = "0000000000002000"
+	program, built := image(t), build(t, "base/sharded")
+	a, b := lab.Pair(t)
+	b.AnyIP("198.18.64.0/24")
+	b.Listen("tcp4", "0.0.0.0:80")
+	list := func(n int) string {
+		var text strings.Builder
+		text.WriteString("- targets:\n")
+		for i := range n {
+			fmt.Fprintf(&text, "  - 198.18.64.%d:80\n", i+1)
+		}
+		return text.String()
+	}
+	var all []string
+	for i := range 3 {
+		c := node(t, built, "StatefulSet/probed", i)
+		c.Files["/etc/probed/targets.yml"] = list(60)
+		p := launch(t, a, c, program)
+		p.ready()
+		status := p.status()
+		for k, want := range map[string]string{
+			"Uid": "65534 65534 65534 65534", "Gid": "65534 65534 65534 65534", "Groups": "",
+			"CapInh": "0000000000000000", "CapPrm": netRaw, "CapEff": netRaw, "CapBnd": netRaw, "CapAmb": "0000000000000000",
+			"NoNewPrivs": "1", "Seccomp": "2",
+		} {
+			if status[k] != want {
+				t.Errorf("%s: %q, expected %q", k, status[k], want)
+			}
+		}
+		n := checked(t, program, c)
+		all = append(all, p.probing(n)...)
+		if i == 2 {
+			p.project(map[string]string{"probed.yml": c.Files["/etc/probed/probed.yml"], "targets.yml": list(3)})
+			c.Files["/etc/probed/targets.yml"] = list(3)
+			p.probing(checked(t, program, c))
+		}
+		p.end()
+	}
+	slices.Sort(all)
+	if unique := len(slices.Compact(slices.Clone(all))); len(all) != 60 || unique != 60 {
+		t.Errorf("three shards probed %d targets, %d of them different, expected 60", len(all), unique)
+	}
+}
+
+var together = regexp.MustCompile(`(?m)^  together: (\d+) targets?`)
+
+// checked returns how many targets check-config says that a container would probe.
+func checked(t *testing.T, program string, c container) (n int) {
+	t.Helper()
+	dir := t.TempDir()
+	for path, text := range c.Files {
+		write(t, filepath.Join(dir, filepath.Base(path)), text)
+	}
+	said := command(t, "", program, append([]string{"check-config", filepath.Join(dir, "probed.yml")}, c.Args...)...)
+	m := together.FindStringSubmatch(said)
+	if m == nil {
+		t.Fatalf("check-config said: %s", said)
+	}
+	if _, err := fmt.Sscan(m[1], &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestPodOfTheMesh starts it without a name server: it is ready, has no targets yet,
+// and says why.
+func TestPodOfTheMesh(t *testing.T) {
+	p := launch(t, lab.NewHost(t, "a"), node(t, build(t, "base/mesh"), "DaemonSet/probed-mesh", 0), image(t))
+	p.ready()
+	p.probing(0)
+}
+
+// TestPodOfBaseline keeps NET_RAW of what containerd gives every container.
+func TestPodOfBaseline(t *testing.T) {
+	built := overlay(t, `
+resources: [$MANIFESTS/base/mesh]
+components: [$MANIFESTS/components/containerd-baseline]`)
+	p := launch(t, lab.NewHost(t, "a"), node(t, built, "DaemonSet/probed-mesh", 0), image(t))
+	p.ready()
+	if got := p.status()["CapEff"]; got != "0000000000002000" {
+		t.Errorf("capabilities %s", got)
+	}
+}
+
+// TestPodWithoutFileCapability shows what the manifests say of it: without it a
+// process that isn't root's has no capability, and says what to do.
+func TestPodWithoutFileCapability(t *testing.T) {
+	p := launch(t, lab.NewHost(t, "a"), node(t, build(t, "base/mesh"), "DaemonSet/probed-mesh", 0), probed(t))
+	select {
+	case <-p.ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it runs")
+	}
+	if !strings.Contains(p.output(), "raw sockets need CAP_NET_RAW") {
+		t.Errorf("it said: %s", p.output())
+	}
+}
