@@ -78,7 +78,7 @@ func (s *Shard) passUnsent(sl *slot) {
 
 // errUnsent is a finding about this host, not an error of a call.
 var errUnsent = errors.New("SYNs to it are not seen leaving: its neighbour does not answer ARP or ND, " +
-	"NAT on this host gives them another source, or they wait in a queue")
+	"NAT on this host gives them another source or destination, or they wait in a queue")
 
 // errNoReset is a finding about this host, not an error of a call.
 var errNoReset = errors.New("no RST of this host's kernel was seen leaving in time after the SYN-ACK, so that probed sends its own: " +
