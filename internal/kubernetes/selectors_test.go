@@ -85,9 +85,6 @@ func TestPorts(t *testing.T) {
 // ports returns the values of all keys that name a port, wherever they are.
 func ports(o any) []any {
 	var all []any
-	if m, ok := o.(object); ok {
-		o = map[string]any(m)
-	}
 	switch o := o.(type) {
 	case map[string]any:
 		for k := range maps.Keys(o) {

@@ -100,16 +100,13 @@ func parse(t testing.TB, text string, into any) {
 	}
 }
 
-// An object is a manifest, as YAML has it.
-type object map[string]any
-
 // objects takes what kustomize has built apart, by KIND/NAME.
-func objects(t testing.TB, built string) map[string]object {
+func objects(t testing.TB, built string) map[string]map[string]any {
 	t.Helper()
-	all := make(map[string]object)
+	all := make(map[string]map[string]any)
 	d := yaml.NewDecoder(strings.NewReader(built))
 	for {
-		var o object
+		var o map[string]any
 		if err := d.Decode(&o); err != nil {
 			if len(all) == 0 {
 				t.Fatal(err)
@@ -126,14 +123,11 @@ func at[T any](t testing.TB, o any, path ...any) T {
 	for i, step := range path {
 		switch step := step.(type) {
 		case string:
-			switch m := o.(type) {
-			case object:
-				o = m[step]
-			case map[string]any:
-				o = m[step]
-			default:
+			m, ok := o.(map[string]any)
+			if !ok {
 				t.Fatalf("%v: no mapping", path[:i+1])
 			}
+			o = m[step]
 		case int:
 			list, ok := o.([]any)
 			if !ok || step >= len(list) {
