@@ -111,6 +111,7 @@ func TestConnections(t *testing.T) {
 // just arrived: a sleep of a fixed length would end by a timer beside the next
 // segment. Only where segments come all the time does it let some gather.
 func TestReactionGap(t *testing.T) {
+	t.Parallel()
 	const begin, end = 3 * time.Second, 4 * time.Second
 	for _, tt := range []struct {
 		name  string

@@ -42,7 +42,7 @@ func TestNoAllocation(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := steady(t, 2000)
 			w.peer = peer
-			w.turns(30 * time.Second)
+			w.turns(12 * time.Second)
 			before := w.queued
 			allocs := testing.AllocsPerRun(1, func() { w.turns(5 * time.Second) })
 			if probes := (w.queued - before) / 2; allocs > float64(probes)/1000 {

@@ -12,6 +12,7 @@ import (
 // Thousands of conversations are open at once over both families, each with a
 // peer at a distance of its own: every answer reaches the one it is for.
 func TestDemux(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	ts := w.targets(5000, nil)
 	rtt := func(i int) time.Duration { return 300*time.Millisecond + time.Duration(i)*100*time.Microsecond }
@@ -143,6 +144,7 @@ func TestICMPQuotes(t *testing.T) {
 
 // A network that loses, repeats and reorders answers.
 func TestBadNetwork(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.peer = listening(10 * time.Millisecond)
 	w.impair = func() (int, time.Duration) {

@@ -37,6 +37,7 @@ func TestClockSteps(t *testing.T) {
 	for _, step := range []time.Duration{time.Millisecond, 5 * time.Millisecond, 19 * time.Millisecond, time.Second, time.Hour} {
 		for _, rtt := range []time.Duration{100 * time.Microsecond, 20 * time.Millisecond} {
 			t.Run(fmt.Sprint(step, " ", rtt), func(t *testing.T) {
+				t.Parallel()
 				w := newWorld(t, nil)
 				w.peer = listening(rtt)
 				w.add(w.targets(200, func(t *Target) { t.Interval = 100 * time.Millisecond })...)
@@ -104,6 +105,7 @@ func TestClockTolerance(t *testing.T) {
 // Answers that came in time but are read late are no timeouts: the loop stalls
 // across the deadline of every probe.
 func TestAnswersInTheRing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.peer = listening(850 * time.Millisecond)
 	w.add(w.targets(2000, nil)...)

@@ -153,6 +153,7 @@ func TestLimitsThatLetNothingOut(t *testing.T) {
 // Two thousand targets at 1 s make just the 4,000 packets per second that are
 // allowed: nothing is skipped, and what a hiccup delayed is made good.
 func TestLimitUsedUp(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 4000, PerAddress: 200} })
 	w.peer = listening(10 * time.Millisecond)
 	log := w.logWire()
@@ -181,6 +182,7 @@ func TestLimitUsedUp(t *testing.T) {
 // The same on one address: a hundred targets at 1 s, 200 packets per second. Not
 // even the time that sending takes may add up.
 func TestAddressLimitUsedUp(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 20000, PerAddress: 200} })
 	w.peer = listening(10 * time.Millisecond)
 	log := w.logWire()

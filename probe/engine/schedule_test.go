@@ -36,6 +36,7 @@ func (w *world) delaysBelow(d time.Duration) {
 
 // A day at 1 s intervals: the last probe is as punctual as the first.
 func TestNoDrift(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.peer = listening(time.Millisecond)
 	target, l := w.target(42, "198.19.0.1:443", nil)
