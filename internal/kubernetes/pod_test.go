@@ -77,7 +77,9 @@ func launch(t *testing.T, h *lab.Host, c container, program string) *pod {
 		{"destination": "/proc", "type": "proc", "source": "proc", "options": []string{"nosuid", "noexec", "nodev"}},
 		{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{"destination": "/etc/probed", "type": "bind", "source": p.volume, "options": []string{"rbind", "ro"}},
+		{"destination": "/etc/resolv.conf", "type": "bind", "source": filepath.Join(p.dir, "resolv.conf"), "options": []string{"rbind", "ro"}},
 	}
+	write(t, filepath.Join(p.dir, "resolv.conf"), c.DNS)
 	// The network is that of the laboratory's host, where runc is started.
 	at[map[string]any](t, c.Spec, "linux")["namespaces"] = []map[string]string{{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}}
 	text, err := json.Marshal(c.Spec)
@@ -198,21 +200,27 @@ var success = regexp.MustCompile(`(?m)^probed_probe_success\{.*target="([^"]*)".
 func (p *pod) probing(n int) []string {
 	p.t.Helper()
 	var targets []string
-	p.await(func() error {
-		body, err := p.get("/metrics")
-		if err != nil {
-			return err
+	p.await(func() (err error) {
+		targets, err = p.answered()
+		if err == nil && len(targets) != n {
+			err = fmt.Errorf("%d targets answered, expected %d", len(targets), n)
 		}
-		targets = targets[:0]
-		for _, m := range success.FindAllStringSubmatch(body, -1) {
-			targets = append(targets, m[1])
-		}
-		if len(targets) != n {
-			return fmt.Errorf("%d targets answered, expected %d", len(targets), n)
-		}
-		return nil
+		return err
 	})
 	return targets
+}
+
+// answered returns the targets whose last probe succeeded.
+func (p *pod) answered() ([]string, error) {
+	body, err := p.get("/metrics")
+	if err != nil {
+		return nil, err
+	}
+	var targets []string
+	for _, m := range success.FindAllStringSubmatch(body, -1) {
+		targets = append(targets, m[1])
+	}
+	return targets, nil
 }
 
 // status returns what the kernel says of the container's first process.

@@ -83,6 +83,7 @@ type container struct {
 	Args  []string
 	Spec  map[string]any // for runc
 	Files map[string]string
+	DNS   string `json:"-"` // what the kubelet writes into /etc/resolv.conf
 }
 
 // node returns what a node starts for the pod of this ordinal of the object.
