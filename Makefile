@@ -22,9 +22,12 @@ export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 
 CACHE := $(CURDIR)/.cache
 
-# promtool is Debian's. The tests find it by this variable; set it to use another.
+# promtool, prometheus and amtool are Debian's. The tests find them by these variables;
+# set one to use another.
 PROMTOOL ?= $(CACHE)/promtool/usr/bin/promtool
-export PROMTOOL
+PROMETHEUS ?= $(CACHE)/promtool/usr/bin/prometheus
+AMTOOL ?= $(CACHE)/promtool/usr/bin/amtool
+export PROMTOOL PROMETHEUS AMTOOL
 
 # golangci-lint is built by 'go install pkg@version' and not as a tool of our
 # module, or of a second one: so it gets exactly the dependencies that its authors
@@ -79,7 +82,7 @@ RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
 # Tests that need root get it when we aren't: the compiled test runs under sudo,
 # the compiler doesn't.
-AS_ROOT := $(if $(filter 0,$(shell id -u)),,-exec "sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) NFPM=$(NFPM) DIST=$(DIST) DEBIAN_ROOT=$(DEBIAN_ROOT)")
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,-exec "sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) PROMETHEUS=$(PROMETHEUS) AMTOOL=$(AMTOOL) NFPM=$(NFPM) DIST=$(DIST) DEBIAN_ROOT=$(DEBIAN_ROOT)")
 
 FUZZTIME ?= 10s
 BENCH ?= .
@@ -90,8 +93,12 @@ build: go ## build ./probed: static, reproducible, with its version stamped in
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o probed ./cmd/probed
 
 .PHONY: packages
-packages: build $(NFPM) ## build dist/probed_*.deb, dist/probed-*.rpm and dist/probed-*.rootfs.tar for a container
+packages: build $(NFPM) certificates ## build dist/probed_*.deb, dist/probed-*.rpm and dist/rootfs.tar, for a container
 	@internal/tools/package.sh probed '$(PACKAGE_VERSION)' $(DIST)
+
+.PHONY: image
+image: packages ## build the container image probed:PACKAGE_VERSION with Docker
+	docker build -t probed:$(subst ~,-,$(subst +,-,$(PACKAGE_VERSION))) -f deploy/container/Dockerfile $(DIST)
 
 .PHONY: demo
 demo: build ## run probed on its embedded default and show its figures (DEMO_SECONDS=5 ends by itself, DEMO_PORT=10965)
@@ -99,7 +106,7 @@ demo: build ## run probed on its embedded default and show its figures (DEMO_SEC
 	@internal/tools/demo.sh ./probed
 
 .PHONY: test
-test: go tools packages $(PROMTOOL) $(DEBIAN_ROOT) kubernetes ## run every test: with the race detector, then on real kernels against the clock
+test: go tools packages $(PROMTOOL) $(PROMETHEUS) $(AMTOOL) $(DEBIAN_ROOT) kubernetes ## run every test: with the race detector, then on real kernels against the clock
 	@all=$$($(GO) list ./...); \
 	echo "==> plain Go, race detector"; \
 	$(GO) test -race -timeout 10m $$(grep -vE '$(REAL)' <<<"$$all"); \
@@ -131,7 +138,7 @@ bench: go tools ## run the benchmarks that BENCH (a regular expression, all) nam
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 30m $(AS_ROOT) ./...
 
 .PHONY: cover
-cover: go tools packages $(PROMTOOL) $(DEBIAN_ROOT) kubernetes ## run every test once and write .cache/cover.html
+cover: go tools packages $(PROMTOOL) $(PROMETHEUS) $(AMTOOL) $(DEBIAN_ROOT) kubernetes ## run every test once and write .cache/cover.html
 	@mkdir -p $(CACHE)
 	$(GO) test -p 1 -count=1 -timeout 30m -coverpkg=./... -coverprofile=$(CACHE)/cover.out $(AS_ROOT) ./...
 	$(GO) tool cover -html=$(CACHE)/cover.out -o $(CACHE)/cover.html
@@ -152,11 +159,15 @@ go:
 	@command -v $(GO) >/dev/null || { echo "probed is built with Go: install it, and put it in the PATH"; exit 1; }
 	@$(GO) list -m >/dev/null || { echo "the Go here ($$($(GO) version)) is older than the one go.mod names"; exit 1; }
 
+.PHONY: certificates
+certificates:
+	@internal/tools/install.sh ca-certificates
+
 .PHONY: tools
 tools:
 	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy setcap gcc libc-headers lwip chromium fonts fonts-cjk mmdebstrap nspawn lintian rpm rpmlint mandoc runc
 
-$(CACHE)/promtool/usr/bin/promtool:
+$(addprefix $(CACHE)/promtool/usr/bin/,promtool prometheus amtool) &:
 	@internal/tools/promtool.sh $(CACHE)/promtool
 
 $(DEBIAN_ROOT): tools
