@@ -77,7 +77,7 @@ LDFLAGS := -s -w -buildid= \
 # at once, with the race detector. Of the first, RACED run under it too, but for the
 # tests that hold a time against a bound or have a browser do so, which are named
 # Accuracy and Browser: those come after, without it.
-REAL := /(rawsock|internal/host|internal/lab|internal/status|internal/monitoring|internal/kubernetes|cmd)(/|$$)
+REAL := /(rawsock|internal/host|internal/lab|internal/status|internal/booted|internal/monitoring|internal/kubernetes|cmd)(/|$$)
 RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
 # Tests that need root get it when we aren't: the compiled test runs under sudo,

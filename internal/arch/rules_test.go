@@ -51,6 +51,8 @@ var rooms = map[string]room{
 	"internal/script":   {mayImport: []string{"probe"}},
 	"internal/lab":      {mayImport: everything},
 	"internal/arch":     {},
+	"internal/booted":   {},
+	"internal/tools":    {},
 	"cmd/probed":        {mayImport: everything},
 
 	"internal/monitoring":       {}, // tests alone
@@ -59,7 +61,7 @@ var rooms = map[string]room{
 }
 
 // testOnly are the rooms that only tests may import, wherever they are.
-var testOnly = []string{"internal/lab", "internal/arch"}
+var testOnly = []string{"internal/lab", "internal/arch", "internal/booted"}
 
 // clocks are the functions of package time that read a clock or wait for one.
 var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}

@@ -7,6 +7,7 @@ PATH=$PATH:/usr/sbin:/sbin # where Debian keeps nft, ip and setcap, but not in a
 package_of() {
   case $1 in
     chromium | tcpdump | tshark | gcc | nginx | haproxy | mmdebstrap | lintian | rpm | rpmlint | mandoc | runc) echo "$1" ;;
+    ca-certificates) echo "$1" ;;
     nspawn) echo systemd-container ;;
     nft) echo nftables ;;
     ip | ss) echo iproute2 ;;
@@ -26,6 +27,7 @@ present() {
     lwip) [ -e /usr/include/lwip/lwipopts.h ] ;;
     fonts) [ -e /usr/share/fonts/truetype/noto/NotoSans-Regular.ttf ] ;;
     fonts-cjk) [ -e /usr/share/fonts/truetype/wqy/wqy-zenhei.ttc ] ;;
+    ca-certificates) [ -e /etc/ssl/certs/ca-certificates.crt ] ;;
     nspawn) command -v systemd-nspawn >/dev/null ;;
     *) command -v "$1" >/dev/null ;;
   esac

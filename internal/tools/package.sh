@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# package.sh PROBED VERSION DIR: makes DIR/probed_*.deb and DIR/probed-*.rpm of a
-# binary. The same commit and binary give the same bytes: every time stamp is
+# package.sh PROBED VERSION DIR: makes DIR/probed_*.deb, DIR/probed-*.rpm and
+# DIR/rootfs.tar, which a container is made of, of a binary. The same commit and binary give the same bytes: every time stamp is
 # SOURCE_DATE_EPOCH's. NFPM names the packager, GO the Go whose modules it was
 # built from.
 set -euo pipefail
@@ -39,4 +39,5 @@ rm -f "$dir"/probed[_-]*.deb "$dir"/probed[_-]*.rpm
 for packager in deb rpm; do
   said=$("$NFPM" package --config deploy/package/nfpm.yaml --packager $packager --target "$dir/" 2>&1) || { echo "$said" >&2; exit 1; }
 done
-ls "$dir"/probed[_-]*.deb "$dir"/probed[_-]*.rpm
+"${GO:-go}" run ./internal/tools/rootfs "$probed" "$STAGE/third-party.gz" "$dir/rootfs.tar"
+ls "$dir/rootfs.tar" "$dir"/probed[_-]*.deb "$dir"/probed[_-]*.rpm
