@@ -47,6 +47,7 @@ type daemon struct {
 	shard      *engine.Shard
 	roster     *targets.Roster
 	ready      atomic.Bool
+	pulse      pulse
 
 	mu     sync.Mutex // one reload at a time
 	config *config.Config
@@ -136,7 +137,7 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 		Stats:       d.stats,
 		SkipReasons: skips,
 	})
-	heartbeat, every := d.manager.heartbeat()
+	heartbeat, every := d.heartbeat()
 	d.shard = engine.New(engine.Config{
 		Network:        network,
 		Observer:       observer{d.metrics, d.complaints},

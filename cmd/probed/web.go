@@ -178,7 +178,7 @@ func (d *daemon) routes(pages http.Handler) http.Handler {
 	}
 	mux.Handle("GET "+metricsPath, d.metrics.Handler(processMetrics()))
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintln(w, "probed is healthy.")
+		d.serveHealthy(w, time.Now())
 	})
 	mux.HandleFunc("GET /-/ready", d.serveReady)
 	mux.HandleFunc("POST /-/reload", d.serveReload)
