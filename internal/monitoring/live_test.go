@@ -135,7 +135,7 @@ func (w *world) alerts(t *testing.T, p *prometheus) {
 		"ProbedTargetDown edge " + w.at(silent):               "end as timeout",
 		"ProbedLossHigh edge " + w.at(loses):                  "%",
 		"ProbedLoss edge " + w.at(loses):                      "%",
-		"ProbedLoss paths " + w.at(paths):                     "12.",
+		"ProbedLoss paths " + w.at(paths):                     "%",
 		"ProbedFlowsFailing paths " + w.at(paths):             "1 of the source ports",
 		"ProbedLatencyRegression edge " + w.at(healthy):       "ms",
 		"ProbedNotResolved names no-such-host.invalid:88":     "",
