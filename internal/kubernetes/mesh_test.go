@@ -74,7 +74,7 @@ zone:
 // as a kubelet tells of it. Every node must be probed by as many others as the
 // configuration says, or by all if there are fewer, and none by itself.
 func TestMesh(t *testing.T) {
-	program, built := image(t), build(t, "base/mesh")
+	built := build(t, "base/mesh")
 	for _, c := range []struct{ peers, by int }{{3, 2}, {1, 1}} {
 		t.Run(fmt.Sprintf("peers %d", c.peers), func(t *testing.T) {
 			l := lab.New(t)
@@ -99,7 +99,7 @@ func TestMesh(t *testing.T) {
 					t.Fatal("the number of peers is no longer 3")
 				}
 				spec.DNS = "nameserver " + router.End(i).Addr4.String() + "\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
-				pods = append(pods, launch(t, n, spec, program))
+				pods = append(pods, launch(t, n, spec))
 			}
 			var by map[string][]int
 			check := func() error {

@@ -49,8 +49,11 @@ func (p *pod) output() string {
 	return p.said.String()
 }
 
-// launch starts a container with this program as its image's entry point.
-func launch(t *testing.T, h *lab.Host, c container, program string) *pod {
+// A preparation changes the image's files before the container starts.
+type preparation func(root string)
+
+// launch starts a container of the image.
+func launch(t *testing.T, h *lab.Host, c container, prepare ...preparation) *pod {
 	t.Helper()
 	p := &pod{t: t, dir: t.TempDir(), volume: t.TempDir(), name: fmt.Sprintf("probed-test-%d-%d", os.Getpid(), time.Now().UnixNano()), ended: make(chan struct{})}
 	p.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
@@ -59,20 +62,21 @@ func launch(t *testing.T, h *lab.Host, c container, program string) *pod {
 			return h.Dial(network, addr, 5*time.Second)
 		},
 	}}
-	// The image: the program with its capability, and nothing else.
 	root := filepath.Join(p.dir, "rootfs")
-	for _, dir := range []string{"", "proc", "dev", "etc", "etc/probed"} {
-		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.Mkdir(root, 0o755); err != nil {
+		t.Fatal(err)
 	}
-	command(t, "", "cp", "--preserve=mode,xattr", program, filepath.Join(root, "probed"))
+	image, entry, _ := recipe(t)
+	command(t, "", "tar", "--xattrs", "--xattrs-include=*", "-C", root, "-xf", image)
+	for _, f := range prepare {
+		f(root)
+	}
 	files := make(map[string]string)
 	for path, text := range c.Files {
 		files[filepath.Base(path)] = text
 	}
 	p.project(files)
-	at[map[string]any](t, c.Spec, "process")["args"] = append([]string{"/probed"}, c.Args...)
+	at[map[string]any](t, c.Spec, "process")["args"] = append([]string{entry}, c.Args...)
 	c.Spec["mounts"] = []map[string]any{
 		{"destination": "/proc", "type": "proc", "source": "proc", "options": []string{"nosuid", "noexec", "nodev"}},
 		{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
@@ -244,12 +248,32 @@ func (p *pod) status() map[string]string {
 	return all
 }
 
-// image returns probed with the file capability that an image's has.
-func image(t *testing.T) string {
+var (
+	entryPoint = regexp.MustCompile(`(?m)^ENTRYPOINT \["(.*)"\]$`)
+	ofUser     = regexp.MustCompile(`(?m)^USER (\d+):(\d+)$`)
+)
+
+// recipe returns the image's files, as `make packages` makes them, and what its recipe
+// says of its program and its user.
+func recipe(t *testing.T) (image, entry, user string) {
 	t.Helper()
-	file := probed(t)
-	command(t, "", "setcap", "cap_net_raw+ep", file)
-	return file
+	text, err := os.ReadFile("../../deploy/container/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, u := entryPoint.FindSubmatch(text), ofUser.FindSubmatch(text)
+	if e == nil || u == nil {
+		t.Fatal("deploy/container/Dockerfile: no ENTRYPOINT or USER that this test understands")
+	}
+	dist := os.Getenv("DIST")
+	if dist == "" {
+		dist = "../../dist"
+	}
+	image = filepath.Join(dist, "rootfs.tar")
+	if _, err := os.Stat(image); err != nil {
+		t.Fatalf("%v: run `make packages`", err)
+	}
+	return image, string(e[1]), string(u[1])
 }
 
 // TestPod runs the shards of a list one after the other, each as its node would run
@@ -257,7 +281,8 @@ func image(t *testing.T) string {
 // and complete; and a changed list takes effect without a restart.
 func TestPod(t *testing.T) {
 	const netRaw = "0000000000002000"
-	program, built := image(t), build(t, "base/sharded")
+	program, built := probed(t), build(t, "base/sharded")
+	_, _, user := recipe(t)
 	a, b := lab.Pair(t)
 	b.AnyIP("198.18.64.0/24")
 	b.Listen("tcp4", "0.0.0.0:80")
@@ -273,11 +298,11 @@ func TestPod(t *testing.T) {
 	for i := range 3 {
 		c := node(t, built, "StatefulSet/probed", i)
 		c.Files["/etc/probed/targets.yml"] = list(60)
-		p := launch(t, a, c, program)
+		p := launch(t, a, c)
 		p.ready()
 		status := p.status()
 		for k, want := range map[string]string{
-			"Uid": "65534 65534 65534 65534", "Gid": "65534 65534 65534 65534", "Groups": "",
+			"Uid": strings.Join([]string{user, user, user, user}, " "), "Groups": "",
 			"CapInh": "0000000000000000", "CapPrm": netRaw, "CapEff": netRaw, "CapBnd": netRaw, "CapAmb": "0000000000000000",
 			"NoNewPrivs": "1", "Seccomp": "2",
 		} {
@@ -323,7 +348,7 @@ func checked(t *testing.T, program string, c container) (n int) {
 // TestPodOfTheMesh starts it without a name server: it is ready, has no targets yet,
 // and says why.
 func TestPodOfTheMesh(t *testing.T) {
-	p := launch(t, lab.NewHost(t, "a"), node(t, build(t, "base/mesh"), "DaemonSet/probed-mesh", 0), image(t))
+	p := launch(t, lab.NewHost(t, "a"), node(t, build(t, "base/mesh"), "DaemonSet/probed-mesh", 0))
 	p.ready()
 	p.probing(0)
 }
@@ -333,7 +358,7 @@ func TestPodOfBaseline(t *testing.T) {
 	built := overlay(t, `
 resources: [$MANIFESTS/base/mesh]
 components: [$MANIFESTS/components/containerd-baseline]`)
-	p := launch(t, lab.NewHost(t, "a"), node(t, built, "DaemonSet/probed-mesh", 0), image(t))
+	p := launch(t, lab.NewHost(t, "a"), node(t, built, "DaemonSet/probed-mesh", 0))
 	p.ready()
 	if got := p.status()["CapEff"]; got != "0000000000002000" {
 		t.Errorf("capabilities %s", got)
@@ -343,7 +368,10 @@ components: [$MANIFESTS/components/containerd-baseline]`)
 // TestPodWithoutFileCapability shows what the manifests say of it: without it a
 // process that isn't root's has no capability, and says what to do.
 func TestPodWithoutFileCapability(t *testing.T) {
-	p := launch(t, lab.NewHost(t, "a"), node(t, build(t, "base/mesh"), "DaemonSet/probed-mesh", 0), probed(t))
+	p := launch(t, lab.NewHost(t, "a"), node(t, build(t, "base/mesh"), "DaemonSet/probed-mesh", 0), func(root string) {
+		_, entry, _ := recipe(t)
+		command(t, "", "setcap", "-r", filepath.Join(root, entry))
+	})
 	select {
 	case <-p.ended:
 	case <-time.After(10 * time.Second):
