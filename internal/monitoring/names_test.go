@@ -76,7 +76,11 @@ func documented(t *testing.T) vocabulary {
 		for _, r := range g.Rules {
 			level, _, _ := strings.Cut(r.Record, ":")
 			_, extra, _ := strings.Cut(level, "_")
-			v[r.Record] = slices.Concat(targetLabels, strings.Fields(extra))
+			of := targetLabels
+			if level == "instance" {
+				of = ownLabels
+			}
+			v[r.Record] = slices.Concat(of, strings.Fields(extra))
 		}
 	}
 	return v
