@@ -9,7 +9,7 @@ mkdir -p "$3"
 dir=$(realpath "$3")
 cd "$(dirname "$0")/../.."
 : "${NFPM:?is to be the path of nfpm: run make packages}"
-export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 
 STAGE=$(mktemp -d)
 trap 'rm -rf "$STAGE"' EXIT
