@@ -1,8 +1,8 @@
 // Command admit says of Kubernetes manifests what an API server would say when they
 // are created, and what a node would make of their pods. It is the API server's own
-// code, without the server: decoding that refuses unknown fields, defaults, the
-// strategies of the registries, Pod Security admission, and for custom resources the
-// checks of apiextensions-apiserver with the operator's own definitions.
+// code, without the server: decoding that refuses unknown fields, defaults,
+// validation, Pod Security admission, and for custom resources the checks of
+// apiextensions-apiserver with the operator's own definitions.
 //
 // It is a module of its own, so that none of this becomes a dependency of probed.
 package main
