@@ -24,28 +24,25 @@ func (p IPProtocol) admits(ip netip.Addr) bool { return p == AnyIP || p == proto
 type identity struct {
 	host   string
 	port   uint16
+	module string
 	labels string
 }
 
-// checkTargets checks the targets of one job; places are where they stand.
-func (d *decoder) checkTargets(ts []Target, places []*node) {
-	seen := make(map[identity]*node, len(ts))
-	own := ""
-	for i := range ts {
-		t, at := &ts[i], places[i]
-		if i == 0 || !slices.Equal(t.Labels, ts[i-1].Labels) {
-			own = fmt.Sprintf("%q", t.Labels)
+// checkTargets checks the static targets of one job, as they are after its
+// relabelling; places are where they stand.
+func (d *decoder) checkTargets(j *Job, places []*node) {
+	x := newExpander(d.config, j)
+	x.room = math.MaxInt
+	j.eachStatic(func(e *Endpoint, labels Labels) {
+		at := places[x.next]
+		switch f := x.static(e, labels); {
+		case f.wrong != "":
+			d.fail(at, "%s", f.wrong)
+		case f.twin != nil && j.Relabel == nil:
+			was := places[*f.twin]
+			d.fail(at, "%s is there twice; first at line %d (%s). Remove one, or give them different labels", e.Address, was.Line, was.path())
 		}
-		if wrong := t.contradiction(); wrong != "" {
-			d.fail(at, "%s", wrong)
-		}
-		id := identity{t.bareHost(), t.Port, own}
-		if was := seen[id]; was != nil {
-			d.fail(at, "%s is there twice; first at line %d (%s). Remove one, or give them different labels", t.Address, was.Line, was.path())
-			continue
-		}
-		seen[id] = at
-	}
+	})
 }
 
 // contradiction says what speaks against probing an address by the target's
@@ -78,9 +75,9 @@ func (d *decoder) checkPorts(c *Config) {
 	ports := c.Global.SourcePorts
 	most := ports.Guarded().Len()
 	open := make(map[remote]int)
-	ts := c.Targets()
-	for i := range ts {
-		t := &ts[i]
+	static, origins := c.expand(nil)
+	for i := range static.Targets {
+		t := &static.Targets[i]
 		if t.Module.Probe == probe.HalfOpen {
 			continue
 		}
@@ -91,7 +88,7 @@ func (d *decoder) checkPorts(c *Config) {
 		if was > most || now <= most {
 			continue
 		}
-		d.fail(d.targets[i], "%s conversations with %s may be open at once, %s of this target (timeout %s every %s) and %s of the targets before it, and the guarded half of global.source_ports (%d-%d) is %d; widen it, lengthen an interval, or shorten a timeout",
+		d.fail(d.targets[origins[i]], "%s conversations with %s may be open at once, %s of this target (timeout %s every %s) and %s of the targets before it, and the guarded half of global.source_ports (%d-%d) is %d; widen it, lengthen an interval, or shorten a timeout",
 			commas(now), t.Address, commas(t.Module.open(t.Pace)), Brief(t.Timeout), Brief(t.Interval), commas(was), ports.First, ports.Last, most)
 	}
 }
@@ -100,7 +97,8 @@ func (d *decoder) checkPorts(c *Config) {
 // host name counts as one address: what it resolves to is not known here, and
 // is held to the limits at run time.
 func (d *decoder) checkLimits(c *Config, top *node) {
-	ts := c.Targets()
+	static, origins := c.expand(nil)
+	ts := static.Targets
 	if len(ts) == 0 {
 		return
 	}
@@ -140,7 +138,7 @@ func (d *decoder) checkLimits(c *Config, top *node) {
 			more = fmt.Sprintf(" (and so for %s)", counted(n, "more address", "more addresses"))
 		}
 		same := slices.DeleteFunc(ts, func(t Target) bool { return t.bareHost() != host })
-		d.fail(d.targets[over[0]], "%s to %s make %s packets per second, global.limits.packets_per_second_per_address is %s; raise it, or lengthen the interval%s",
+		d.fail(d.targets[origins[over[0]]], "%s to %s make %s packets per second, global.limits.packets_per_second_per_address is %s; raise it, or lengthen the interval%s",
 			arithmetic(same), host, each[host], commas(most.PacketsPerSecondPerAddress), more)
 	}
 }

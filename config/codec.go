@@ -47,21 +47,26 @@ func scalar[V any](allowed string, parse func(string) (V, string), text func(V) 
 // duration is a duration in Prometheus's grammar within bounds.
 func duration(least, most time.Duration) codec[time.Duration] {
 	allowed := Brief(least) + " to " + Brief(most)
-	return scalar(allowed+", such as 500ms, 10s or 1m30s", func(s string) (time.Duration, string) {
-		d, err := model.ParseDuration(s)
-		v := time.Duration(d)
-		switch {
-		case isNumber(s) && s != "0":
-			return 0, fmt.Sprintf("%s has no unit; write %ss or %sms", clip(s), clip(s), clip(s))
-		case err != nil:
-			return 0, quote(s) + " is not a duration; allowed: whole numbers with the units w, d, h, m, s, ms, large to small, such as 1m30s"
-		case v < least:
-			return 0, s + " is too short; allowed: " + allowed
-		case v > most:
-			return 0, s + " is too long; allowed: " + allowed
-		}
-		return v, ""
-	}, func(v time.Duration) string { return model.Duration(v).String() })
+	return scalar(allowed+", such as 500ms, 10s or 1m30s",
+		func(s string) (time.Duration, string) { return parseDuration(s, least, most) },
+		func(v time.Duration) string { return model.Duration(v).String() })
+}
+
+// parseDuration reads a duration within bounds, or says what is wrong.
+func parseDuration(s string, least, most time.Duration) (time.Duration, string) {
+	d, err := model.ParseDuration(s)
+	v, allowed := time.Duration(d), Brief(least)+" to "+Brief(most)
+	switch {
+	case isNumber(s) && s != "0":
+		return 0, fmt.Sprintf("%s has no unit; write %ss or %sms", clip(s), clip(s), clip(s))
+	case err != nil:
+		return 0, quote(s) + " is not a duration; allowed: whole numbers with the units w, d, h, m, s, ms, large to small, such as 1m30s"
+	case v < least:
+		return 0, s + " is too short; allowed: " + allowed
+	case v > most:
+		return 0, s + " is too long; allowed: " + allowed
+	}
+	return v, ""
 }
 
 // Brief writes a duration as people do: 24h, not 1d or 24h0m0s.

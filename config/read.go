@@ -117,7 +117,7 @@ func readJobs(d *decoder, n *node, c *Config) {
 		first := len(d.targets)
 		f := job.read(d, item, &j)
 		d.checkJob(item, f, &j, names)
-		d.checkTargets(j.appendTargets(nil, c.Modules), d.targets[first:])
+		d.checkTargets(&j, d.targets[first:])
 		c.Jobs = append(c.Jobs, j)
 	}
 }

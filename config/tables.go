@@ -38,10 +38,10 @@ var root = object[Config]{refused: globalKeys, keys: []key[Config]{
 func pace[T any](longest time.Duration, timeoutDoc, inherited string, of func(*T) *Pace) []key[T] {
 	keys := []key[T]{
 		at(Key{Path: "interval", Example: "10s", Doc: "Time from one probe of a target to the next."},
-			duration(10*time.Millisecond, 24*time.Hour), func(v *T) *time.Duration { return &of(v).Interval },
+			duration(shortestInterval, longestInterval), func(v *T) *time.Duration { return &of(v).Interval },
 			"scrape_interval", "period"),
 		at(Key{Path: "timeout", Example: "900ms", Doc: timeoutDoc},
-			duration(time.Millisecond, longest), func(v *T) *time.Duration { return &of(v).Timeout },
+			duration(shortestTimeout, longest), func(v *T) *time.Duration { return &of(v).Timeout },
 			"scrape_timeout"),
 		at(Key{Path: "jitter", Example: "100ms", Doc: "Each probe is late by a random time between 0 and this, at most the interval."},
 			duration(0, 24*time.Hour), func(v *T) *time.Duration { return &of(v).Jitter }),
@@ -264,8 +264,7 @@ var endpoints = codec[[]Endpoint]{
 			}
 			e, wrong := parseEndpoint(s)
 			if wrong != "" {
-				d.fail(item, "%s", wrong)
-				continue
+				e = Endpoint{Address: s} // relabelling may make one of it
 			}
 			es = append(es, e)
 			d.targets = append(d.targets, item)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/url"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -13,6 +14,38 @@ func clip(s string) string {
 		return s
 	}
 	return string([]rune(s)[:most]) + "…"
+}
+
+// visible shortens a text from outside and escapes what a terminal would not show.
+func visible(s string) string {
+	if utf8.RuneCountInString(s) > problemMostText {
+		s = string([]rune(s)[:problemMostText]) + "…"
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if r == utf8.RuneError || !strconv.IsPrint(r) {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// withoutPassword hides the password of a URL, if s is one and has one.
+func withoutPassword(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return s
+	}
+	_, has := u.User.Password()
+	if !has {
+		return s
+	}
+	user, hidden := u.User.Username(), "xxxxx"
+	u.User = url.UserPassword(user, hidden)
+	return u.String()
 }
 
 func quote(s string) string { return strconv.Quote(clip(s)) }
