@@ -282,35 +282,48 @@ func parseSeconds(s string) (float64, string) {
 	return v, ""
 }
 
-// labels is a mapping of label names to values.
-var labels = codec[Labels]{
-	allowed: "a mapping of label names to values",
-	read: func(d *decoder, n *node) (ls Labels, ok bool) {
-		entries, ok := d.mapping(n, "a mapping of label names to values")
-		for _, e := range entries {
-			if wrong := checkLabelName(e.name); wrong != "" {
-				d.failAt(e.key, e.value.path(), wrong)
-				ok = false
-			}
-			v, is := d.text(e.value, "a text")
-			if wrong := checkLabelValue(v); is && wrong != "" {
-				d.fail(e.value, "%s", wrong)
-				is = false
-			}
-			ok = ok && is
-			ls = append(ls, Label{e.name, v})
+// labels are those of all targets of a job, groupLabels those of some, which may
+// say how they are probed as well.
+var (
+	labels      = labelsWith(checkLabelName)
+	groupLabels = labelsWith(checkGroupLabelName)
+)
+
+// labelsWith is a mapping of label names to values.
+func labelsWith(check func(name string) (wrong string)) codec[Labels] {
+	return codec[Labels]{
+		allowed: "a mapping of label names to values",
+		read:    func(d *decoder, n *node) (Labels, bool) { return d.labels(n, check) },
+		write:   printLabels,
+	}
+}
+
+func (d *decoder) labels(n *node, check func(name string) (wrong string)) (ls Labels, ok bool) {
+	entries, ok := d.mapping(n, "a mapping of label names to values")
+	for _, e := range entries {
+		if wrong := check(e.name); wrong != "" {
+			d.failAt(e.key, e.value.path(), wrong)
+			ok = false
 		}
-		slices.SortFunc(ls, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
-		return ls, ok
-	},
-	write: func(ls Labels) *yaml.Node {
-		if len(ls) == 0 {
-			return nil
+		v, is := d.text(e.value, "a text")
+		if wrong := checkLabelValue(v); is && wrong != "" {
+			d.fail(e.value, "%s", wrong)
+			is = false
 		}
-		y := &yaml.Node{Kind: yaml.MappingNode}
-		for _, l := range ls {
-			y.Content = append(y.Content, word(l.Name), word(l.Value))
-		}
-		return y
-	},
+		ok = ok && is
+		ls = append(ls, Label{e.name, v})
+	}
+	slices.SortFunc(ls, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
+	return ls, ok
+}
+
+func printLabels(ls Labels) *yaml.Node {
+	if len(ls) == 0 {
+		return nil
+	}
+	y := &yaml.Node{Kind: yaml.MappingNode}
+	for _, l := range ls {
+		y.Content = append(y.Content, word(l.Name), word(l.Value))
+	}
+	return y
 }

@@ -18,6 +18,8 @@ const (
 	timeoutLabel  = "__timeout__"
 )
 
+var wayLabels = []string{moduleLabel, intervalLabel, timeoutLabel}
+
 // relabeller makes targets of one job out of labels.
 type relabeller struct {
 	c         *Config
@@ -85,7 +87,7 @@ func (r *relabeller) discovered(own, group model.LabelSet) (t Target, keep bool,
 // reset begins a new target.
 func (r *relabeller) reset() {
 	r.builder.Reset(promlabels.EmptyLabels())
-	for i, name := range []string{moduleLabel, intervalLabel, timeoutLabel} {
+	for i, name := range wayLabels {
 		r.builder.Set(name, r.preset[i])
 	}
 }
