@@ -37,6 +37,7 @@ type daemon struct {
 	configNamed bool // on the command line
 	fromFile    bool // the file has been read
 	metricsPath string
+	options     config.Options
 	web         *web.FlagConfig
 	log         *slog.Logger
 
@@ -224,7 +225,7 @@ func (d *daemon) load() (*config.Config, error) {
 	if _, err := os.Stat(d.configFile); !d.configNamed && !d.fromFile && errors.Is(err, fs.ErrNotExist) {
 		return config.Default(d.own)
 	}
-	c, err := config.Load(d.configFile)
+	c, err := d.options.Load(d.configFile)
 	d.fromFile = d.fromFile || err == nil
 	return c, err
 }
