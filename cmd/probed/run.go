@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/probed/probed/config"
+	"github.com/probed/probed/internal/discovery"
 	"github.com/probed/probed/internal/host"
 	"github.com/probed/probed/internal/targets"
 	"github.com/probed/probed/metrics"
@@ -42,14 +43,18 @@ type daemon struct {
 	log         *slog.Logger
 
 	own        []netip.AddrPort // of the web listeners, for the embedded default
+	addresses  ownAddrs
 	metrics    *metrics.Metrics
 	complaints *complaints
 	shard      *engine.Shard
 	roster     *targets.Roster
+	discovery  *discovery.Runner
 	ready      atomic.Bool
 
-	mu     sync.Mutex // one reload at a time
-	config *config.Config
+	mu      sync.Mutex // one change of the targets at a time
+	config  *config.Config
+	found   finding // what of discovery was said last
+	targets int     // in force
 }
 
 // run starts everything, waits for the end and ends everything. Its error says
@@ -76,6 +81,9 @@ func (d *daemon) run() error {
 	if d.own, err = ownAddresses(listeners); err != nil {
 		return err
 	}
+	if err := d.addresses.refresh(); err != nil {
+		return err
+	}
 	c, err := d.load()
 	if err != nil {
 		return err
@@ -85,6 +93,9 @@ func (d *daemon) run() error {
 		return err
 	}
 	defer network.Close()
+	if err := discovery.Check(discoveries(c)); err != nil {
+		return err
+	}
 	d.assemble(c, network)
 	if err := d.apply(c); err != nil {
 		return err
@@ -143,6 +154,7 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 	// family, with an empty answer for the other, for "no such host".
 	resolver := targets.Families{Resolver: &net.Resolver{PreferGo: true, StrictErrors: true}}
 	d.roster = targets.New(d.shard, d.metrics, resolver, d.log)
+	d.discovery = discovery.New(d.rediscover, d.log)
 }
 
 // serve runs the parts until ctx ends or one of them fails. While the open
@@ -167,6 +179,14 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 		return nil
 	})
 	group.Go(func() error {
+		d.discovery.Run(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		d.watchAddresses(ctx)
+		return nil
+	})
+	group.Go(func() error {
 		d.reloadOnHangup(ctx, hup)
 		return nil
 	})
@@ -186,7 +206,7 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 		return nil
 	})
 	d.ready.Store(true)
-	d.log.Info("probing", "targets", len(d.running().Targets()), "version", version.Version)
+	d.log.Info("probing", "targets", d.probed(), "version", version.Version)
 	return group.Wait()
 }
 
@@ -225,7 +245,9 @@ func (d *daemon) load() (*config.Config, error) {
 	if _, err := os.Stat(d.configFile); !d.configNamed && !d.fromFile && errors.Is(err, fs.ErrNotExist) {
 		return config.Default(d.own)
 	}
-	c, err := d.options.Load(d.configFile)
+	o := d.options
+	o.Own = d.addresses.has
+	c, err := o.Load(d.configFile)
 	d.fromFile = d.fromFile || err == nil
 	return c, err
 }
@@ -238,12 +260,14 @@ func (d *daemon) sayDefault() {
 	}
 }
 
-// apply puts a configuration in force and says so in the metrics.
+// apply puts a configuration in force, with what was discovered for it so far, and
+// says so in the metrics. An error changes nothing.
 func (d *daemon) apply(c *config.Config) error {
-	err := d.roster.Apply(c)
+	err := d.discovery.Apply(discoveries(c))
 	if err == nil {
-		d.shard.SetLimits(limits(c))
 		d.config = c
+		d.shard.SetLimits(limits(c))
+		d.expand()
 	}
 	d.metrics.ConfigReload(err == nil, time.Now())
 	return err
@@ -260,6 +284,9 @@ func (d *daemon) reload() error {
 	if old := d.config.Global.SourcePorts; err == nil && c.Global.SourcePorts != old {
 		err = fmt.Errorf("global.source_ports: %d-%d are held until probed ends: restart it to change them", old.First, old.Last)
 	}
+	if err == nil {
+		err = discovery.Check(discoveries(c))
+	}
 	if err != nil {
 		d.metrics.ConfigReload(false, time.Now())
 		d.log.Error("configuration not reloaded: the old one stays in force", "err", err)
@@ -270,7 +297,7 @@ func (d *daemon) reload() error {
 		return err
 	}
 	d.sayDefault()
-	d.log.Info("configuration reloaded", "targets", len(c.Targets()))
+	d.log.Info("configuration reloaded", "targets", d.targets)
 	return nil
 }
 

@@ -35,11 +35,9 @@ type instance struct {
 // instances are a target's, by their ip label.
 type instances map[string]*instance
 
-// A change collects what is to happen to the engine and the metrics, so that it
-// happens at once or not at all.
+// A change collects what is to happen to the engine and the metrics.
 type change struct {
 	add, remove []*engine.Target
-	newborn     []*metrics.Target
 	dead        []*metrics.Target
 	changed     []*target // their metrics have other options
 	errs        []error
@@ -56,7 +54,6 @@ func (r *Roster) plan(ch *change, t *target, before instances) instances {
 				ch.errs = append(ch.errs, err)
 				continue
 			}
-			ch.newborn = append(ch.newborn, m)
 			in = &instance{metrics: m, recorder: new(recorder.Recorder)}
 		}
 		want := Probing(&t.conf, ip, addr)

@@ -1,7 +1,7 @@
 package targets
 
 import (
-	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -54,19 +54,25 @@ func New(e Engine, m *metrics.Metrics, r Resolver, log *slog.Logger) *Roster {
 	}
 }
 
-// Apply puts a configuration in force. An error changes nothing. Targets that
-// stay keep their counters, their place in the schedule and their
-// conversations.
-func (r *Roster) Apply(c *config.Config) error {
+// Apply puts a list of targets in force, whose names are looked up every so often.
+// Targets that stay keep their counters, their place in the schedule and their
+// conversations. One that can't be, because its series would be another's, is left
+// out; the errors say which and why.
+func (r *Roster) Apply(list []config.Target, every time.Duration) (refused []error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var ch change
-	targets := make(map[string]*target)
+	targets := make(map[string]*target, len(list))
 	names := make(map[question]*name)
-	var order []*target
-	for _, conf := range c.Targets() {
-		id := identity(&conf)
-		t := &target{conf: conf}
+	order := make([]*target, 0, len(list))
+	for i := range list {
+		conf := &list[i]
+		id := identity(conf)
+		if targets[id] != nil {
+			ch.errs = append(ch.errs, fmt.Errorf("target %s: %w", conf.Address, metrics.ErrDuplicate))
+			continue
+		}
+		t := &target{conf: *conf}
 		targets[id], order = t, append(order, t)
 		if old := r.targets[id]; old != nil {
 			t.instances = old.instances
@@ -75,7 +81,7 @@ func (r *Roster) Apply(c *config.Config) error {
 			}
 		}
 		if !conf.IP.IsValid() {
-			t.name = r.use(names, &conf)
+			t.name = r.use(names, conf)
 			if !t.name.asked {
 				continue // until the answer it goes on as before
 			}
@@ -87,20 +93,14 @@ func (r *Roster) Apply(c *config.Config) error {
 			ch.drop(old.instances, nil)
 		}
 	}
-	if err := errors.Join(ch.errs...); err != nil {
-		for _, m := range ch.newborn {
-			r.metrics.RemoveTarget(m)
-		}
-		return err
-	}
-	r.targets, r.order, r.names, r.every = targets, order, names, c.Global.ResolveInterval
+	r.targets, r.order, r.names, r.every = targets, order, names, every
 	r.gather()
 	r.commit(&ch)
 	select {
 	case r.renamed <- struct{}{}:
 	default:
 	}
-	return nil
+	return ch.errs
 }
 
 // gather tells the names in force who has them.
