@@ -127,7 +127,7 @@ go:
 
 .PHONY: tools
 tools:
-	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy setcap gcc libc-headers lwip chromium fonts fonts-cjk
+	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy nsd setcap gcc libc-headers lwip chromium fonts fonts-cjk
 
 $(CACHE)/promtool/usr/bin/promtool:
 	@internal/tools/promtool.sh $(CACHE)/promtool
