@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// addressesEvery is how often a host that is a mesh's node looks which
-	// addresses it has.
-	addressesEvery = 10 * time.Second
+	// addressesEvery is how often a host looks whether its addresses or routes have
+	// changed, if it may be a mesh's node.
+	addressesEvery = time.Second
 	// reasonsSaid is how many of the reasons why discovered targets are left out
 	// the log gives.
 	reasonsSaid = 3
@@ -152,20 +152,20 @@ func (o *ownAddrs) has(a netip.Addr) bool {
 }
 
 // watchAddresses has a mesh divided again when this host's addresses change, until
-// ctx ends.
-func (d *daemon) watchAddresses(ctx context.Context) {
+// ctx ends. generation rises when they may have.
+func (d *daemon) watchAddresses(ctx context.Context, generation func() uint64) {
 	tick := time.NewTicker(addressesEvery)
 	defer tick.Stop()
-	for {
+	for last := generation(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if !meshed(d.running()) {
-				continue
-			}
-			if changed, err := d.addresses.changed(); err == nil && changed {
-				d.rediscover()
+			if g := generation(); g != last && meshed(d.running()) {
+				last = g
+				if changed, err := d.addresses.changed(); err == nil && changed {
+					d.rediscover()
+				}
 			}
 		}
 	}

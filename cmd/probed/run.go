@@ -100,7 +100,7 @@ func (d *daemon) run() error {
 	if err := d.apply(c); err != nil {
 		return err
 	}
-	return d.serve(ctx, hup, listeners)
+	return d.serve(ctx, hup, listeners, network)
 }
 
 // openNetwork opens the sockets that probing needs.
@@ -161,7 +161,7 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 // conversations end, for drainTime at most, the web listeners stay: a scrape then
 // still has an answer, and /-/ready says no. What ends after the last scrape is in
 // none; the listeners wait for requests that have begun, not for new ones.
-func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []net.Listener) error {
+func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []net.Listener, network *host.Network) error {
 	servers, err := d.servers(len(listeners))
 	if err != nil {
 		return err
@@ -183,7 +183,7 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 		return nil
 	})
 	group.Go(func() error {
-		d.watchAddresses(ctx)
+		d.watchAddresses(ctx, network.RouteGeneration)
 		return nil
 	})
 	group.Go(func() error {
