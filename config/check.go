@@ -31,12 +31,14 @@ type identity struct {
 // checkTargets checks the static targets of one job, as they are after its
 // relabelling; places are where they stand.
 func (d *decoder) checkTargets(j *Job, places []*node) {
-	x := newExpander(d.config, j)
-	x.room = math.MaxInt
+	x, said := newExpander(d.config, j, len(places)), make(map[string]bool)
 	j.eachStatic(func(e *Endpoint, labels Labels) {
 		at := places[x.next]
+		x.wayWrong = false
 		switch f := x.static(e, labels); {
+		case x.wayWrong && said[f.wrong]: // its group's labels say so for all
 		case f.wrong != "":
+			said[f.wrong] = x.wayWrong
 			d.fail(at, "%s", f.wrong)
 		case f.twin != nil && j.Relabel == nil:
 			was := places[*f.twin]
@@ -75,7 +77,7 @@ func (d *decoder) checkPorts(c *Config) {
 	ports := c.Global.SourcePorts
 	most := ports.Guarded().Len()
 	open := make(map[remote]int)
-	static, origins := c.expand(nil)
+	static, origins := c.expand(nil, maxTargets)
 	for i := range static.Targets {
 		t := &static.Targets[i]
 		if t.Module.Probe == probe.HalfOpen {
@@ -97,7 +99,7 @@ func (d *decoder) checkPorts(c *Config) {
 // host name counts as one address: what it resolves to is not known here, and
 // is held to the limits at run time.
 func (d *decoder) checkLimits(c *Config, top *node) {
-	static, origins := c.expand(nil)
+	static, origins := c.expand(nil, maxTargets)
 	for _, x := range c.Global.Limits.excesses(static.Targets) {
 		if x.at < 0 {
 			d.failLimit(top, x.limit, x.says)

@@ -11,7 +11,7 @@ import (
 
 // Bounds of what discovery can make of a configuration.
 const (
-	maxTargets      = 500_000 // of all jobs together
+	maxTargets      = 500_000 // of all jobs together, the static ones among them
 	maxLabels       = 64      // of a target, after relabelling
 	maxLabelValue   = 2048    // octets of one of them
 	problemsPerJob  = 10      // kept; the rest are counted
@@ -63,34 +63,49 @@ func (c *Config) Targets() []Target { return c.Expand(nil).Targets }
 // job's relabelling; what is there already then goes; a mesh keeps this host's
 // share of its nodes, and of the other jobs' targets the shard has its part.
 func (c *Config) Expand(found map[string][]*targetgroup.Group) Expansion {
-	all, _ := c.expand(found)
+	all, _ := c.expand(found, maxTargets)
 	return all
 }
 
-// expand is Expand. Of each target it says besides the how manieth static one of
-// the file it is, from 0.
-func (c *Config) expand(found map[string][]*targetgroup.Group) (all Expansion, origins []int) {
+// expand is Expand, with the most targets that discovery may bring their number to.
+// Of each target it says besides the how manieth static one of the file it is, from 0.
+func (c *Config) expand(found map[string][]*targetgroup.Group, most int) (all Expansion, origins []int) {
 	first := 0
 	for i := range c.Jobs {
 		j := &c.Jobs[i]
-		x := newExpander(c, j)
-		x.room = maxTargets - len(all.Targets)
-		x.next = first
+		groups := slices.Clone(found[j.Name])
+		n := j.count(groups)
+		x := newExpander(c, j, n)
+		// One list for all jobs: targets are large.
+		x.from, x.next, x.most = len(all.Targets), first, most
+		x.targets, x.origins = slices.Grow(all.Targets, n), slices.Grow(origins, n)
 		j.eachStatic(func(e *Endpoint, labels Labels) { x.static(e, labels) })
 		first = x.next
-		groups := slices.Clone(found[j.Name])
 		// The first of duplicates stays, so that their order must not be by chance.
 		slices.SortStableFunc(groups, func(a, b *targetgroup.Group) int { return cmp.Compare(source(a), source(b)) })
 		for _, g := range groups {
 			x.group(g)
 		}
 		x.share()
-		all.Targets = append(all.Targets, x.targets...)
-		origins = append(origins, x.origins...)
+		all.Targets, origins = x.targets, x.origins
 		all.Problems = append(all.Problems, x.problems...)
 		all.Jobs = append(all.Jobs, x.tally)
 	}
 	return all, origins
+}
+
+// count returns how many targets a job can have at most.
+func (j *Job) count(groups []*targetgroup.Group) int {
+	n := len(j.Targets)
+	for _, g := range j.StaticConfigs {
+		n += len(g.Targets)
+	}
+	for _, g := range groups {
+		if g != nil {
+			n += len(g.Targets)
+		}
+	}
+	return min(n, maxTargets)
 }
 
 func source(g *targetgroup.Group) string {
@@ -103,8 +118,9 @@ func source(g *targetgroup.Group) string {
 // eachStatic calls f with each static target of the job and the labels that it has
 // before relabelling.
 func (j *Job) eachStatic(f func(*Endpoint, Labels)) {
+	labels := j.Labels.merge(nil)
 	for i := range j.Targets {
-		f(&j.Targets[i], j.Labels)
+		f(&j.Targets[i], labels)
 	}
 	for _, g := range j.StaticConfigs {
 		labels := j.Labels.merge(g.Labels)
@@ -119,18 +135,20 @@ type expander struct {
 	relabeller
 	tally    Tally
 	problems []Problem
-	targets  []Target
-	origins  []int // of each target
-	next     int   // the origin of the next one
+	targets  []Target // of the jobs before too
+	origins  []int    // of each target
+	from     int      // where this job's begin
+	next     int      // the origin of the next one
+	most     int      // how many targets discovery may make them
 	seen     map[identity]int
-	room     int // how many targets there may be
 }
 
-func newExpander(c *Config, j *Job) *expander {
+// newExpander returns an expander of a job that has about so many targets.
+func newExpander(c *Config, j *Job, targets int) *expander {
 	return &expander{
 		relabeller: newRelabeller(c, j),
 		tally:      Tally{Job: j.Name},
-		seen:       make(map[identity]int),
+		seen:       make(map[identity]int, targets),
 	}
 }
 
@@ -155,6 +173,9 @@ func (x *expander) group(g *targetgroup.Group) {
 	x.tally.Discovered += len(g.Targets)
 	for _, labels := range g.Targets {
 		t, keep, wrong := x.discovered(labels, g.Labels)
+		if keep && len(x.targets) >= x.most {
+			wrong = "there are " + commas(x.most) + " targets, and that is the most"
+		}
 		if f := x.add(t, keep, wrong); f.wrong != "" {
 			x.problem(g.Source, t.Address, f.wrong)
 		}
@@ -176,33 +197,33 @@ func (x *expander) add(t Target, keep bool, wrong string) fate {
 		x.tally.Duplicates++
 		return fate{twin: &x.origins[twin]}
 	}
-	if len(x.targets) >= x.room {
-		return fate{wrong: "there are more targets than " + commas(maxTargets)}
-	}
 	x.seen[id] = len(x.targets)
 	x.targets = append(x.targets, t)
 	x.origins = append(x.origins, x.next)
 	return fate{}
 }
 
-// share keeps those of the targets that this host probes.
+// share keeps those of the job's targets that this host probes.
 func (x *expander) share() {
-	o := &x.c.options
-	mine := func(i int) bool { return o.Shard.Owns(&x.targets[i]) }
+	o, ts, origins := &x.c.options, x.targets[x.from:], x.origins[x.from:]
+	mine := func(i int) bool { return o.Shard.Owns(&ts[i]) }
 	if x.j.Mesh.Peers > 0 {
 		var ours []bool
-		ours, x.tally.Member, x.tally.Nodes = x.j.Mesh.share(x.targets, o.Own)
+		ours, x.tally.Member, x.tally.Nodes = x.j.Mesh.share(ts, o.Own)
 		mine = func(i int) bool { return ours[i] }
 	}
 	n := 0
-	for i := range x.targets {
-		if mine(i) {
-			x.targets[n], x.origins[n] = x.targets[i], x.origins[i]
-			n++
+	for i := range ts {
+		if !mine(i) {
+			continue
 		}
+		if n < i {
+			ts[n], origins[n] = ts[i], origins[i]
+		}
+		n++
 	}
-	x.tally.Elsewhere = len(x.targets) - n
-	x.targets, x.origins = x.targets[:n], x.origins[:n]
+	x.tally.Elsewhere = len(ts) - n
+	x.targets, x.origins = x.targets[:x.from+n], x.origins[:x.from+n]
 }
 
 // problem counts a target that is left out, and says why unless that has been said

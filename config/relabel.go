@@ -27,7 +27,9 @@ type relabeller struct {
 	plain     way       // of targets that say nothing else
 	preset    [3]string // of the three labels
 	ways      map[[3]string]way
+	before    []promlabels.Label // of one target
 	builder   *promlabels.Builder
+	wayWrong  bool   // what was wrong last is how to probe, and not what
 	last      Labels // fingerprinted last
 	lastPrint string
 }
@@ -61,40 +63,60 @@ func (r *relabeller) static(e *Endpoint, own Labels) (t Target, keep bool, wrong
 		t = Target{Endpoint: *e, Job: r.j.Name, Module: r.plain.module, Pace: r.j.Pace, Labels: own}
 		return t, true, r.check(&t)
 	}
-	r.reset()
+	r.before = r.before[:0]
+	r.set(model.AddressLabel, e.Address)
 	for _, l := range own {
-		r.builder.Set(l.Name, l.Value)
+		r.set(l.Name, l.Value)
 	}
-	r.builder.Set(model.AddressLabel, e.Address)
+	for i, name := range wayLabels {
+		if !slices.ContainsFunc(own, func(l Label) bool { return l.Name == name }) {
+			r.set(name, r.preset[i])
+		}
+	}
 	return r.relabelled(e)
 }
 
 // discovered makes a target of a discovered one. Its own labels win over its
 // group's, and those over the job's.
 func (r *relabeller) discovered(own, group model.LabelSet) (t Target, keep bool, wrong string) {
-	r.reset()
-	for _, l := range r.j.Labels {
-		r.builder.Set(l.Name, l.Value)
+	r.before = r.before[:0]
+	for name, value := range own {
+		r.set(string(name), string(value))
 	}
-	for _, set := range []model.LabelSet{group, own} {
-		for name, value := range set {
-			r.builder.Set(string(name), string(value))
+	for name, value := range group {
+		if _, is := own[name]; !is {
+			r.set(string(name), string(value))
 		}
+	}
+	beneath := func(name, value string) {
+		_, is := own[model.LabelName(name)]
+		_, so := group[model.LabelName(name)]
+		if !is && !so {
+			r.set(name, value)
+		}
+	}
+	for _, l := range r.j.Labels {
+		beneath(l.Name, l.Value)
+	}
+	for i, name := range wayLabels {
+		beneath(name, r.preset[i])
 	}
 	return r.relabelled(&Endpoint{})
 }
 
-// reset begins a new target.
-func (r *relabeller) reset() {
-	r.builder.Reset(promlabels.EmptyLabels())
-	for i, name := range wayLabels {
-		r.builder.Set(name, r.preset[i])
+// set gives a target a label before relabelling. An empty value is no label, but
+// hides those beneath.
+func (r *relabeller) set(name, value string) {
+	if value != "" {
+		r.before = append(r.before, promlabels.Label{Name: name, Value: value})
 	}
 }
 
 // relabelled makes a target of the labels that are set, by the job's rules. e is
 // its address before them, if that has been read.
 func (r *relabeller) relabelled(e *Endpoint) (t Target, keep bool, wrong string) {
+	// New sorts them: a labelmap that makes one of two labels takes the same one always.
+	r.builder.Reset(promlabels.New(r.before...))
 	if !relabel.ProcessBuilder(r.builder, r.j.Relabel...) {
 		return t, false, ""
 	}
@@ -103,7 +125,7 @@ func (r *relabeller) relabelled(e *Endpoint) (t Target, keep bool, wrong string)
 		t.Endpoint = Endpoint{Address: a}
 	}
 	w := r.way([3]string{r.builder.Get(moduleLabel), r.builder.Get(intervalLabel), r.builder.Get(timeoutLabel)})
-	if w.wrong != "" {
+	if r.wayWrong = w.wrong != ""; r.wayWrong {
 		return t, true, w.wrong
 	}
 	t.Module, t.Pace = w.module, w.module.Pace
@@ -115,6 +137,7 @@ func (r *relabeller) relabelled(e *Endpoint) (t Target, keep bool, wrong string)
 
 // labels returns what of the labels that are set is for the metrics.
 func (r *relabeller) labels() (ls Labels, wrong string) {
+	ls = make(Labels, 0, len(r.before))
 	r.builder.Range(func(l promlabels.Label) {
 		switch {
 		case wrong != "" || strings.HasPrefix(l.Name, "__") || l.Value == "":

@@ -23,7 +23,7 @@ func visible(s string) string {
 	}
 	var b strings.Builder
 	for _, r := range s {
-		if r == utf8.RuneError || !strconv.IsPrint(r) {
+		if !strconv.IsPrint(r) {
 			q := strconv.QuoteRune(r)
 			b.WriteString(q[1 : len(q)-1])
 			continue
