@@ -68,7 +68,7 @@ func TestBad(t *testing.T) {
 				t.Fatalf("not an Errors but %T: %v", err, err)
 			}
 			for _, leak := range []string{"yaml:", "unmarshal", "[]string", "map[", "config.", "netip", "strconv", "%!"} {
-				if strings.Contains(err.Error(), leak) {
+				if strings.Contains(strings.ReplaceAll(err.Error(), "tls_config.", ""), leak) {
 					t.Errorf("%q shows in %q", leak, err)
 				}
 			}
@@ -336,7 +336,9 @@ func FuzzParse(f *testing.F) {
 		for _, target := range c.Targets() {
 			check(t, &target)
 		}
-		again(t, c)
+		if !secretive(c) {
+			again(t, c)
+		}
 	})
 }
 

@@ -75,7 +75,7 @@ func readGroups(name string) ([]*targetgroup.Group, error) {
 		err = yaml.UnmarshalStrict(data, &groups)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("not a list of target groups: %s", foreign(err))
+		return nil, fmt.Errorf("not a list of target groups: %s", groupError(err))
 	}
 	for i, g := range groups {
 		if g == nil {
@@ -88,6 +88,22 @@ func readGroups(name string) ([]*targetgroup.Group, error) {
 		g.Labels[model.MetaLabelPrefix+"filepath"] = model.LabelValue(name)
 	}
 	return groups, nil
+}
+
+// groupError words what is wrong with a file of target groups, without Go's types.
+func groupError(err error) string {
+	lines := []string{err.Error()}
+	if e := new(yaml.TypeError); errors.As(err, &e) {
+		lines = e.Errors
+	}
+	for i, s := range lines {
+		s, _, _ = strings.Cut(s, " into ")
+		if before, _, ok := strings.Cut(s, " not found in type "); ok {
+			s = strings.Replace(before, "field ", "unknown key ", 1) + "; allowed: targets, labels"
+		}
+		lines[i] = strings.TrimPrefix(strings.TrimPrefix(s, "yaml: "), "json: ")
+	}
+	return strings.Join(lines, "; ")
 }
 
 // readMost reads a file of at most so many octets.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -85,10 +86,10 @@ var (
 
 // allowedOf says what values a type has.
 func allowedOf(t reflect.Type) string {
-	switch {
-	case t == urlType:
+	switch t {
+	case urlType:
 		return "a URL"
-	case t == tlsVersionType:
+	case tlsVersionType:
 		return "TLS10, TLS11, TLS12, TLS13"
 	}
 	switch t.Kind() {
@@ -118,13 +119,25 @@ func allowedOf(t reflect.Type) string {
 // fits checks that n can be read as a type: that there is no key that the type does
 // not have, and no list where a word belongs.
 func (d *decoder) fits(n *node, t reflect.Type) bool {
-	switch {
-	case t == urlType || t == tlsVersionType:
-		return d.is(n, yaml.ScalarNode, allowedOf(t))
-	case t.Kind() == reflect.Pointer:
-		return d.fits(n, t.Elem())
+	switch t {
+	case urlType:
+		ok := d.is(n, yaml.ScalarNode, allowedOf(t))
+		if _, err := url.Parse(n.Value); ok && err != nil {
+			d.fail(n, "%s is not a URL", quote(withoutPassword(n.Value)))
+			ok = false
+		}
+		return ok
+	case tlsVersionType:
+		_, known := promconfig.TLSVersions[n.Value]
+		ok := d.is(n, yaml.ScalarNode, allowedOf(t))
+		if ok && !known {
+			d.fail(n, "%s is not known; allowed: %s", quote(n.Value), allowedOf(t))
+		}
+		return ok && known
 	}
 	switch t.Kind() {
+	case reflect.Pointer:
+		return d.fits(n, t.Elem())
 	case reflect.Bool:
 		_, ok := boolean.read(d, n)
 		return ok
@@ -181,24 +194,21 @@ func (d *decoder) anything(n *node) bool {
 		d.fail(n, "this value has itself in it; write it out")
 		return false
 	}
-	ok := true
 	switch n.Kind {
 	case yaml.MappingNode:
-		entries, is := d.mapping(n, "a mapping")
-		ok = is
+		entries, ok := d.mapping(n, "a mapping")
 		for _, e := range entries {
 			ok = d.anything(e.value) && ok
 		}
+		return ok
 	case yaml.SequenceNode:
-		items, is := d.list(n, "a list")
-		ok = is
+		items, ok := d.list(n, "a list")
 		for _, item := range items {
 			ok = d.anything(item) && ok
 		}
-	default:
-		ok = d.visit(n)
+		return ok
 	}
-	return ok
+	return d.visit(n)
 }
 
 // printForeign writes a value of Prometheus's as that writes it, secrets as

@@ -31,6 +31,8 @@ var reservedLabels = []string{"answer", "ecn", "form", "ip", "job_name", "le", "
 // checkLabelName says what is wrong with a label's name, or nothing.
 func checkLabelName(name string) string {
 	switch {
+	case slices.Contains(wayLabels, name):
+		return "belongs to a group of static_configs; a job has the key " + strings.Trim(name, "_")
 	case strings.HasPrefix(name, "__"):
 		return "label names that start with __ are Prometheus's own"
 	case slices.Contains(reservedLabels, name):

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -167,6 +168,12 @@ func checkHTTP(d *decoder, n *node, f fields, c *http.SDConfig) {
 		return
 	}
 	c.SetDirectory(filepath.Dir(d.file))
+	for _, name := range []string{c.HTTPClientConfig.TLSConfig.CAFile, c.HTTPClientConfig.TLSConfig.CertFile, c.HTTPClientConfig.TLSConfig.KeyFile} {
+		if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+			d.fail(n, "%s is not a regular file", quote(name))
+			return
+		}
+	}
 	client, err := promconfig.NewClientFromConfig(c.HTTPClientConfig, "http")
 	if err != nil {
 		d.fail(n, "%s", foreign(err))

@@ -160,6 +160,7 @@ var tcpOptions = object[TCPOptions]{
 }
 
 var job = object[Job]{
+	refused: otherMechanisms,
 	keys: slices.Concat([]key[Job]{
 		at(Key{Path: "name", Example: "edge", Required: true, Doc: "The label job_name. Each job has its own."},
 			name, func(j *Job) *string { return &j.Name }, "job_name", "job"),
@@ -234,6 +235,15 @@ var staticConfig = object[StaticConfig]{keys: []key[StaticConfig]{
 	at(Key{Path: "labels", Example: "{rack: a1}", Doc: "Labels of the group's targets. `__module__`, `__interval__` and `__timeout__` say how they are probed."},
 		groupLabels, func(g *StaticConfig) *Labels { return &g.Labels }),
 }}
+
+// otherMechanisms are discoveries of Prometheus's that probed does not have.
+var otherMechanisms = func() map[string]string {
+	keys := make(map[string]string)
+	for _, name := range []string{"aws", "azure", "consul", "digitalocean", "docker", "dockerswarm", "ec2", "ecs", "eureka", "gce", "hetzner", "ionos", "kubernetes", "kuma", "lightsail", "linode", "marathon", "nerve", "nomad", "openstack", "ovhcloud", "puppetdb", "scaleway", "serverset", "stackit", "triton", "uyuni", "vultr"} {
+		keys[name+"_sd_configs"] = "probed has file_sd_configs, http_sd_configs and dns_sd_configs; let something that knows " + name + " answer one of them"
+	}
+	return keys
+}()
 
 // globalKeys are those that people forget to put under global.
 var globalKeys = func() map[string]string {

@@ -33,19 +33,22 @@ func visible(s string) string {
 	return b.String()
 }
 
-// withoutPassword hides the password of a URL, if s is one and has one.
+// withoutPassword hides the password of a URL, if s is one, or nearly, and has one.
 func withoutPassword(s string) string {
-	u, err := url.Parse(s)
-	if err != nil {
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok {
 		return s
 	}
-	_, has := u.User.Password()
-	if !has {
+	authority := len(rest)
+	if _, err := url.Parse(s); err == nil {
+		authority = strings.IndexAny(rest+"/", "/?#")
+	}
+	at := strings.LastIndexByte(rest[:authority], '@')
+	colon := strings.IndexByte(rest[:max(at, 0)], ':')
+	if colon < 0 {
 		return s
 	}
-	user, hidden := u.User.Username(), "xxxxx"
-	u.User = url.UserPassword(user, hidden)
-	return u.String()
+	return scheme + "://" + rest[:colon] + ":xxxxx" + rest[at:]
 }
 
 func quote(s string) string { return strconv.Quote(clip(s)) }
