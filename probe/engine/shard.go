@@ -43,8 +43,6 @@ const (
 	// partTime is how long connections that are aborted at the end have to send
 	// their RSTs once more.
 	partTime = 300 * time.Millisecond
-	// sweepEvery is how often addresses that nobody uses are forgotten.
-	sweepEvery = 10 * time.Second
 )
 
 // Config is what a Shard needs to run.
@@ -116,7 +114,7 @@ type Shard struct {
 	event     probe.Event  // that sends a SYN
 	output    probe.Output // of the last step: on a function's stack it would escape to the heap
 	told      probe.Observation
-	swept     probe.Instant
+	orders    []command // what is not carried out yet
 
 	mu    sync.Mutex
 	inbox []command
@@ -233,11 +231,8 @@ func (s *Shard) turn(probing bool) time.Duration {
 		pause = min(s.send(), idlePause)
 	}
 	s.flush()
-	if s.now.Sub(s.swept) > sweepEvery {
-		s.swept = s.now
-		s.peers.sweep(s.now)
-	}
-	if !drained {
+	s.peers.sweep(s.now)
+	if !drained || len(s.orders) > 0 {
 		return 0
 	}
 	if len(s.table.byKey) > 0 {
