@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/probed/probed/probe"
+	"github.com/prometheus/common/model"
 
 	"flag"
 	"os"
@@ -157,7 +158,7 @@ func check(t *testing.T, x *Target) {
 		t.Fatalf("no target should be like this: %+v", x)
 	}
 	for i, l := range x.Labels {
-		if checkLabelName(l.Name) != "" || l.Value == "" || !utf8.ValidString(l.Value) || i > 0 && x.Labels[i-1].Name >= l.Name {
+		if strings.HasPrefix(l.Name, "__") || !model.LegacyValidation.IsValidLabelName(l.Name) || l.Value == "" || !utf8.ValidString(l.Value) || i > 0 && x.Labels[i-1].Name >= l.Name {
 			t.Fatalf("no target should have these labels: %q", x.Labels)
 		}
 	}

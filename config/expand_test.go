@@ -1,11 +1,14 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -329,6 +332,66 @@ func TestExceeded(t *testing.T) {
 	if lines := c.Global.Limits.Exceeded(c.Expand(found(many)).Targets); !reflect.DeepEqual(lines, want) {
 		t.Errorf("%q", lines)
 	}
+}
+
+// FuzzExpand asserts that whatever a server answers, what is probed can be, and
+// what is said stays short.
+func FuzzExpand(f *testing.F) {
+	c := good(f, `
+global: {source_ports: 61000-61063}
+modules: {slow: {probe: passive_close, flows: 2}, six: {probe: half_open, source_address: "2001:db8::1"}}
+jobs:
+- name: j
+  labels: {site: ams}
+  static_configs: [{targets: ["a:1"], labels: {__meta_x: y}}]
+  file_sd_configs: [{files: [x.yml]}]
+  relabel_configs:
+  - {action: labelmap, regex: "__meta_(.+)"}
+  - {source_labels: [move], regex: "(.+)=(.+)", target_label: $1, replacement: $2}
+  - {action: drop, source_labels: [drop], regex: ".+"}
+- {name: nodes, mesh: {peers: 1}, file_sd_configs: [{files: [x.yml]}]}
+`)
+	c.options.Own = func(a netip.Addr) bool { return a == netip.AddrFrom4([4]byte{198, 18, 0, 1}) }
+	for _, seed := range []string{
+		`[{"targets": ["a:1", "198.18.0.1:80", "[2001:db8::2]:443"], "labels": {"site": "fra"}}]`,
+		`[{"targets": ["a:1"], "labels": {"move": "__interval__=5s", "__module__": "slow", "__timeout__": "7s"}}]`,
+		`[{"targets": ["198.18.0.1:1", "198.18.0.2:1", "b", "", "fe80::1"], "labels": {"__meta___": "x", "__meta_a-b": "\u0000\u202e"}}]`,
+		`[{"labels": {"drop": "1", "__address__": "c:3"}, "targets": ["x"]}, {}]`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var gs []*targetgroup.Group
+		if json.Unmarshal(data, &gs) != nil {
+			return
+		}
+		x := c.Expand(map[string][]*targetgroup.Group{"j": gs, "nodes": gs})
+		seen := make(map[string]bool)
+		for _, y := range x.Targets {
+			check(t, &y)
+			id := fmt.Sprintf("%s %s %d %s %q", y.Job, y.bareHost(), y.Port, y.Module.Name, y.Labels)
+			if seen[id] || y.Job == "nodes" && !y.IP.IsValid() {
+				t.Fatalf("%s", id)
+			}
+			seen[id] = true
+		}
+		for i, j := range x.Jobs {
+			all := j.Invalid + j.Dropped + j.Duplicates + j.Elsewhere
+			for _, y := range x.Targets {
+				if y.Job == j.Job {
+					all++
+				}
+			}
+			if all != j.Discovered+1-i {
+				t.Fatalf("%+v: %d targets", j, all)
+			}
+		}
+		for _, p := range x.Problems {
+			if s := p.String(); len(s) > 20_000 || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+				t.Fatalf("%q", s)
+			}
+		}
+	})
 }
 
 // discovered10000 are ten thousand targets with ten labels each, in groups of 100.

@@ -174,7 +174,7 @@ var job = object[Job]{
 			labels, func(j *Job) *Labels { return &j.Labels }),
 		written(printJobTargets, at(Key{Path: "targets", Example: `["198.18.0.10:443", "[2001:db8::1]:443", "db.example.net:5432"]`, Doc: "What to probe."},
 			endpoints, func(j *Job) *[]Endpoint { return &j.Targets }, "target")),
-		key[Job]{
+		{
 			Key:   Key{Path: "static_configs", Allowed: "a list of mappings with targets and labels", Example: `[{targets: ["198.18.0.10:443"], labels: {rack: a1}}]`, Doc: "More targets, in groups with labels of their own, which win over the job's. An empty value removes a label of the job."},
 			also:  []string{"static_config"},
 			read:  readStaticConfigs,
