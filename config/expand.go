@@ -52,6 +52,9 @@ func (p Problem) String() string {
 	if p.Source != "" {
 		s += p.Source + ": "
 	}
+	if !strings.Contains(p.Reason, p.Address) {
+		s += p.Address + ": "
+	}
 	return s + p.Reason
 }
 

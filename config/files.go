@@ -31,7 +31,7 @@ func (c *Config) ReadFiles() Files {
 		for _, pattern := range j.filePatterns() {
 			names, _ := filepath.Glob(pattern) // a pattern is checked when it is read
 			if len(names) == 0 {
-				fs.Absent = append(fs.Absent, Problem{Job: j.Name, Source: visible(pattern), Reason: "there is no such file"})
+				fs.Absent = append(fs.Absent, Problem{Job: j.Name, Source: visible(pattern), Reason: "no file fits this now"})
 			}
 			for _, name := range names {
 				groups, err := readGroups(name)

@@ -232,7 +232,7 @@ func TestReadFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := c.ReadFiles()
-	if len(got.Broken) != 0 || len(got.Absent) != 1 || got.Absent[0].String() != "job j: "+dir+"/absent.yml: there is no such file" {
+	if len(got.Broken) != 0 || len(got.Absent) != 1 || got.Absent[0].String() != "job j: "+dir+"/absent.yml: no file fits this now" {
 		t.Errorf("%v %v", got.Broken, got.Absent)
 	}
 	if len(got.Found["i"]) != 2 || !reflect.DeepEqual(got.Found["j"][:2], got.Found["i"]) {
