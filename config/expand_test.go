@@ -140,9 +140,9 @@ jobs:
 		{[]string{"web1"}, `job j: s: "web1" has no port; write web1:443, say`},
 		{[]string{""}, "job j: s: empty; write host:port"},
 		{[]string{"http://web1/"}, `job j: s: "http://web1/" is a URL; write host:port`},
-		{[]string{"224.0.0.1:1"}, "job j: s: 224.0.0.1 is a multicast address; only unicast addresses can be probed"},
+		{[]string{"224.0.0.1:1"}, "job j: s: 224.0.0.1:1: 224.0.0.1 is a multicast address; only unicast addresses can be probed"},
 		{[]string{"fe80::1:1"}, `job j: s: "fe80::1:1" needs brackets around the address; write [fe80::1]:1`},
-		{[]string{"[fe80::1]:1"}, "job j: s: a link-local address needs its interface; write [fe80::1%eth0]:1, say"},
+		{[]string{"[fe80::1]:1"}, "job j: s: [fe80::1]:1: a link-local address needs its interface; write [fe80::1%eth0]:1, say"},
 		{[]string{"a:1", "__module__", "half-open"}, `job j: s: a:1: __module__: there is no module "half-open"; did you mean half_open?`},
 		{[]string{"a:1", "__interval__", "5"}, "job j: s: a:1: __interval__: 5 has no unit; write 5s or 5ms"},
 		{[]string{"a:1", "__interval__", "1ms"}, "job j: s: a:1: __interval__: 1ms is too short; allowed: 10ms to 24h"},
@@ -157,7 +157,7 @@ jobs:
 		{[]string{"a:1", "l", "x\xff"}, "job j: s: a:1: label l: a label's value must be UTF-8"},
 		{[]string{"a:1", "l", strings.Repeat("x", 2049)}, "job j: s: a:1: the value of label l is too long; allowed: 2,048 octets"},
 		{slices.Concat([]string{"a:1"}, numbered(65)), "job j: s: a:1: it has more than 64 labels"},
-		{[]string{"a\x1b[31m\n:1"}, `job j: s: "a\x1b[31m\n" is not a host name: '\x1b' is not allowed; allowed: letters, digits, - and _`},
+		{[]string{"a\x1b[31m\n:1"}, `job j: s: a\x1b[31m\n:1: "a\x1b[31m\n" is not a host name: '\x1b' is not allowed; allowed: letters, digits, - and _`},
 	} {
 		x := c.Expand(found(group("s", nil, []string{"good:1"}, p.labels, []string{"[2001:db8::2]:1"})))
 		if len(x.Targets) != 2 || x.Targets[0].Address != "good:1" || x.Targets[1].Address != "[2001:db8::2]:1" {
