@@ -38,7 +38,7 @@ func (p *asPrometheus) UnmarshalYAML(unmarshal func(any) error) error {
 // sameTexts are keys that probed and Prometheus read.
 var sameTexts = []string{
 	`file_sd_configs: [{files: [a.yml, "sub/*.json", /abs/x.yaml, "sub/a*b*.JSON"]}, {files: [../b.yml], refresh_interval: 1m30s}]`,
-	`dns_sd_configs: [{names: [_https._tcp.example.net, a.example.]}, {names: [b], type: a, port: 80, refresh_interval: 5s}, {names: [c], type: MX, port: 25}]`,
+	`dns_sd_configs: [{names: [_https._tcp.example.net, a.example.]}, {names: [b], type: a, port: 80, refresh_interval: 5s}, {names: [b], type: srv}, {names: [c], type: MX, port: 25}]`,
 	`http_sd_configs: [{url: "http://h/x?y=z#f"}, {url: "https://u:p@h:8080/", refresh_interval: 10s, follow_redirects: false, enable_http2: false}]`,
 	`http_sd_configs: [{url: "http://h", basic_auth: {username: u, password: p}}, {url: "http://h", basic_auth: {username_file: u, password_file: /p}}]`,
 	`http_sd_configs: [{url: "http://h", authorization: {credentials: c}}, {url: "http://h", authorization: {type: " Token ", credentials_file: c}}]`,
@@ -159,7 +159,7 @@ func TestSecrets(t *testing.T) {
 jobs:
 - name: j
   http_sd_configs:
-  - {url: "http://u:hush0@h/", basic_auth: {username: seen1, password: hush1}, proxy_url: "http://seen2:hush2@p", proxy_connect_header: {X: [hush3]}}
+  - {url: "http://u:hush@hush0@h/", basic_auth: {username: seen1, password: hush1}, proxy_url: "http://seen2:hush2@p", proxy_connect_header: {X: [hush3]}}
   - {url: "http://h", authorization: {type: seen3, credentials: hush4}, http_headers: {X: {values: [seen4], secrets: [hush5]}}}
   - {url: "http://h", bearer_token: hush6}
   - {url: "http://h", oauth2: {client_id: seen5, client_secret: hush7, token_url: "http://seen6:hush8@t", endpoint_params: {seen7: hush9}, claims: {seen8: {a: [hush10]}}, proxy_url: "http://x:hush11@p"}}
