@@ -126,7 +126,7 @@ lint: go $(GOLANGCI) ## gofmt, go vet, golangci-lint (import rules among them), 
 	$(GO) mod verify
 
 .PHONY: reproducible
-reproducible: go ## build HEAD twice in two places and compare the binaries
+reproducible: go $(NFPM) ## build HEAD twice in two places and compare the binaries and packages
 	@internal/tools/reproducible.sh
 
 .PHONY: fuzz

@@ -5,9 +5,12 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
+	"unsafe"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,6 +19,8 @@ const (
 	runAsProbed   = "PROBED_TEST_RUN"         // be probed
 	resolvConf    = "PROBED_TEST_RESOLV_CONF" // with this file as /etc/resolv.conf, in a mount namespace of its own
 	noNewPrivs    = "PROBED_TEST_NO_NEW_PRIVS"
+	noMD5         = "PROBED_TEST_NO_MD5"    // have the kernel say that it has no TCP MD5 signatures
+	fewFiles      = "PROBED_TEST_FEW_FILES" // be allowed no more open files than this
 	afterTheStage = "PROBED_TEST_STAGED"
 )
 
@@ -52,6 +57,40 @@ func stage() error {
 			return os.NewSyscallError("prctl", err)
 		}
 	}
+	if os.Getenv(noMD5) != "" {
+		if err := refuseMD5(); err != nil {
+			return os.NewSyscallError("seccomp", err)
+		}
+	}
+	if n, err := strconv.ParseUint(os.Getenv(fewFiles), 10, 32); err == nil {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
+			return os.NewSyscallError("setrlimit", err)
+		}
+	}
 	env := append(slices.Clone(os.Environ()), afterTheStage+"=1")
 	return os.NewSyscallError("execve", syscall.Exec("/proc/self/exe", os.Args, env))
+}
+
+// refuseMD5 has setsockopt(2) answer TCP_MD5SIG_EXT as a kernel without
+// CONFIG_TCP_MD5SIG does. It needs no_new_privs.
+func refuseMD5() error {
+	code, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 0, Size: 4}, // struct seccomp_data: the call's number, and then its arguments
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_SETSOCKOPT, SkipTrue: 5},
+		bpf.LoadAbsolute{Off: 16 + 8, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_TCP, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: 16 + 16, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.TCP_MD5SIG_EXT, SkipTrue: 1},
+		bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOPROTOOPT)},
+		bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW},
+	})
+	if err != nil {
+		return err
+	}
+	filter := make([]unix.SockFilter, len(code))
+	for i, c := range code {
+		filter[i] = unix.SockFilter{Code: c.Op, Jt: c.Jt, Jf: c.Jf, K: c.K}
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
 }

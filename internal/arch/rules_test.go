@@ -58,6 +58,7 @@ var rooms = map[string]room{
 
 	"internal/monitoring":       {}, // tests alone
 	"internal/kubernetes":       {}, // tests alone
+	"internal/docs":             {}, // tests alone
 	"internal/kubernetes/admit": {}, // a module of its own
 }
 

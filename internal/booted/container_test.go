@@ -28,6 +28,7 @@ type jail struct {
 	Root       string
 	UID, GID   int
 	Bounding   []int // capabilities that it may have at most
+	Permitted  bool  // it has them already before the program is started, as a pod has
 	NoNewPrivs bool
 	Args       []string
 }
@@ -72,6 +73,9 @@ func (j *jail) enter() error {
 			break // beyond the last one that the kernel knows
 		}
 	}
+	if err := step("prctl", unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)); err != nil {
+		return err
+	}
 	if _, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); e != 0 {
 		return step("setgroups", e)
 	}
@@ -80,6 +84,16 @@ func (j *jail) enter() error {
 	}
 	if _, _, e := unix.RawSyscall(unix.SYS_SETUID, uintptr(j.UID), 0, 0); e != 0 {
 		return step("setuid", e)
+	}
+	var caps [2]unix.CapUserData
+	if j.Permitted || j.UID == 0 {
+		for _, c := range j.Bounding {
+			caps[c/32].Permitted |= 1 << (c % 32)
+			caps[c/32].Effective |= 1 << (c % 32)
+		}
+	}
+	if err := step("capset", unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &caps[0])); err != nil {
+		return err
 	}
 	if j.NoNewPrivs {
 		if err := step("prctl", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); err != nil {
@@ -235,8 +249,9 @@ func TestContainer(t *testing.T) {
 	}{
 		{"NET_RAW added", jail{UID: r.uid, GID: r.gid, Bounding: []int{netRaw}}, ""},
 		{"Docker's default capabilities", jail{UID: r.uid, GID: r.gid, Bounding: dockersDefault}, ""},
+		{"a pod, no new privileges", jail{UID: r.uid, GID: r.gid, Bounding: []int{netRaw}, Permitted: true, NoNewPrivs: true}, ""},
 		{"user 0, no new privileges", jail{Bounding: []int{netRaw}, NoNewPrivs: true}, ""},
-		{"not root, no new privileges", jail{UID: r.uid, GID: r.gid, Bounding: []int{netRaw}, NoNewPrivs: true}, "CAP_NET_RAW"},
+		{"Docker, no new privileges", jail{UID: r.uid, GID: r.gid, Bounding: []int{netRaw}, NoNewPrivs: true}, "CAP_NET_RAW"},
 		{"without NET_RAW", jail{UID: r.uid, GID: r.gid}, "operation not permitted"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
