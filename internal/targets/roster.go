@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,7 +72,7 @@ func (r *Roster) Apply(list []config.Target, every time.Duration) (refused []err
 	var ch change
 	names := make(map[question]*name)
 	before := r.order
-	r.order = slices.Grow(r.order[:0:0], len(list))
+	r.order = make([]*target, 0, len(list))
 	r.round++
 	for i := range list {
 		if i%apiece == 0 {

@@ -74,8 +74,7 @@ func TestNothingIsKept(t *testing.T) {
 	w.add(stay...)
 	w.turns(time.Second)
 	type big struct {
-		deaf
-		recorder
+		nobody
 		_ [10000]byte
 	}
 	var kept []weak.Pointer[big]
@@ -123,12 +122,6 @@ func TestNothingIsKept(t *testing.T) {
 		t.Errorf("%d peers and %d addresses of nobody", r, a)
 	}
 }
-
-// A recorder keeps nothing.
-type recorder struct{}
-
-func (recorder) Settled(*probe.Transcript) {}
-func (recorder) Record(*probe.Transcript)  {}
 
 // BenchmarkUpdate is the loop's time for each target of a long list: that all are
 // others, and that all have another interval.

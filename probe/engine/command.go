@@ -135,21 +135,14 @@ func (s *Shard) add(t *Target, old *entry) {
 	s.reschedule(e, slot)
 }
 
-// leave lets go of a target that is removed for good, of which its peer goes on to
-// know how strays are answered.
+// leave lets go of a target that is removed for good. Its peer goes on to know how
+// strays are answered.
 func (e *entry) leave() {
-	if e.peer == nil || e.peer.target != e {
-		return
+	if e.peer != nil && e.peer.target == e {
+		e.peer.target = nil
+		e.peer.way = way{e.route.source, e.route.ifindex, e.TTL, e.TOS}
 	}
-	t := Target{ID: e.ID, Remote: e.Remote, TTL: e.TTL, TOS: e.TOS, Sink: deaf{}}
-	e.peer.target = &entry{Target: &t, peer: e.peer, route: e.route, gone: true}
 }
-
-// A deaf is the Sink of what is there no more.
-type deaf struct{}
-
-// Observe implements Sink.
-func (deaf) Observe(*probe.Observation) {}
 
 // abandon ends the connections of targets, by ID, that are there no more: one may
 // wait for its peer for half an hour. A half_open is over within its timeout.

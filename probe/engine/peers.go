@@ -16,9 +16,17 @@ type peer struct {
 	remote  netip.AddrPort
 	address *address
 	ports   [2]uint32 // the next source port to take, counted from the range's first: reserved and guarded
-	target  *entry    // the last one to probe it: whose ledger strays go to
+	target  *entry    // the last one to probe it: whose ledger strays go to; nil once it is removed
+	way     way       // that one's, then
 	users   int
 	left    probe.Instant // when the last user went
+}
+
+// A way is how a peer is reached that no target names any more.
+type way struct {
+	source   addr
+	ifindex  int
+	ttl, tos uint8
 }
 
 // An address is what the per-address limit is about.
