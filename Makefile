@@ -165,7 +165,7 @@ certificates:
 
 .PHONY: tools
 tools:
-	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy setcap gcc libc-headers lwip chromium fonts fonts-cjk mmdebstrap nspawn lintian rpm rpmlint mandoc runc
+	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy nsd setcap gcc libc-headers lwip chromium fonts fonts-cjk mmdebstrap nspawn lintian rpm rpmlint mandoc runc
 
 $(addprefix $(CACHE)/promtool/usr/bin/,promtool prometheus amtool) &:
 	@internal/tools/promtool.sh $(CACHE)/promtool

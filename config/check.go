@@ -24,28 +24,27 @@ func (p IPProtocol) admits(ip netip.Addr) bool { return p == AnyIP || p == proto
 type identity struct {
 	host   string
 	port   uint16
+	module string
 	labels string
 }
 
-// checkTargets checks the targets of one job; places are where they stand.
-func (d *decoder) checkTargets(ts []Target, places []*node) {
-	seen := make(map[identity]*node, len(ts))
-	own := ""
-	for i := range ts {
-		t, at := &ts[i], places[i]
-		if i == 0 || !slices.Equal(t.Labels, ts[i-1].Labels) {
-			own = fmt.Sprintf("%q", t.Labels)
+// checkTargets checks the static targets of one job, as they are after its
+// relabelling; places are where they stand.
+func (d *decoder) checkTargets(j *Job, places []*node) {
+	x, said := newExpander(d.config, j, len(places)), make(map[string]bool)
+	j.eachStatic(func(e *Endpoint, labels Labels) {
+		at := places[x.next]
+		x.wayWrong = false
+		switch f := x.static(e, labels); {
+		case x.wayWrong && said[f.wrong]: // its group's labels say so for all
+		case f.wrong != "":
+			said[f.wrong] = x.wayWrong
+			d.fail(at, "%s", f.wrong)
+		case f.twin != nil && j.Relabel == nil:
+			was := places[*f.twin]
+			d.fail(at, "%s is there twice; first at line %d (%s). Remove one, or give them different labels", e.Address, was.Line, was.path())
 		}
-		if wrong := t.contradiction(); wrong != "" {
-			d.fail(at, "%s", wrong)
-		}
-		id := identity{t.bareHost(), t.Port, own}
-		if was := seen[id]; was != nil {
-			d.fail(at, "%s is there twice; first at line %d (%s). Remove one, or give them different labels", t.Address, was.Line, was.path())
-			continue
-		}
-		seen[id] = at
-	}
+	})
 }
 
 // contradiction says what speaks against probing an address by the target's
@@ -78,9 +77,9 @@ func (d *decoder) checkPorts(c *Config) {
 	ports := c.Global.SourcePorts
 	most := ports.Guarded().Len()
 	open := make(map[remote]int)
-	ts := c.Targets()
-	for i := range ts {
-		t := &ts[i]
+	static, origins := c.expand(nil, maxTargets)
+	for i := range static.Targets {
+		t := &static.Targets[i]
 		if t.Module.Probe == probe.HalfOpen {
 			continue
 		}
@@ -91,7 +90,7 @@ func (d *decoder) checkPorts(c *Config) {
 		if was > most || now <= most {
 			continue
 		}
-		d.fail(d.targets[i], "%s conversations with %s may be open at once, %s of this target (timeout %s every %s) and %s of the targets before it, and the guarded half of global.source_ports (%d-%d) is %d; widen it, lengthen an interval, or shorten a timeout",
+		d.fail(d.targets[origins[i]], "%s conversations with %s may be open at once, %s of this target (timeout %s every %s) and %s of the targets before it, and the guarded half of global.source_ports (%d-%d) is %d; widen it, lengthen an interval, or shorten a timeout",
 			commas(now), t.Address, commas(t.Module.open(t.Pace)), Brief(t.Timeout), Brief(t.Interval), commas(was), ports.First, ports.Last, most)
 	}
 }
@@ -100,11 +99,38 @@ func (d *decoder) checkPorts(c *Config) {
 // host name counts as one address: what it resolves to is not known here, and
 // is held to the limits at run time.
 func (d *decoder) checkLimits(c *Config, top *node) {
-	ts := c.Targets()
-	if len(ts) == 0 {
-		return
+	static, origins := c.expand(nil, maxTargets)
+	for _, x := range c.Global.Limits.excesses(static.Targets) {
+		if x.at < 0 {
+			d.failLimit(top, x.limit, x.says)
+		} else {
+			d.fail(d.targets[origins[x.at]], "%s", x.says)
+		}
 	}
-	most := c.Global.Limits
+}
+
+// Exceeded says how probing the targets would exceed the limits, in a line for each
+// limit; nothing if it would not. What does not fit is not sent at run time: those
+// probes are skipped.
+func (l Limits) Exceeded(ts []Target) []string {
+	var lines []string
+	for _, x := range l.excesses(ts) {
+		lines = append(lines, visible(x.says))
+	}
+	return lines
+}
+
+// An excess is how targets exceed a limit.
+type excess struct {
+	limit string // its key
+	at    int    // the first target that is too much for its address; -1: it is about all targets
+	says  string
+}
+
+func (l Limits) excesses(ts []Target) (all []excess) {
+	if len(ts) == 0 {
+		return nil
+	}
 	var total, busiest rate
 	each := make(map[string]rate)
 	largest := 0   // the first target with the most packets a probe
@@ -119,39 +145,40 @@ func (d *decoder) checkLimits(c *Config, top *node) {
 		if t.Module.PacketsAtOnce() > ts[largest].Module.PacketsAtOnce() {
 			largest = i
 		}
-		if most := most.PacketsPerSecondPerAddress; !was.above(most) && now.above(most) {
+		if most := l.PacketsPerSecondPerAddress; !was.above(most) && now.above(most) {
 			over = append(over, i)
 		}
 	}
 	packets := ts[largest].Module.PacketsAtOnce()
-	switch {
-	case packets > most.PacketsPerSecond:
-		d.tooSmall("packets_per_second", most.PacketsPerSecond, total, &ts[largest], top)
-	case total.above(most.PacketsPerSecond):
-		d.failLimit(top, "packets_per_second", fmt.Sprintf("%s make %s packets per second, the limit is %s; raise it, or lengthen the interval",
-			arithmetic(ts), total, commas(most.PacketsPerSecond)))
+	switch most := l.PacketsPerSecond; {
+	case packets > most:
+		all = append(all, excess{"packets_per_second", -1, tooSmall(most, total, &ts[largest])})
+	case total.above(most):
+		all = append(all, excess{"packets_per_second", -1, fmt.Sprintf("%s make %s packets per second, the limit is %s; raise it, or lengthen the interval",
+			arithmetic(ts), total, commas(most))})
 	}
-	switch {
-	case packets > most.PacketsPerSecondPerAddress:
-		d.tooSmall("packets_per_second_per_address", most.PacketsPerSecondPerAddress, busiest, &ts[largest], top)
+	switch most := l.PacketsPerSecondPerAddress; {
+	case packets > most:
+		all = append(all, excess{"packets_per_second_per_address", -1, tooSmall(most, busiest, &ts[largest])})
 	case len(over) > 0:
 		host, more := ts[over[0]].bareHost(), ""
 		if n := len(over) - 1; n > 0 {
 			more = fmt.Sprintf(" (and so for %s)", counted(n, "more address", "more addresses"))
 		}
-		same := slices.DeleteFunc(ts, func(t Target) bool { return t.bareHost() != host })
-		d.fail(d.targets[over[0]], "%s to %s make %s packets per second, global.limits.packets_per_second_per_address is %s; raise it, or lengthen the interval%s",
-			arithmetic(same), host, each[host], commas(most.PacketsPerSecondPerAddress), more)
+		same := slices.DeleteFunc(slices.Clone(ts), func(t Target) bool { return t.bareHost() != host })
+		all = append(all, excess{"packets_per_second_per_address", over[0], fmt.Sprintf("%s to %s make %s packets per second, global.limits.packets_per_second_per_address is %s; raise it, or lengthen the interval%s",
+			arithmetic(same), host, each[host], commas(most), more)})
 	}
+	return all
 }
 
-// tooSmall refuses a limit that a single probe of t exceeds, however long its
+// tooSmall says that a single probe of t exceeds a limit, however long its
 // interval: its packets are counted at once, when its SYN goes, so that it would
 // never go. asked is the rate that the limit must have room for besides.
-func (d *decoder) tooSmall(limit string, is int, asked rate, t *Target, top *node) {
+func tooSmall(is int, asked rate, t *Target) string {
 	packets := t.Module.PacketsAtOnce()
-	d.failLimit(top, limit, fmt.Sprintf("a probe of %s by module %s is %d packets at once, the limit is %s, so none would ever go; raise it to at least %s",
-		t.Address, t.Module.Name, packets, commas(is), commas(max(packets, asked.ceil()))))
+	return fmt.Sprintf("a probe of %s by module %s is %d packets at once, the limit is %s, so none would ever go; raise it to at least %s",
+		t.Address, t.Module.Name, packets, commas(is), commas(max(packets, asked.ceil())))
 }
 
 // failLimit records what is wrong with a limit, where it stands or, if it is the

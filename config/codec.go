@@ -47,21 +47,26 @@ func scalar[V any](allowed string, parse func(string) (V, string), text func(V) 
 // duration is a duration in Prometheus's grammar within bounds.
 func duration(least, most time.Duration) codec[time.Duration] {
 	allowed := Brief(least) + " to " + Brief(most)
-	return scalar(allowed+", such as 500ms, 10s or 1m30s", func(s string) (time.Duration, string) {
-		d, err := model.ParseDuration(s)
-		v := time.Duration(d)
-		switch {
-		case isNumber(s) && s != "0":
-			return 0, fmt.Sprintf("%s has no unit; write %ss or %sms", clip(s), clip(s), clip(s))
-		case err != nil:
-			return 0, quote(s) + " is not a duration; allowed: whole numbers with the units w, d, h, m, s, ms, large to small, such as 1m30s"
-		case v < least:
-			return 0, s + " is too short; allowed: " + allowed
-		case v > most:
-			return 0, s + " is too long; allowed: " + allowed
-		}
-		return v, ""
-	}, func(v time.Duration) string { return model.Duration(v).String() })
+	return scalar(allowed+", such as 500ms, 10s or 1m30s",
+		func(s string) (time.Duration, string) { return parseDuration(s, least, most) },
+		func(v time.Duration) string { return model.Duration(v).String() })
+}
+
+// parseDuration reads a duration within bounds, or says what is wrong.
+func parseDuration(s string, least, most time.Duration) (time.Duration, string) {
+	d, err := model.ParseDuration(s)
+	v, allowed := time.Duration(d), Brief(least)+" to "+Brief(most)
+	switch {
+	case isNumber(s) && s != "0":
+		return 0, fmt.Sprintf("%s has no unit; write %ss or %sms", clip(s), clip(s), clip(s))
+	case err != nil:
+		return 0, quote(s) + " is not a duration; allowed: whole numbers with the units w, d, h, m, s, ms, large to small, such as 1m30s"
+	case v < least:
+		return 0, s + " is too short; allowed: " + allowed
+	case v > most:
+		return 0, s + " is too long; allowed: " + allowed
+	}
+	return v, ""
 }
 
 // Brief writes a duration as people do: 24h, not 1d or 24h0m0s.
@@ -277,35 +282,48 @@ func parseSeconds(s string) (float64, string) {
 	return v, ""
 }
 
-// labels is a mapping of label names to values.
-var labels = codec[Labels]{
-	allowed: "a mapping of label names to values",
-	read: func(d *decoder, n *node) (ls Labels, ok bool) {
-		entries, ok := d.mapping(n, "a mapping of label names to values")
-		for _, e := range entries {
-			if wrong := checkLabelName(e.name); wrong != "" {
-				d.failAt(e.key, e.value.path(), wrong)
-				ok = false
-			}
-			v, is := d.text(e.value, "a text")
-			if wrong := checkLabelValue(v); is && wrong != "" {
-				d.fail(e.value, "%s", wrong)
-				is = false
-			}
-			ok = ok && is
-			ls = append(ls, Label{e.name, v})
+// labels are those of all targets of a job, groupLabels those of some, which may
+// say how they are probed as well.
+var (
+	labels      = labelsWith(checkLabelName)
+	groupLabels = labelsWith(checkGroupLabelName)
+)
+
+// labelsWith is a mapping of label names to values.
+func labelsWith(check func(name string) (wrong string)) codec[Labels] {
+	return codec[Labels]{
+		allowed: "a mapping of label names to values",
+		read:    func(d *decoder, n *node) (Labels, bool) { return d.labels(n, check) },
+		write:   printLabels,
+	}
+}
+
+func (d *decoder) labels(n *node, check func(name string) (wrong string)) (ls Labels, ok bool) {
+	entries, ok := d.mapping(n, "a mapping of label names to values")
+	for _, e := range entries {
+		if wrong := check(e.name); wrong != "" {
+			d.failAt(e.key, e.value.path(), wrong)
+			ok = false
 		}
-		slices.SortFunc(ls, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
-		return ls, ok
-	},
-	write: func(ls Labels) *yaml.Node {
-		if len(ls) == 0 {
-			return nil
+		v, is := d.text(e.value, "a text")
+		if wrong := checkLabelValue(v); is && wrong != "" {
+			d.fail(e.value, "%s", wrong)
+			is = false
 		}
-		y := &yaml.Node{Kind: yaml.MappingNode}
-		for _, l := range ls {
-			y.Content = append(y.Content, word(l.Name), word(l.Value))
-		}
-		return y
-	},
+		ok = ok && is
+		ls = append(ls, Label{e.name, v})
+	}
+	slices.SortFunc(ls, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
+	return ls, ok
+}
+
+func printLabels(ls Labels) *yaml.Node {
+	if len(ls) == 0 {
+		return nil
+	}
+	y := &yaml.Node{Kind: yaml.MappingNode}
+	for _, l := range ls {
+		y.Content = append(y.Content, word(l.Name), word(l.Value))
+	}
+	return y
 }

@@ -4,6 +4,9 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/prometheus/prometheus/discovery"
+	"github.com/prometheus/prometheus/model/relabel"
+
 	"github.com/probed/probed/probe"
 )
 
@@ -14,6 +17,8 @@ type Config struct {
 	Global  Global
 	Modules map[string]Module // by name; the built-in kinds are always there
 	Jobs    []Job             // as in the file
+
+	options Options
 }
 
 // Pace says when a target is probed.
@@ -174,9 +179,18 @@ type Job struct {
 	Labels        Labels
 	Targets       []Endpoint
 	StaticConfigs []StaticConfig
+	Discovery     discovery.Configs // of file, http and dns, in this order
+	Relabel       []*relabel.Config
+	Mesh          Mesh
+
+	states states
 }
 
-// StaticConfig is a group of targets with labels of their own.
+// states says which of its pace the job states itself, and does not inherit.
+type states struct{ interval, timeout, jitter bool }
+
+// StaticConfig is a group of targets with labels of their own. Of an Endpoint
+// that only relabelling makes one, there is no more than its Address.
 type StaticConfig struct {
 	Targets []Endpoint
 	Labels  Labels

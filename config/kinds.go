@@ -21,6 +21,9 @@ var (
 )
 
 const (
+	shortestInterval  = 10 * time.Millisecond
+	longestInterval   = 24 * time.Hour
+	shortestTimeout   = time.Millisecond
 	connectionTimeout = 5 * time.Second  // of the kinds that go past the SYN-ACK
 	longestTimeout    = 30 * time.Minute // of those that wait for the peer to close
 	usualTimeout      = 5 * time.Minute  // the longest of the others

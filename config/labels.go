@@ -31,6 +31,8 @@ var reservedLabels = []string{"answer", "ecn", "form", "ip", "job_name", "le", "
 // checkLabelName says what is wrong with a label's name, or nothing.
 func checkLabelName(name string) string {
 	switch {
+	case slices.Contains(wayLabels, name):
+		return "belongs to a group of static_configs; a job has the key " + strings.Trim(name, "_")
 	case strings.HasPrefix(name, "__"):
 		return "label names that start with __ are Prometheus's own"
 	case slices.Contains(reservedLabels, name):
@@ -39,6 +41,29 @@ func checkLabelName(name string) string {
 		return "not a label name; allowed: letters, digits and _, not starting with a digit"
 	}
 	return ""
+}
+
+// checkGroupLabelName is checkLabelName for the targets of a group: those may have
+// labels for relabelling, and those that say how they are probed.
+func checkGroupLabelName(name string) string {
+	hidden, ok := strings.CutPrefix(name, "__")
+	switch {
+	case !ok || slices.Contains(wayLabels, name):
+	case name == "__scrape_interval__" || name == "__scrape_timeout__":
+		return "unknown label; did you mean __" + strings.TrimPrefix(name, "__scrape_") + "?"
+	case strings.HasSuffix(name, "__"):
+		if near := nearest(name, wayLabels); near != "" {
+			return "unknown label; did you mean " + near + "?"
+		}
+		return "not a label that a group can set; allowed: " + strings.Join(wayLabels, ", ") + ", and for relabel_configs what starts with __ and does not end so"
+	case model.LegacyValidation.IsValidLabelName(name) && hidden != "":
+	default:
+		return "not a label name; allowed: letters, digits and _"
+	}
+	if ok {
+		return ""
+	}
+	return checkLabelName(name)
 }
 
 // checkLabelValue says what is wrong with a label's value, or nothing.

@@ -19,7 +19,14 @@ const maxFile = 16 << 20
 
 // Load reads the configuration in a file. What is wrong with its contents is
 // an Errors.
-func Load(path string) (*Config, error) {
+func Load(path string) (*Config, error) { return Options{}.Load(path) }
+
+// Parse reads a configuration; name stands for its file in errors, and files
+// that it names are looked for in that one's folder. An error is an Errors.
+func Parse(name string, data []byte) (*Config, error) { return Options{}.Parse(name, data) }
+
+// Load is the function Load, with options.
+func (o Options) Load(path string) (*Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
@@ -29,17 +36,17 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	return Parse(path, data)
+	return o.Parse(path, data)
 }
 
-// Parse reads a configuration; name stands for its file in errors, and files
-// that it names are looked for in that one's folder. An error is an Errors.
-func Parse(name string, data []byte) (*Config, error) {
+// Parse is the function Parse, with options.
+func (o Options) Parse(name string, data []byte) (*Config, error) {
 	doc, err := document(name, data)
 	if err != nil {
 		return nil, err
 	}
 	d := &decoder{file: name, data: data, config: initial(), modules: make(map[string]fields), budget: len(data) + maxAliased}
+	d.config.options = o
 	top := &node{Node: doc}
 	root.read(d, top, d.config)
 	if len(d.errs) == 0 {
@@ -57,8 +64,11 @@ var defaultYAML []byte
 
 // Default returns the configuration that runs without a file: it probes
 // probed's own web listener at the addresses that it can be reached at.
-func Default(web []netip.AddrPort) (*Config, error) {
-	return Parse("default.yml", DefaultYAML(web))
+func Default(web []netip.AddrPort) (*Config, error) { return Options{}.Default(web) }
+
+// Default is the function Default, with options.
+func (o Options) Default(web []netip.AddrPort) (*Config, error) {
+	return o.Parse("default.yml", DefaultYAML(web))
 }
 
 // DefaultYAML returns the text of the default configuration, for a user to

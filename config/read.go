@@ -1,8 +1,6 @@
 package config
 
 import (
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -117,7 +115,7 @@ func readJobs(d *decoder, n *node, c *Config) {
 		first := len(d.targets)
 		f := job.read(d, item, &j)
 		d.checkJob(item, f, &j, names)
-		d.checkTargets(j.appendTargets(nil, c.Modules), d.targets[first:])
+		d.checkTargets(&j, d.targets[first:])
 		c.Jobs = append(c.Jobs, j)
 	}
 }
@@ -134,11 +132,10 @@ func (d *decoder) checkJob(n *node, f fields, j *Job, names map[string]*node) {
 			names[j.Name] = at
 		}
 	}
-	discovery := slices.Collect(maps.Keys(laterJobKeys)) // has its own error
-	if f == nil || f.has("targets", "static_configs") || f.has(discovery...) {
+	if f == nil || f.has("targets", "static_configs", "file_sd_configs", "http_sd_configs", "dns_sd_configs") {
 		return
 	}
-	d.fail(n, "this job has nothing to probe; give it targets or static_configs")
+	d.fail(n, "this job has nothing to probe; give it targets, static_configs, or a discovery such as file_sd_configs")
 }
 
 // readJobModule reads a job's module, and the pace that it gives the job.

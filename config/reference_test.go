@@ -7,6 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/prometheus/discovery/dns"
+	"github.com/prometheus/prometheus/discovery/file"
+	"github.com/prometheus/prometheus/discovery/http"
+	"github.com/prometheus/prometheus/model/relabel"
+
 	"github.com/probed/probed/probe"
 	"gopkg.in/yaml.v3"
 )
@@ -31,7 +36,13 @@ func reference() []Key {
 	keys = append(keys, module.describe("modules.<name>.", modules...)...)
 	keys = append(keys, tcpOptions.describe("modules.<name>.tcp_options.", &m.TCPOptions)...)
 	keys = append(keys, job.describe("jobs[].", &Job{Module: builtin})...)
-	return append(keys, staticConfig.describe("jobs[].static_configs[].", &StaticConfig{})...)
+	keys = append(keys, staticConfig.describe("jobs[].static_configs[].", &StaticConfig{})...)
+	fromFiles, fromWeb, fromDNS, byRule := file.DefaultSDConfig, http.DefaultSDConfig, dns.DefaultSDConfig, relabel.DefaultRelabelConfig
+	keys = append(keys, fileSD.describe("jobs[].file_sd_configs[].", &fromFiles)...)
+	keys = append(keys, httpSD.describe("jobs[].http_sd_configs[].", &fromWeb)...)
+	keys = append(keys, dnsSD.describe("jobs[].dns_sd_configs[].", &fromDNS)...)
+	keys = append(keys, rule.describe("jobs[].relabel_configs[].", &byRule)...)
+	return append(keys, mesh.describe("jobs[].mesh.", &Mesh{})...)
 }
 
 // describe lists the table's keys under prefix, with their defaults as the first
@@ -42,7 +53,7 @@ func (o object[T]) describe(prefix string, vs ...*T) []Key {
 		doc := k.Key
 		doc.Path = prefix + doc.Path
 		for _, v := range vs {
-			if y := k.write(v); y != nil && !k.Required && doc.Default == "" {
+			if y := k.write(v); y != nil && !k.Required && doc.Default == "" && doc.Path != "jobs[].mesh" {
 				doc.Default = flow(y)
 			}
 		}
@@ -112,6 +123,9 @@ func TestExample(t *testing.T) {
 	}
 	for _, k := range reference() {
 		key := k.Path[strings.LastIndexByte(k.Path, '.')+1:]
+		if k.Doc == asInPrometheus {
+			continue
+		}
 		if !strings.Contains(string(data), key+":") {
 			t.Errorf("%s is not in deploy/probed.yml", k.Path)
 		}
@@ -174,6 +188,25 @@ func with(k Key, value string) string {
 		if key == "targets" {
 			job = "static_configs: [{" + pair + "}]"
 		}
+	case "jobs[].file_sd_configs[]", "jobs[].http_sd_configs[]", "jobs[].dns_sd_configs[]":
+		switch key { // what it needs beside it
+		case "files", "url", "names":
+		case "proxy_connect_header", "no_proxy":
+			pair += ", url: 'http://h', proxy_url: 'http://p'"
+		default:
+			pair += map[string]string{"file": ", files: [a.yml]", "http": ", url: 'http://h'", "dns": ", names: [h]"}[parent[len("jobs[]."):strings.Index(parent, "_sd")]]
+		}
+		if key == "type" {
+			pair += ", port: 80"
+		}
+		job = parent[len("jobs[]."):len(parent)-2] + ": [{" + pair + "}]"
+	case "jobs[].relabel_configs[]":
+		if key != "target_label" {
+			pair += ", target_label: x"
+		}
+		job = "relabel_configs: [{" + pair + "}]"
+	case "jobs[].mesh":
+		job = "mesh: {" + pair + "}"
 	}
 	if key != "name" {
 		job = "name: x, " + job

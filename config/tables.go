@@ -38,10 +38,10 @@ var root = object[Config]{refused: globalKeys, keys: []key[Config]{
 func pace[T any](longest time.Duration, timeoutDoc, inherited string, of func(*T) *Pace) []key[T] {
 	keys := []key[T]{
 		at(Key{Path: "interval", Example: "10s", Doc: "Time from one probe of a target to the next."},
-			duration(10*time.Millisecond, 24*time.Hour), func(v *T) *time.Duration { return &of(v).Interval },
+			duration(shortestInterval, longestInterval), func(v *T) *time.Duration { return &of(v).Interval },
 			"scrape_interval", "period"),
 		at(Key{Path: "timeout", Example: "900ms", Doc: timeoutDoc},
-			duration(time.Millisecond, longest), func(v *T) *time.Duration { return &of(v).Timeout },
+			duration(shortestTimeout, longest), func(v *T) *time.Duration { return &of(v).Timeout },
 			"scrape_timeout"),
 		at(Key{Path: "jitter", Example: "100ms", Doc: "Each probe is late by a random time between 0 and this, at most the interval."},
 			duration(0, 24*time.Hour), func(v *T) *time.Duration { return &of(v).Jitter }),
@@ -160,8 +160,8 @@ var tcpOptions = object[TCPOptions]{
 }
 
 var job = object[Job]{
-	refused: laterJobKeys,
-	keys: append(append([]key[Job]{
+	refused: otherMechanisms,
+	keys: slices.Concat([]key[Job]{
 		at(Key{Path: "name", Example: "edge", Required: true, Doc: "The label job_name. Each job has its own."},
 			name, func(j *Job) *string { return &j.Name }, "job_name", "job"),
 		{
@@ -169,41 +169,87 @@ var job = object[Job]{
 			read:  readJobModule,
 			write: func(j *Job) *yaml.Node { return word(j.Module) },
 		},
-	}, pace(longestTimeout, kindsTimeout, "as in the module", func(j *Job) *Pace { return &j.Pace })...),
+	}, jobPace(), []key[Job]{
 		at(Key{Path: "labels", Example: "{team: core}", Doc: "Labels of the job's targets."},
 			labels, func(j *Job) *Labels { return &j.Labels }),
 		written(printJobTargets, at(Key{Path: "targets", Example: `["198.18.0.10:443", "[2001:db8::1]:443", "db.example.net:5432"]`, Doc: "What to probe."},
 			endpoints, func(j *Job) *[]Endpoint { return &j.Targets }, "target")),
-		key[Job]{
+		{
 			Key:   Key{Path: "static_configs", Allowed: "a list of mappings with targets and labels", Example: `[{targets: ["198.18.0.10:443"], labels: {rack: a1}}]`, Doc: "More targets, in groups with labels of their own, which win over the job's. An empty value removes a label of the job."},
 			also:  []string{"static_config"},
 			read:  readStaticConfigs,
 			write: printStaticConfigs,
 		},
-	),
+	}, discoveryKeys(), []key[Job]{
+		{
+			Key:   Key{Path: "relabel_configs", Allowed: "a list of relabelling rules", Example: "[{source_labels: [rack], regex: lab, action: drop}]", Doc: "What each target goes through before it is probed, as in Prometheus. `__module__`, `__interval__` and `__timeout__` say how it is probed, `__address__` where; [discovery.md](discovery.md) has examples."},
+			also:  []string{"relabel_config"},
+			read:  readRules,
+			write: printRules,
+		},
+		written(printMesh, nested(Key{Path: "mesh", Example: "{peers: 3}", Doc: "The targets are nodes that all run probed, and this host is one of them: it probes its share of the others, so that each is probed by as many as peers says. What is a host's own is found by its IP address."},
+			mesh, func(j *Job) *Mesh { return &j.Mesh })),
+	}),
+}
+
+var mesh = object[Mesh]{keys: []key[Mesh]{
+	at(Key{Path: "peers", Unit: "hosts", Example: "3", Required: true, Doc: "By how many others each node is probed; by all if there are fewer."},
+		number[int](1, 1000), func(m *Mesh) *int { return &m.Peers }),
+}}
+
+// printMesh leaves the key out of a job that is none.
+func printMesh(j *Job) *yaml.Node {
+	if j.Mesh.Peers == 0 {
+		return nil
+	}
+	return mesh.print(&j.Mesh)
+}
+
+// jobPace is pace with a note of what the job states itself: where it does not,
+// it follows its module, or the module that a target has instead.
+func jobPace() []key[Job] {
+	keys := pace(longestTimeout, kindsTimeout, "as in the module", func(j *Job) *Pace { return &j.Pace })
+	for i, states := range []func(*Job) *bool{
+		func(j *Job) *bool { return &j.states.interval },
+		func(j *Job) *bool { return &j.states.timeout },
+		func(j *Job) *bool { return &j.states.jitter },
+	} {
+		read, write := keys[i].read, keys[i].write
+		keys[i].read = func(d *decoder, n *node, j *Job) {
+			read(d, n, j)
+			*states(j) = true
+		}
+		keys[i].write = func(j *Job) *yaml.Node {
+			if !*states(j) {
+				return nil
+			}
+			return write(j)
+		}
+	}
+	return keys
 }
 
 var staticConfig = object[StaticConfig]{keys: []key[StaticConfig]{
 	at(Key{Path: "targets", Example: `["198.18.0.10:443"]`, Required: true, Doc: "What to probe."},
 		endpoints, func(g *StaticConfig) *[]Endpoint { return &g.Targets }, "target"),
-	at(Key{Path: "labels", Example: "{rack: a1}", Doc: "Labels of the group's targets."},
-		labels, func(g *StaticConfig) *Labels { return &g.Labels }),
+	at(Key{Path: "labels", Example: "{rack: a1}", Doc: "Labels of the group's targets. `__module__`, `__interval__` and `__timeout__` say how they are probed."},
+		groupLabels, func(g *StaticConfig) *Labels { return &g.Labels }),
 }}
+
+// otherMechanisms are discoveries of Prometheus's that probed does not have.
+var otherMechanisms = func() map[string]string {
+	keys := make(map[string]string)
+	for _, name := range []string{"aws", "azure", "consul", "digitalocean", "docker", "dockerswarm", "ec2", "ecs", "eureka", "gce", "hetzner", "ionos", "kubernetes", "kuma", "lightsail", "linode", "marathon", "nerve", "nomad", "openstack", "ovhcloud", "puppetdb", "scaleway", "serverset", "stackit", "triton", "uyuni", "vultr"} {
+		keys[name+"_sd_configs"] = "probed has file_sd_configs, http_sd_configs and dns_sd_configs; let something that knows " + name + " answer one of them"
+	}
+	return keys
+}()
 
 // globalKeys are those that people forget to put under global.
 var globalKeys = func() map[string]string {
 	keys := make(map[string]string)
 	for _, name := range global.names() {
 		keys[name] = "unknown key here; put it under global"
-	}
-	return keys
-}()
-
-// laterJobKeys are service discovery's.
-var laterJobKeys = func() map[string]string {
-	keys := make(map[string]string)
-	for _, k := range []string{"file_sd_configs", "http_sd_configs", "dns_sd_configs", "relabel_configs"} {
-		keys[k] = "this version does not have service discovery yet; use targets or static_configs"
 	}
 	return keys
 }()
@@ -264,8 +310,7 @@ var endpoints = codec[[]Endpoint]{
 			}
 			e, wrong := parseEndpoint(s)
 			if wrong != "" {
-				d.fail(item, "%s", wrong)
-				continue
+				e = Endpoint{Address: s} // relabelling may make one of it
 			}
 			es = append(es, e)
 			d.targets = append(d.targets, item)
@@ -284,7 +329,7 @@ var endpoints = codec[[]Endpoint]{
 // printJobTargets leaves targets out where static_configs has them all: a job
 // needs one of the two keys.
 func printJobTargets(j *Job) *yaml.Node {
-	if len(j.Targets) == 0 && len(j.StaticConfigs) > 0 {
+	if len(j.Targets) == 0 && len(j.StaticConfigs)+len(j.Discovery) > 0 {
 		return nil
 	}
 	return endpoints.write(j.Targets)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/url"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -13,6 +14,41 @@ func clip(s string) string {
 		return s
 	}
 	return string([]rune(s)[:most]) + "…"
+}
+
+// visible shortens a text from outside and escapes what a terminal would not show.
+func visible(s string) string {
+	if utf8.RuneCountInString(s) > problemMostText {
+		s = string([]rune(s)[:problemMostText]) + "…"
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if !strconv.IsPrint(r) {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// withoutPassword hides the password of a URL, if s is one, or nearly, and has one.
+func withoutPassword(s string) string {
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		return s
+	}
+	authority := len(rest)
+	if _, err := url.Parse(s); err == nil {
+		authority = strings.IndexAny(rest+"/", "/?#")
+	}
+	at := strings.LastIndexByte(rest[:authority], '@')
+	colon := strings.IndexByte(rest[:max(at, 0)], ':')
+	if colon < 0 {
+		return s
+	}
+	return scheme + "://" + rest[:colon] + ":xxxxx" + rest[at:]
 }
 
 func quote(s string) string { return strconv.Quote(clip(s)) }

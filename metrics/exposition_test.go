@@ -37,6 +37,7 @@ func scenario(t testing.TB) *Metrics {
 	})
 	m.ConfigReload(true, time.UnixMilli(1_800_000_000_250))
 	m.ConfigReload(false, time.UnixMilli(1_800_000_100_000))
+	m.Discovery([]Discovered{{"edge", 12, 0}, {"say \"B\"", 3, 1}})
 	well := mustAdd(t, m, Labels{
 		Job: "edge", Target: "198.18.0.10:443", Module: "half_open", Extra: map[string]string{"team": "core"},
 	}, TargetOptions{Buckets: usualBuckets})
@@ -146,6 +147,8 @@ func TestContract(t *testing.T) {
 		"probed_build_info":                                   {dto.MetricType_GAUGE, "goversion revision version"},
 		"probed_config_last_reload_successful":                {dto.MetricType_GAUGE, ""},
 		"probed_config_last_reload_success_timestamp_seconds": {dto.MetricType_GAUGE, ""},
+		"probed_discovered_targets":                           {dto.MetricType_GAUGE, "job_name"},
+		"probed_discovered_targets_invalid":                   {dto.MetricType_GAUGE, "job_name"},
 		"probed_targets":                                      {dto.MetricType_GAUGE, ""},
 		"probed_conversations":                                {dto.MetricType_GAUGE, ""},
 		"probed_schedule_delay_seconds":                       {dto.MetricType_HISTOGRAM, ""},

@@ -201,6 +201,12 @@ func selfFamilies() []family {
 				}
 			},
 		},
+		discoveryFamily("probed_discovered_targets",
+			"Number of targets that the job's discovery has found, before relabelling.",
+			func(d *Discovered) int { return d.Targets }),
+		discoveryFamily("probed_discovered_targets_invalid",
+			"Number of discovered targets that cannot be probed. They are among those of probed_discovered_targets.",
+			func(d *Discovered) int { return d.Invalid }),
 		statsFamily("probed_targets", gauge,
 			"Number of targets in the configuration.",
 			func(s *Stats) float64 { return float64(s.Targets) }),
@@ -227,6 +233,15 @@ func statsFamily(name string, k kind, help string, field func(*Stats) float64) f
 	return family{name: name, kind: k, help: help, self: func(x *exposition, m *Metrics) {
 		if m.stats != nil {
 			x.own(field(&x.stats))
+		}
+	}}
+}
+
+// discoveryFamily is a gauge of each job with discovery.
+func discoveryFamily(name, help string, field func(*Discovered) int) family {
+	return family{name: name, kind: gauge, help: help, self: func(x *exposition, m *Metrics) {
+		for _, d := range m.self.discoveries() {
+			x.own(float64(field(&d)), label{"job_name", d.Job})
 		}
 	}}
 }

@@ -15,6 +15,7 @@ type self struct {
 	reaction lockedHistogram
 
 	mu         sync.Mutex
+	discovered []Discovered      // replaced and never changed
 	skipped    map[string]uint64 // by reason
 	reloadOK   bool
 	reloadedAt time.Time // the last reload that succeeded
@@ -49,6 +50,27 @@ func (m *Metrics) ConfigReload(ok bool, at time.Time) {
 	if ok {
 		m.self.reloadedAt = at
 	}
+}
+
+// Discovered says how many targets a job's discovery has found.
+type Discovered struct {
+	Job     string
+	Targets int
+	Invalid int // of those
+}
+
+// Discovery says what was discovered by now, for each job with discovery.
+func (m *Metrics) Discovery(jobs []Discovered) {
+	m.self.mu.Lock()
+	defer m.self.mu.Unlock()
+	m.self.discovered = jobs
+}
+
+// discoveries returns what was discovered, job by job.
+func (s *self) discoveries() []Discovered {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.discovered
 }
 
 // skips returns the skipped probes by reason, sorted.

@@ -40,12 +40,17 @@ func TestCheckConfig(t *testing.T) {
 		golden string
 		files  []string
 		code   int
+		flags  []string
 	}{
-		{"check-good", []string{"good.yml"}, 0},
-		{"check-bad", []string{"bad.yml"}, 1},
-		{"check-both", []string{"bad.yml", "good.yml", "missing.yml"}, 1},
+		{"check-good", []string{"good.yml"}, 0, nil},
+		{"check-bad", []string{"bad.yml"}, 1, nil},
+		{"check-both", []string{"bad.yml", "good.yml", "missing.yml"}, 1, nil},
+		{"check-discovery", []string{"discovery.yml"}, 0, nil},
+		{"check-discovery-bad", []string{"discovery-bad.yml"}, 1, nil},
+		{"check-shard", []string{"discovery.yml"}, 0, []string{"--shard=1/2"}},
+		{"check-rendezvous", []string{"discovery.yml"}, 0, []string{"--shard=1/2", "--shard.hash=rendezvous"}},
 	} {
-		args := []string{"check-config"}
+		args := append([]string{"check-config"}, c.flags...)
 		for _, f := range c.files {
 			args = append(args, filepath.Join("testdata", f))
 		}

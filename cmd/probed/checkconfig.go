@@ -8,28 +8,58 @@ import (
 	"slices"
 
 	"github.com/probed/probed/config"
+	"github.com/probed/probed/internal/host"
 	"github.com/probed/probed/probe"
 )
 
 // checkConfig reports every error of every file, and of a file without one what
-// it would probe and how fast.
-func checkConfig(files []string, stdout, stderr io.Writer) int {
+// it would probe and how fast. The files of file_sd_configs are read; what web
+// servers and name servers would say is not asked.
+func checkConfig(files []string, o config.Options, stdout, stderr io.Writer) int {
+	own, err := host.Addresses()
+	if err != nil {
+		fmt.Fprintf(stderr, "this host's addresses: %v\n", err)
+		return 1
+	}
+	o.Own = func(a netip.Addr) bool { return slices.Contains(own, a) }
 	code := 0
 	for _, file := range files {
-		c, err := config.Load(file)
+		c, err := o.Load(file)
 		if err != nil {
 			fmt.Fprintln(stderr, err)
 			code = 1
 			continue
 		}
-		fmt.Fprintf(stdout, "%s: good\n", file)
-		describe(stdout, c)
+		found := c.ReadFiles()
+		all := c.Expand(found.Found)
+		verdict := "good"
+		for _, wrong := range discovered(c, &found, &all) {
+			fmt.Fprintf(stderr, "%s: %s\n", file, wrong)
+			verdict = "good, but not what its file_sd_configs have"
+			code = 1
+		}
+		fmt.Fprintf(stdout, "%s: %s\n", file, verdict)
+		for _, p := range found.Absent {
+			fmt.Fprintf(stdout, "  %s\n", p)
+		}
+		describe(stdout, c, &all)
 	}
 	return code
 }
 
+// discovered says what is wrong with what the files of file_sd_configs have.
+func discovered(c *config.Config, found *config.Files, all *config.Expansion) (wrong []string) {
+	for _, p := range slices.Concat(found.Broken, all.Problems) {
+		wrong = append(wrong, p.String())
+	}
+	for _, over := range c.Global.Limits.Exceeded(all.Targets) {
+		wrong = append(wrong, "with what file_sd_configs have, "+over)
+	}
+	return wrong
+}
+
 // describe says what a configuration would probe and how fast.
-func describe(w io.Writer, c *config.Config) {
+func describe(w io.Writer, c *config.Config, expanded *config.Expansion) {
 	type job struct {
 		targets, names  int
 		probes, packets float64
@@ -38,7 +68,7 @@ func describe(w io.Writer, c *config.Config) {
 	byAddress := make(map[netip.Addr]float64)
 	var busiest netip.Addr
 	var all job
-	for _, t := range c.Targets() {
+	for _, t := range expanded.Targets {
 		j := jobs[t.Job]
 		if j == nil {
 			j = new(job)
@@ -64,12 +94,17 @@ func describe(w io.Writer, c *config.Config) {
 			}
 		}
 	}
-	for _, conf := range c.Jobs {
-		if j := jobs[conf.Name]; j != nil {
+	for i, conf := range c.Jobs {
+		j := jobs[conf.Name]
+		if j == nil && len(conf.Discovery) > 0 {
+			j = new(job)
+		}
+		if j != nil {
 			m := c.Modules[conf.Module]
 			fmt.Fprintf(w, "  job %s: %s (%d by name), module %s, every %v, timeout %v: %.4g probes/s\n",
 				conf.Name, targetCount(j.targets), j.names, moduleName(&m), conf.Interval, conf.Timeout, j.probes)
 		}
+		describeOrigin(w, &conf, &expanded.Jobs[i])
 	}
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		k := kinds[kind]
@@ -83,6 +118,39 @@ func describe(w io.Writer, c *config.Config) {
 	fmt.Fprintf(w, "\n  source ports: %d-%d for half_open, %d-%d for the other kinds\n",
 		c.Global.SourcePorts.Reserved().First, c.Global.SourcePorts.Reserved().Last,
 		c.Global.SourcePorts.Guarded().First, c.Global.SourcePorts.Guarded().Last)
+}
+
+// describeOrigin says where a job's targets come from beside the file, and where
+// they go.
+func describeOrigin(w io.Writer, j *config.Job, t *config.Tally) {
+	say := func(format string, args ...any) {
+		fmt.Fprintf(w, "  job %s: "+format+"\n", append([]any{j.Name}, args...)...)
+	}
+	mechanisms := make(map[string]int)
+	for _, c := range j.Discovery {
+		mechanisms[c.Name()]++
+	}
+	if mechanisms["file"] > 0 {
+		say("file_sd_configs: %s in the files there are now", targetCount(t.Discovered))
+	}
+	for _, name := range []string{"http", "dns"} {
+		if n := mechanisms[name]; n > 0 {
+			say("%s_sd_configs: %d, not asked", name, n)
+		}
+	}
+	if t.Dropped+t.Duplicates > 0 {
+		say("relabel_configs: %s dropped, %d the same as others", targetCount(t.Dropped), t.Duplicates)
+	}
+	if j.Mesh.Peers > 0 {
+		us := "this host has the address of none and probes none"
+		if t.Member {
+			us = "this host is one of them"
+		}
+		say("mesh: %d nodes known here, each probed by %d others at most; %s", t.Nodes, j.Mesh.Peers, us)
+	}
+	if t.Elsewhere > 0 {
+		say("%s probed by others", targetCount(t.Elsewhere))
+	}
 }
 
 // moduleName names a module, with what its probes do where the name does not say.

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
 
+	"github.com/probed/probed/config"
 	"github.com/probed/probed/internal/show"
 )
 
@@ -43,10 +44,13 @@ func execute(args []string, stdout, stderr io.Writer) int {
 			Default("").String(),
 	}
 	runCmd.Flag("web.telemetry-path", "Path of the metrics.").Default("/metrics").StringVar(&d.metricsPath)
+	shardFlags(runCmd, &d.options.Shard)
 	var logging promslog.Config
 	promslogflag.AddFlags(app, &logging)
 
 	checkCmd := app.Command("check-config", "Check configuration files and say what they would probe and how fast.")
+	var checking config.Options
+	shardFlags(checkCmd, &checking.Shard)
 	files := checkCmd.Arg("file", "Configuration file.").Required().Strings()
 
 	pinging := pinger{stdout: stdout, stderr: stderr}
@@ -67,7 +71,7 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	}
 	switch command {
 	case checkCmd.FullCommand():
-		return checkConfig(*files, stdout, stderr)
+		return checkConfig(*files, checking, stdout, stderr)
 	case pingCmd.FullCommand():
 		return pinging.run()
 	case versionCmd.FullCommand():

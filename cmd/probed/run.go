@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/probed/probed/config"
+	"github.com/probed/probed/internal/discovery"
 	"github.com/probed/probed/internal/host"
 	"github.com/probed/probed/internal/targets"
 	"github.com/probed/probed/metrics"
@@ -37,20 +38,25 @@ type daemon struct {
 	configNamed bool // on the command line
 	fromFile    bool // the file has been read
 	metricsPath string
+	options     config.Options
 	web         *web.FlagConfig
 	log         *slog.Logger
 
 	own        []netip.AddrPort // of the web listeners, for the embedded default
+	addresses  ownAddrs
 	metrics    *metrics.Metrics
 	complaints *complaints
 	manager    *manager // nil without one
 	shard      *engine.Shard
 	roster     *targets.Roster
+	discovery  *discovery.Runner
 	ready      atomic.Bool
 	pulse      pulse
 
-	mu     sync.Mutex // one reload at a time
-	config *config.Config
+	mu      sync.Mutex // one change of the targets at a time
+	config  *config.Config
+	found   finding // what of discovery was said last
+	targets int     // in force
 }
 
 // run starts everything, waits for the end and ends everything. Its error says
@@ -83,6 +89,9 @@ func (d *daemon) run() error {
 	if d.own, err = ownAddresses(listeners); err != nil {
 		return err
 	}
+	if err := d.addresses.refresh(); err != nil {
+		return err
+	}
 	c, err := d.load()
 	if err != nil {
 		return err
@@ -92,11 +101,14 @@ func (d *daemon) run() error {
 		return err
 	}
 	defer network.Close()
+	if err := discovery.Check(discoveries(c)); err != nil {
+		return err
+	}
 	d.assemble(c, network)
 	if err := d.apply(c); err != nil {
 		return err
 	}
-	return d.serve(ctx, hup, listeners)
+	return d.serve(ctx, hup, listeners, network)
 }
 
 // openNetwork opens the sockets that probing needs.
@@ -153,13 +165,14 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 	// family, with an empty answer for the other, for "no such host".
 	resolver := targets.Families{Resolver: &net.Resolver{PreferGo: true, StrictErrors: true}}
 	d.roster = targets.New(d.shard, d.metrics, resolver, d.log)
+	d.discovery = discovery.New(d.rediscover, d.log)
 }
 
 // serve runs the parts until ctx ends or one of them fails. While the open
 // conversations end, for drainTime at most, the web listeners stay: a scrape then
 // still has an answer, and /-/ready says no. What ends after the last scrape is in
 // none; the listeners wait for requests that have begun, not for new ones.
-func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []net.Listener) error {
+func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []net.Listener, network *host.Network) error {
 	servers, err := d.servers(len(listeners))
 	if err != nil {
 		return err
@@ -174,6 +187,14 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 	})
 	group.Go(func() error {
 		d.roster.Run(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		d.discovery.Run(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		d.watchAddresses(ctx, network.RouteGeneration)
 		return nil
 	})
 	group.Go(func() error {
@@ -202,7 +223,7 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 	})
 	d.ready.Store(true)
 	d.notified(d.manager.tell("READY=1", "STATUS=probing"))
-	d.log.Info("probing", "targets", len(d.running().Targets()), "version", version.Version)
+	d.log.Info("probing", "targets", d.probed(), "version", version.Version)
 	return group.Wait()
 }
 
@@ -241,7 +262,9 @@ func (d *daemon) load() (*config.Config, error) {
 	if _, err := os.Stat(d.configFile); !d.configNamed && !d.fromFile && errors.Is(err, fs.ErrNotExist) {
 		return config.Default(d.own)
 	}
-	c, err := config.Load(d.configFile)
+	o := d.options
+	o.Own = d.addresses.has
+	c, err := o.Load(d.configFile)
 	d.fromFile = d.fromFile || err == nil
 	return c, err
 }
@@ -254,12 +277,14 @@ func (d *daemon) sayDefault() {
 	}
 }
 
-// apply puts a configuration in force and says so in the metrics.
+// apply puts a configuration in force, with what was discovered for it so far, and
+// says so in the metrics. An error changes nothing.
 func (d *daemon) apply(c *config.Config) error {
-	err := d.roster.Apply(c)
+	err := d.discovery.Apply(discoveries(c))
 	if err == nil {
-		d.shard.SetLimits(limits(c))
 		d.config = c
+		d.shard.SetLimits(limits(c))
+		d.expand()
 	}
 	d.metrics.ConfigReload(err == nil, time.Now())
 	return err
@@ -280,6 +305,9 @@ func (d *daemon) reload() (err error) {
 	if old := d.config.Global.SourcePorts; err == nil && c.Global.SourcePorts != old {
 		err = fmt.Errorf("global.source_ports: %d-%d are held until probed ends: restart it to change them", old.First, old.Last)
 	}
+	if err == nil {
+		err = discovery.Check(discoveries(c))
+	}
 	if err != nil {
 		d.metrics.ConfigReload(false, time.Now())
 		d.log.Error("configuration not reloaded: the old one stays in force", "err", err)
@@ -290,7 +318,7 @@ func (d *daemon) reload() (err error) {
 		return err
 	}
 	d.sayDefault()
-	d.log.Info("configuration reloaded", "targets", len(c.Targets()))
+	d.log.Info("configuration reloaded", "targets", d.targets)
 	return nil
 }
 

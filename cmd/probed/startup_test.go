@@ -101,7 +101,7 @@ var failures = []failure{
 		yaml: "global: {interval: soon}\njobs:\n- name: test\n  target: [\"127.0.0.1:99999\"]\n- name: test\n  modul: x\n",
 		want: "probed: DIR/probed.yml:1:20: global.interval: \"soon\" is not a duration; allowed: whole numbers with the units w, d, h, m, s, ms, large to small, such as 1m30s\n" +
 			"probed: DIR/probed.yml:4:3: jobs[0].target: unknown key; did you mean targets?\n" +
-			"probed: DIR/probed.yml:5:3: jobs[1]: this job has nothing to probe; give it targets or static_configs\n" +
+			"probed: DIR/probed.yml:5:3: jobs[1]: this job has nothing to probe; give it targets, static_configs, or a discovery such as file_sd_configs\n" +
 			"probed: DIR/probed.yml:5:9: jobs[1].name: \"test\" is taken; jobs[0] at line 3 has the same name\n" +
 			"probed: DIR/probed.yml:6:3: jobs[1].modul: unknown key; did you mean module?\n",
 	}, {

@@ -176,7 +176,7 @@ func (d *daemon) routes(pages http.Handler) http.Handler {
 	if metricsPath == "/" {
 		metricsPath = "/{$}" // and nothing below it
 	}
-	mux.Handle("GET "+metricsPath, d.metrics.Handler(processMetrics()))
+	mux.Handle("GET "+metricsPath, d.metrics.Handler(prometheus.Gatherers{processMetrics(), d.discovery}))
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		d.serveHealthy(w, time.Now())
 	})

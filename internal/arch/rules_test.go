@@ -23,7 +23,7 @@ var pure = []string{
 
 var everything = []string{
 	"probe", "probe/wire", "probe/engine", "rawsock", "metrics", "config",
-	"internal/host", "internal/ondemand", "internal/ping", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
+	"internal/discovery", "internal/host", "internal/ondemand", "internal/ping", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
 }
 
 // rooms is the import table. A new folder is a decision: it gets its line here,
@@ -38,22 +38,23 @@ var rooms = map[string]room{
 		}, pure...),
 		timeless: true,
 	},
-	"rawsock":           {},
-	"metrics":           {mayImport: []string{"probe"}},
-	"config":            {mayImport: []string{"probe"}},
-	"internal/host":     {mayImport: []string{"probe", "probe/wire", "probe/engine", "rawsock"}},
-	"internal/targets":  {mayImport: []string{"probe", "probe/engine", "config", "metrics", "internal/recorder"}},
-	"internal/recorder": {mayImport: []string{"probe"}},
-	"internal/show":     {mayImport: []string{"probe", "probe/wire"}},
-	"internal/status":   {mayImport: []string{"probe", "metrics", "internal/recorder", "internal/show"}},
-	"internal/ondemand": {mayImport: []string{"probe", "config", "metrics", "internal/show"}},
-	"internal/ping":     {mayImport: []string{"probe", "internal/show"}, timeless: true},
-	"internal/script":   {mayImport: []string{"probe"}},
-	"internal/lab":      {mayImport: everything},
-	"internal/arch":     {},
-	"internal/booted":   {},
-	"internal/tools":    {},
-	"cmd/probed":        {mayImport: everything},
+	"rawsock":            {},
+	"metrics":            {mayImport: []string{"probe"}},
+	"config":             {mayImport: []string{"probe"}},
+	"internal/discovery": {},
+	"internal/host":      {mayImport: []string{"probe", "probe/wire", "probe/engine", "rawsock"}},
+	"internal/targets":   {mayImport: []string{"probe", "probe/engine", "config", "metrics", "internal/recorder"}},
+	"internal/recorder":  {mayImport: []string{"probe"}},
+	"internal/show":      {mayImport: []string{"probe", "probe/wire"}},
+	"internal/status":    {mayImport: []string{"probe", "metrics", "internal/recorder", "internal/show"}},
+	"internal/ondemand":  {mayImport: []string{"probe", "config", "metrics", "internal/show"}},
+	"internal/ping":      {mayImport: []string{"probe", "internal/show"}, timeless: true},
+	"internal/script":    {mayImport: []string{"probe"}},
+	"internal/lab":       {mayImport: everything},
+	"internal/arch":      {},
+	"internal/booted":    {},
+	"internal/tools":     {},
+	"cmd/probed":         {mayImport: everything},
 
 	"internal/monitoring":       {}, // tests alone
 	"internal/kubernetes":       {}, // tests alone

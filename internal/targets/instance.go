@@ -35,18 +35,21 @@ type instance struct {
 // instances are a target's, by their ip label.
 type instances map[string]*instance
 
-// A change collects what is to happen to the engine and the metrics, so that it
-// happens at once or not at all.
+// A change collects what is to happen to the engine and the metrics.
 type change struct {
 	add, remove []*engine.Target
-	newborn     []*metrics.Target
 	dead        []*metrics.Target
 	changed     []*target // their metrics have other options
 	errs        []error
 }
 
-// plan returns the instances that a target is to have, given those it had.
-func (r *Roster) plan(ch *change, t *target, before instances) instances {
+// plan gives a target the instances that it is to have.
+func (r *Roster) plan(ch *change, t *target) {
+	before := t.instances
+	if in := before[""]; in != nil && t.name == nil && len(before) == 1 { // as most are, in most lists
+		before[""] = ch.place(in, &t.conf, "", t.conf.IP)
+		return
+	}
 	after := make(instances)
 	for ip, addr := range t.wanted(before) {
 		in := before[ip]
@@ -56,27 +59,27 @@ func (r *Roster) plan(ch *change, t *target, before instances) instances {
 				ch.errs = append(ch.errs, err)
 				continue
 			}
-			ch.newborn = append(ch.newborn, m)
 			in = &instance{metrics: m, recorder: new(recorder.Recorder)}
 		}
-		want := Probing(&t.conf, ip, addr)
-		want.Sink, want.Recorder = in.metrics, in.recorder
-		after[ip] = ch.place(in, want)
+		after[ip] = ch.place(in, &t.conf, ip, addr)
 	}
 	ch.drop(before, after)
-	return after
+	t.instances = after
 }
 
-// place has the engine probe an instance as want says.
-func (ch *change) place(in *instance, want engine.Target) *instance {
+// place has the engine probe an instance of a target.
+func (ch *change) place(in *instance, t *config.Target, ip string, addr netip.Addr) *instance {
+	want := Probing(t, ip, addr)
+	want.Sink, want.Recorder = in.metrics, in.recorder
 	if in.engine != nil {
 		if *in.engine == want {
 			return in
 		}
 		ch.remove = append(ch.remove, in.engine)
 	}
-	ch.add = append(ch.add, &want)
-	return &instance{&want, in.metrics, in.recorder}
+	e := want // which the heap has only now
+	ch.add = append(ch.add, &e)
+	return &instance{&e, in.metrics, in.recorder}
 }
 
 // drop ends the instances that are not in after.
@@ -108,8 +111,9 @@ func (r *Roster) commit(ch *change) {
 
 // identity is what makes a target the same one across a reload: what its series
 // are labelled with. Quotes keep apart what only looks alike when joined.
-func identity(t *config.Target) string {
-	var b []byte
+func identity(t *config.Target) string { return string(appendIdentity(nil, t)) }
+
+func appendIdentity(b []byte, t *config.Target) []byte {
 	for _, s := range []string{t.Job, t.Address, t.Module.Name} {
 		b = strconv.AppendQuote(b, s)
 	}
@@ -117,7 +121,7 @@ func identity(t *config.Target) string {
 		b = strconv.AppendQuote(b, l.Name)
 		b = strconv.AppendQuote(b, l.Value)
 	}
-	return string(b)
+	return b
 }
 
 // labels are those of an instance's series.
@@ -139,14 +143,20 @@ func sameOptions(a, b *config.Module) bool {
 	return a.Probe == b.Probe && a.Measure == b.Measure && a.Flows == b.Flows && slices.Equal(a.Buckets, b.Buckets)
 }
 
+// idOf is the same for a target in every process.
+func idOf(t *config.Target, ip string) uint64 {
+	var space [256]byte
+	h := fnv.New64a()
+	h.Write(append(appendIdentity(space[:0], t), ip...))
+	return h.Sum64()
+}
+
 // Probing is how the engine is to probe a target at an address, the zero Addr for a
 // name that does not resolve, less where that is booked.
 func Probing(t *config.Target, ip string, addr netip.Addr) engine.Target {
 	m := &t.Module
-	h := fnv.New64a()
-	h.Write([]byte(identity(t) + ip))
 	e := engine.Target{
-		ID:       h.Sum64(),
+		ID:       idOf(t, ip),
 		Params:   m.Params(),
 		Send:     string(m.Send),
 		SYN:      probe.Segment{Flags: probe.SYN, Window: m.Window, Options: m.Options(addr)},

@@ -43,7 +43,7 @@ func TestConcurrency(t *testing.T) {
 	for k := range 2 {
 		all.Go(func() {
 			for i := range 200 {
-				if err := w.Apply(parse(t, configs[(i+k)%len(configs)])); err != nil {
+				if err := w.put(parse(t, configs[(i+k)%len(configs)])); err != nil {
 					t.Error(err)
 				}
 			}

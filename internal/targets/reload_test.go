@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -267,39 +268,44 @@ func TestReloadWithoutTheName(t *testing.T) {
 	})
 }
 
-// A reload that fails changes nothing, of what it would have added, changed and
-// removed.
-func TestFailedReload(t *testing.T) {
-	inBubble(t, func(w *world) {
-		w.dns.set("db.test", "198.18.0.2", "198.18.0.3")
-		w.load(threeTargets)
-		w.settle()
-		before, calls, text := w.engine.snapshot(), w.engine.updates(), w.text()
-		bad := parse(t, `
-global: {resolve_interval: 1s}
-modules: {m: {probe: half_open, resolve: first, interval: 3s, flows: 3, buckets: [1]}}
-jobs:
-- {name: j, module: m, labels: {team: core}, targets: ["198.18.0.1:80", "db.test:80", "new.test:80", "198.18.0.7:80"]}
-- {name: bad, module: m, labels: {x: y}, targets: ["198.18.0.6:80"]}
-`)
-		bad.Jobs[1].Labels = config.Labels{{Name: "not a name", Value: "y"}}
-		if err := w.Apply(bad); err == nil || !strings.Contains(err.Error(), "not a name") {
-			t.Fatalf("error %v", err)
+// A target whose series cannot be is left out, and the others are probed. Once it
+// can be, it is.
+func TestTargetLeftOut(t *testing.T) {
+	w := newWorld(t)
+	list := parse(t, threeTargets).Targets()[:1]
+	add := func(address string, labels ...config.Label) {
+		more := list[0]
+		more.Address, more.IP, more.Labels = address, netip.MustParseAddrPort(address).Addr(), labels
+		list = append(list, more)
+	}
+	add("198.18.0.6:80", config.Label{Name: "not a name", Value: "y"})
+	// Discovery may come up with both of these: they are exported alike.
+	add("198.18.0.7:80", config.Label{Name: "ip", Value: "x"})
+	add("198.18.0.7:80", config.Label{Name: "exported_ip", Value: "x"})
+	add("198.18.0.8:80")
+	add("198.18.0.8:80")
+	said := func() (all []string) {
+		for _, err := range w.Apply(list, time.Minute) {
+			all = append(all, err.Error())
 		}
-		if !maps.Equal(before, w.engine.snapshot()) || w.engine.updates() != calls {
-			t.Error("the engine's targets were touched")
+		return all
+	}
+	for range 2 {
+		if got := said(); len(got) != 3 || !strings.Contains(got[0], "not a name") || !strings.Contains(got[1], "198.18.0.7:80: a target with the same labels") ||
+			!strings.Contains(got[2], "198.18.0.8:80: a target with the same labels") {
+			t.Fatalf("left out: %q", got)
 		}
-		if after := w.text(); after != text {
-			t.Errorf("the metrics were\n%s\nand are\n%s", text, after)
-		}
-		w.pass(29 * time.Second)
-		if len(w.dns.questions()) != 1 || w.dns.times("ip db.test") != 1 {
-			t.Errorf("looked up: %v", w.dns.questions())
-		}
-		w.dns.set("db.test", "198.18.0.3", "198.18.0.4")
-		w.pass(time.Second)
-		w.wantAddresses("198.18.0.1:80 198.18.0.3:80 198.18.0.4:80 [2001:db8::1]:80")
-	})
+		w.wantAddresses("198.18.0.1:80 198.18.0.7:80 198.18.0.8:80")
+	}
+	list = slices.Delete(list, 1, 3)
+	said() // the series is still the other's
+	if got := said(); len(got) != 1 || strings.Count(w.series(), "exported_ip") != 1 {
+		t.Errorf("left out: %q\n%s", got, w.series())
+	}
+	w.wantAddresses("198.18.0.1:80 198.18.0.7:80 198.18.0.8:80")
+	if len(w.Views()) != 3 {
+		t.Errorf("%d views", len(w.Views()))
+	}
 }
 
 // An engine that keeps nothing, so that only the roster's memory is measured.
@@ -327,7 +333,7 @@ func TestManyReloads(t *testing.T) {
 	r := New(e, metrics.New(metrics.Options{}), nil, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	var heap [2]uint64
 	for i := range 101 {
-		if err := r.Apply(configs[i%len(configs)]); err != nil {
+		if err := r.put(configs[i%len(configs)]); err != nil {
 			t.Fatal(err)
 		}
 		if i == 20 || i == 100 { // both have the first configuration in force

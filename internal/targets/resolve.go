@@ -191,7 +191,7 @@ func (r *Roster) answer(n *name, addrs []netip.Addr, err error) {
 	}
 	var ch change
 	for _, t := range n.targets {
-		t.instances = r.plan(&ch, t, t.instances)
+		r.plan(&ch, t)
 	}
 	for _, err := range ch.errs {
 		r.log.Error("cannot add a target", "err", err)

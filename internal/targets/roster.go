@@ -1,9 +1,10 @@
 package targets
 
 import (
-	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,14 +36,21 @@ type Roster struct {
 	order   []*target          // as configured
 	names   map[question]*name
 	every   time.Duration // from one look-up of a name to the next
+	round   uint64        // counts Apply
+	key     []byte        // an identity, to look it up
 }
 
-// A target is one line of the configuration.
+// A target is one line of the configuration, or what discovery has found.
 type target struct {
 	conf      config.Target
 	name      *name // nil for an IP address
 	instances instances
+	round     uint64 // the last one that had it
 }
+
+// apiece is how many targets are handled in a row. After as many, the engine's loop
+// may go first: a long list would keep the processors from it.
+const apiece = 64
 
 // New returns an empty roster.
 func New(e Engine, m *metrics.Metrics, r Resolver, log *slog.Logger) *Roster {
@@ -54,53 +62,63 @@ func New(e Engine, m *metrics.Metrics, r Resolver, log *slog.Logger) *Roster {
 	}
 }
 
-// Apply puts a configuration in force. An error changes nothing. Targets that
-// stay keep their counters, their place in the schedule and their
-// conversations.
-func (r *Roster) Apply(c *config.Config) error {
+// Apply puts a list of targets in force, whose names are looked up every so often.
+// Targets that stay keep their counters, their place in the schedule and their
+// conversations. One that can't be, because its series would be another's, is left
+// out; the errors say which and why.
+func (r *Roster) Apply(list []config.Target, every time.Duration) (refused []error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var ch change
-	targets := make(map[string]*target)
 	names := make(map[question]*name)
-	var order []*target
-	for _, conf := range c.Targets() {
-		id := identity(&conf)
-		t := &target{conf: conf}
-		targets[id], order = t, append(order, t)
-		if old := r.targets[id]; old != nil {
-			t.instances = old.instances
-			if !sameOptions(&old.conf.Module, &conf.Module) {
-				ch.changed = append(ch.changed, t)
-			}
+	before := r.order
+	r.order = make([]*target, 0, len(list))
+	r.round++
+	for i := range list {
+		if i%apiece == 0 {
+			runtime.Gosched()
 		}
-		if !conf.IP.IsValid() {
-			t.name = r.use(names, &conf)
-			if !t.name.asked {
-				continue // until the answer it goes on as before
-			}
-		}
-		t.instances = r.plan(&ch, t, t.instances)
+		r.take(&ch, names, &list[i])
 	}
-	for id, old := range r.targets {
-		if targets[id] == nil {
-			ch.drop(old.instances, nil)
+	for _, t := range before {
+		if t.round != r.round {
+			delete(r.targets, identity(&t.conf))
+			ch.drop(t.instances, nil)
 		}
 	}
-	if err := errors.Join(ch.errs...); err != nil {
-		for _, m := range ch.newborn {
-			r.metrics.RemoveTarget(m)
-		}
-		return err
-	}
-	r.targets, r.order, r.names, r.every = targets, order, names, c.Global.ResolveInterval
+	r.names, r.every = names, every
 	r.gather()
 	r.commit(&ch)
 	select {
 	case r.renamed <- struct{}{}:
 	default:
 	}
-	return nil
+	return ch.errs
+}
+
+// take puts one target of a list in force.
+func (r *Roster) take(ch *change, names map[question]*name, conf *config.Target) {
+	r.key = appendIdentity(r.key[:0], conf)
+	t := r.targets[string(r.key)]
+	switch {
+	case t == nil:
+		t = new(target)
+		r.targets[string(r.key)] = t
+	case t.round == r.round:
+		ch.errs = append(ch.errs, fmt.Errorf("target %s: %w", conf.Address, metrics.ErrDuplicate))
+		return
+	case !sameOptions(&t.conf.Module, &conf.Module):
+		ch.changed = append(ch.changed, t)
+	}
+	t.conf, t.round, t.name = *conf, r.round, nil
+	r.order = append(r.order, t)
+	if !conf.IP.IsValid() {
+		t.name = r.use(names, conf)
+		if !t.name.asked {
+			return // until the answer it goes on as before
+		}
+	}
+	r.plan(ch, t)
 }
 
 // gather tells the names in force who has them.

@@ -3,6 +3,7 @@ package targets
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"net"
@@ -64,9 +65,14 @@ func inBubble(t *testing.T, test func(w *world)) {
 // load puts a configuration in force.
 func (w *world) load(yaml string) {
 	w.Helper()
-	if err := w.Apply(parse(w, yaml)); err != nil {
+	if err := w.put(parse(w, yaml)); err != nil {
 		w.Fatal(err)
 	}
+}
+
+// put applies a configuration and joins what is left out of it.
+func (r *Roster) put(c *config.Config) error {
+	return errors.Join(r.Apply(c.Targets(), c.Global.ResolveInterval)...)
 }
 
 func parse(t testing.TB, yaml string) *config.Config {

@@ -6,7 +6,7 @@ PATH=$PATH:/usr/sbin:/sbin # where Debian keeps nft, ip and setcap, but not in a
 
 package_of() {
   case $1 in
-    chromium | tcpdump | tshark | gcc | nginx | haproxy | mmdebstrap | lintian | rpm | rpmlint | mandoc | runc) echo "$1" ;;
+    chromium | tcpdump | tshark | gcc | nginx | haproxy | nsd | mmdebstrap | lintian | rpm | rpmlint | mandoc | runc) echo "$1" ;;
     ca-certificates) echo "$1" ;;
     nspawn) echo systemd-container ;;
     nft) echo nftables ;;
@@ -52,11 +52,11 @@ apt() {
     apt-get -q -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120 "$@"
 }
 
-# The web servers are for the tests to run. Debian's packages would start them,
+# The servers are for the tests to run. Debian's packages would start them,
 # now and at every boot: a policy says no to the first (invoke-rc.d(8)).
 servers=()
 for package in "${missing[@]}"; do
-  case $package in nginx | haproxy) servers+=("$package") ;; esac
+  case $package in nginx | haproxy | nsd) servers+=("$package") ;; esac
 done
 policy=/usr/sbin/policy-rc.d
 if [ ${#servers[@]} -gt 0 ] && [ ! -e $policy ]; then

@@ -50,7 +50,7 @@ func TestRemovalResetsConnections(t *testing.T) {
 			w.add(x)
 			resets := w.leaving(probe.RST)
 			w.shard.read()
-			w.shard.obey()
+			w.obey()
 			x.Params.Timeout = time.Hour
 			begun := w.shard.targets[x].slot.Sub(w.now)
 			sent := 0
@@ -129,7 +129,7 @@ func TestOneMeasureAtATime(t *testing.T) {
 	x.Interval = 40 * time.Second
 	w.add(x)
 	w.shard.read()
-	w.shard.obey()
+	w.obey()
 	begun := w.shard.targets[x].slot.Sub(w.now)
 	y := *x
 	y.Interval, y.Params.Limit, y.Params.Timeout = 7*time.Second, 5*time.Second, time.Second // comes up while the first goes on

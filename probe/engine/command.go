@@ -2,18 +2,50 @@ package engine
 
 import "github.com/probed/probed/probe"
 
-// A command is what others want of the loop. It is carried out between two
-// turns.
+// apiece is how many targets are changed in one turn at most: a list of ten thousand
+// would else hold up the probes that are due, for 20 ms.
+const apiece = 64
+
+// A command is what others want of the loop. It is carried out between turns, piece
+// by piece.
 type command struct {
-	add, remove []*Target
-	limits      *Limits
+	limits  *Limits
+	changes []change
+	gone    map[uint64]*entry // those that were removed for good and may have connections, by ID
 }
+
+// A change removes a target, adds one, or has one take over another's place.
+type change struct{ add, remove *Target }
 
 // Update adds and removes targets. A target that is added under the ID and
 // interval of one that is removed takes over its place in the schedule, and with the
 // ID its conversations. The connections of one that is removed for good are reset. It
 // may be called from any goroutine, before Run too, and returns at once.
-func (s *Shard) Update(add, remove []*Target) { s.command(command{add: add, remove: remove}) }
+func (s *Shard) Update(add, remove []*Target) { s.command(command{changes: changes(add, remove)}) }
+
+// changes pairs those that take over from each other.
+func changes(add, remove []*Target) []change {
+	all := make([]change, 0, len(add)+len(remove))
+	left := make(map[uint64]*Target, len(remove))
+	for _, t := range remove {
+		left[t.ID] = t
+	}
+	heirs := make(map[*Target]bool, len(add))
+	for _, t := range add {
+		old := left[t.ID]
+		if old != nil {
+			delete(left, t.ID)
+			heirs[old] = true
+		}
+		all = append(all, change{t, old})
+	}
+	for _, t := range remove {
+		if !heirs[t] {
+			all = append(all, change{remove: t})
+		}
+	}
+	return all
+}
 
 // SetLimits changes the rate limits; so as Update.
 func (s *Shard) SetLimits(l Limits) { s.command(command{limits: &l}) }
@@ -25,59 +57,91 @@ func (s *Shard) command(c command) {
 	s.net.Wake()
 }
 
-// obey carries out the commands that have come.
+// obey carries out what of the commands there is room for in a turn.
 func (s *Shard) obey() {
 	s.mu.Lock()
-	inbox := s.inbox
-	s.inbox = nil
+	s.orders, s.inbox = append(s.orders, s.inbox...), nil
 	s.mu.Unlock()
-	for _, c := range inbox {
+	for room := apiece; room > 0 && len(s.orders) > 0; {
+		c := &s.orders[0]
 		if c.limits != nil {
 			s.limits = *c.limits
 		}
-		s.update(c.add, c.remove)
+		n := min(room, len(c.changes))
+		for _, x := range c.changes[:n] {
+			s.change(c, x)
+		}
+		c.changes = c.changes[n:]
+		room -= n
+		if len(c.changes) == 0 {
+			s.abandon(c.gone)
+			s.orders[0] = command{}
+			if s.orders = s.orders[1:]; len(s.orders) == 0 {
+				s.orders = nil
+			}
+		}
 	}
 }
 
-func (s *Shard) update(add, remove []*Target) {
-	left := make(map[uint64]*entry, len(remove))
-	for _, t := range remove {
-		if e := s.targets[t]; e != nil {
-			s.forget(e)
-			left[t.ID] = e
+func (s *Shard) change(c *command, x change) {
+	var old *entry
+	if x.remove != nil {
+		if old = s.targets[x.remove]; old != nil {
+			s.forget(old)
 		}
 	}
-	for _, t := range add {
-		if s.targets[t] != nil {
-			continue
-		}
-		e := &entry{Target: t, send: []byte(t.Send)}
-		s.targets[t] = e
-		s.demand += t.demands()
-		if t.Remote.IsValid() {
-			e.peer = s.peers.use(addrPortFrom(t.Remote.Addr(), t.Remote.Port()), s.secret)
-			e.peer.address.demand += t.demands()
-		}
-		if old := left[t.ID]; old != nil {
-			delete(left, t.ID)
-			e.sent, e.prompt = old.sent, old.prompt && old.Remote == t.Remote
-			if old.Interval == t.Interval {
-				s.reschedule(e, old.slot)
-				if old.throttled && e.peer != nil {
-					e.throttle(true)
-				}
-				continue
+	switch {
+	case x.add != nil:
+		s.add(x.add, old)
+	case old != nil:
+		old.leave()
+		if old.guarded() {
+			if c.gone == nil {
+				c.gone = make(map[uint64]*entry)
 			}
+			c.gone[old.ID] = old
 		}
-		slot := s.now
-		if t.Count == 0 {
-			slot = firstSlot(t.ID, t.Interval, s.now)
-		}
-		s.reschedule(e, slot)
 	}
-	s.abandon(left)
 	s.Stats.Targets.Store(int64(len(s.targets)))
 	s.tidySchedule()
+}
+
+// add takes a target in, in the place of another one if that is not nil.
+func (s *Shard) add(t *Target, old *entry) {
+	if s.targets[t] != nil {
+		return
+	}
+	e := &entry{Target: t, send: []byte(t.Send)}
+	s.targets[t] = e
+	s.demand += t.demands()
+	if t.Remote.IsValid() {
+		e.peer = s.peers.use(addrPortFrom(t.Remote.Addr(), t.Remote.Port()), s.secret)
+		e.peer.address.demand += t.demands()
+	}
+	if old != nil {
+		e.sent, e.prompt = old.sent, old.prompt && old.Remote == t.Remote
+		if old.Interval == t.Interval {
+			s.reschedule(e, old.slot)
+			if old.throttled && e.peer != nil {
+				e.throttle(true)
+			}
+			return
+		}
+	}
+	slot := s.now
+	if t.Count == 0 {
+		slot = firstSlot(t.ID, t.Interval, s.now)
+	}
+	s.reschedule(e, slot)
+}
+
+// leave lets go of a target that is removed for good. Its peer goes on to know how
+// strays are answered.
+func (e *entry) leave() {
+	if e.peer != nil && e.peer.target == e {
+		e.peer.target = nil
+		e.peer.way = way{e.route.source, e.route.ifindex, e.TTL, e.TOS}
+	}
 }
 
 // abandon ends the connections of targets, by ID, that are there no more: one may
@@ -116,18 +180,12 @@ func (s *Shard) forget(e *entry) {
 	}
 }
 
-// tidySchedule drops the targets that are gone once they outnumber the rest,
-// which may lie far ahead.
+// tidySchedule drops the targets that are gone once they are many: they may lie far
+// ahead, with all that was kept of them.
 func (s *Shard) tidySchedule() {
-	if s.goners <= len(s.targets) {
+	if s.goners <= len(s.targets)/4+apiece {
 		return
 	}
-	old := s.schedule
-	s.schedule = make(heap[*entry], 0, len(s.targets))
-	for _, t := range old {
-		if !t.value.gone {
-			s.schedule.push(t.at, t.value)
-		}
-	}
+	s.schedule.filter(func(e *entry) bool { return !e.gone })
 	s.goners = 0
 }

@@ -55,7 +55,7 @@ func TestCount(t *testing.T) {
 				t.Errorf("skipped %v", w.skips)
 			}
 			w.shard.Update(nil, []*Target{x})
-			w.shard.obey()
+			w.obey()
 			if w.shard.goners > len(w.shard.schedule) || len(w.shard.targets) > 0 {
 				t.Errorf("left: %d targets, %d gone of %d in the schedule", len(w.shard.targets), w.shard.goners, len(w.shard.schedule))
 			}

@@ -36,20 +36,40 @@ func (h *heap[T]) pop() timed[T] {
 	q[0] = q[last]
 	q[last] = timed[T]{}
 	q = q[:last]
-	for i := 0; ; {
-		child := 2*i + 1
-		if child >= last {
-			break
-		}
-		if child+1 < last && q[child+1].at < q[child].at {
-			child++
-		}
-		if q[i].at <= q[child].at {
-			break
-		}
-		q[i], q[child] = q[child], q[i]
-		i = child
-	}
+	q.down(0)
 	*h = q
 	return top
+}
+
+// down moves the value at i to where it belongs, if that is further down.
+func (h heap[T]) down(i int) {
+	for {
+		child := 2*i + 1
+		if child >= len(h) {
+			return
+		}
+		if child+1 < len(h) && h[child+1].at < h[child].at {
+			child++
+		}
+		if h[i].at <= h[child].at {
+			return
+		}
+		h[i], h[child] = h[child], h[i]
+		i = child
+	}
+}
+
+// filter keeps the values that keep says.
+func (h *heap[T]) filter(keep func(T) bool) {
+	q := (*h)[:0]
+	for _, v := range *h {
+		if keep(v.value) {
+			q = append(q, v)
+		}
+	}
+	clear((*h)[len(q):])
+	*h = q
+	for i := len(q)/2 - 1; i >= 0; i-- {
+		q.down(i)
+	}
 }

@@ -236,7 +236,7 @@ func TestWaitingIsCheap(t *testing.T) {
 		w.add(x)
 	}
 	w.shard.read()
-	w.shard.obey()
+	w.obey()
 	for end := w.now.Add(10 * time.Second); w.now < end; {
 		w.Wait(w.shard.turn(true), false)
 	}

@@ -16,9 +16,17 @@ type peer struct {
 	remote  netip.AddrPort
 	address *address
 	ports   [2]uint32 // the next source port to take, counted from the range's first: reserved and guarded
-	target  *entry    // the last one to probe it: whose ledger strays go to
+	target  *entry    // the last one to probe it: whose ledger strays go to; nil once it is removed
+	way     way       // that one's, then
 	users   int
 	left    probe.Instant // when the last user went
+}
+
+// A way is how a peer is reached that no target names any more.
+type way struct {
+	source   addr
+	ifindex  int
+	ttl, tos uint8
 }
 
 // An address is what the per-address limit is about.
@@ -37,6 +45,14 @@ type address struct {
 type peers struct {
 	byRemote  map[netip.AddrPort]*peer
 	byAddress map[netip.Addr]*address
+	departed  []departed   // in order
+	vacant    []netip.Addr // addresses without peers, which may have sent lately
+}
+
+// A departed is a peer when its last user went.
+type departed struct {
+	peer *peer
+	at   probe.Instant
 }
 
 // use returns the peer for one more target. Its round of the source ports
@@ -60,21 +76,39 @@ func (ps *peers) use(remote netip.AddrPort, k secret) *peer {
 
 func (ps *peers) unuse(p *peer, now probe.Instant) {
 	p.users--
-	p.left = now
+	if p.left = now; p.users == 0 {
+		ps.departed = append(ps.departed, departed{p, now})
+	}
 }
 
-// sweep forgets the peers whose four-tuples nobody remembers, and the addresses
-// that nobody uses any more and that have room.
+// sweep forgets some of the peers whose four-tuples nobody remembers, and of the
+// addresses that nobody uses any more and that have room.
 func (ps *peers) sweep(now probe.Instant) {
-	for r, p := range ps.byRemote {
-		if p.users == 0 && now.Sub(p.left) > tupleMemory {
-			p.address.users--
-			delete(ps.byRemote, r)
+	for n := 0; n < apiece && len(ps.departed) > 0 && now.Sub(ps.departed[0].at) > tupleMemory; n++ {
+		d := ps.departed[0]
+		ps.departed[0] = departed{}
+		if ps.departed = ps.departed[1:]; len(ps.departed) == 0 {
+			ps.departed = nil
+		}
+		if p := d.peer; p.users == 0 && p.left == d.at {
+			delete(ps.byRemote, p.remote)
+			if p.address.users--; p.address.users == 0 {
+				ps.vacant = append(ps.vacant, p.remote.Addr())
+			}
 		}
 	}
-	for a, st := range ps.byAddress {
-		if st.users == 0 && st.window.idle(now) {
+	for n := min(apiece, len(ps.vacant)); n > 0; n-- {
+		a := ps.vacant[0]
+		ps.vacant = ps.vacant[1:]
+		switch st := ps.byAddress[a]; {
+		case st == nil || st.users > 0:
+		case st.window.idle(now):
 			delete(ps.byAddress, a)
+		default:
+			ps.vacant = append(ps.vacant, a)
 		}
+	}
+	if len(ps.vacant) == 0 {
+		ps.vacant = nil
 	}
 }

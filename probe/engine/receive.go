@@ -171,11 +171,21 @@ func (s *Shard) find(local addr, localPort uint16, remote addr, remotePort uint1
 // this host only forwards is nobody's.
 func (s *Shard) stray(p *wire.Packet) {
 	peer := s.peers.byRemote[addrPortFrom(p.Src, p.SrcPort)]
-	if peer != nil && peer.target != nil && p.Dst == peer.target.route.source {
+	if peer == nil {
+		return
+	}
+	w := peer.way
+	if e := peer.target; e != nil {
+		w = way{e.route.source, e.route.ifindex, e.TTL, e.TOS}
+	}
+	if p.Dst != w.source {
+		return
+	}
+	if peer.target != nil {
 		s.reject(peer.target, probe.RejectUnexpected)
-		if s.cfg.Guarded.has(p.DstPort) {
-			s.refuse(peer, p)
-		}
+	}
+	if s.cfg.Guarded.has(p.DstPort) {
+		s.refuse(peer, w, p)
 	}
 }
 
@@ -183,7 +193,7 @@ func (s *Shard) stray(p *wire.Packet) {
 // our kernel would: "If the ACK bit is on, <SEQ=SEG.ACK><CTL=RST>" (RFC 9293
 // §3.10.7.1). A peer that our last RST did not reach is closed by that. What the
 // limits leave no room for is not answered: it comes again.
-func (s *Shard) refuse(pr *peer, p *wire.Packet) {
+func (s *Shard) refuse(pr *peer, w way, p *wire.Packet) {
 	seg := &p.Segment
 	if seg.Flags.Has(probe.RST) || !seg.Flags.Has(probe.ACK) ||
 		s.window.room(s.now, 1, s.limits.Global) > s.now || pr.address.window.room(s.now, 1, s.limits.PerAddress) > s.now {
@@ -192,7 +202,7 @@ func (s *Shard) refuse(pr *peer, p *wire.Packet) {
 	s.window.add(s.now, 1)
 	pr.address.window.add(s.now, 1)
 	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}
-	s.enqueue(pr.target, &tuple, pr.target.route.ifindex, &probe.Segment{Seq: seg.Ack, Flags: probe.RST}, nil)
+	s.enqueue(w, &tuple, &probe.Segment{Seq: seg.Ack, Flags: probe.RST}, nil)
 	s.sending = append(s.sending, noConv)
 }
 

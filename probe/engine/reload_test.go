@@ -106,7 +106,7 @@ func TestRemoval(t *testing.T) {
 	w.shard.Update(nil, ts) // those that are not there, and twice the same
 	again := ts[0]
 	w.shard.Update([]*Target{again, again}, nil)
-	w.shard.obey()
+	w.obey()
 	if len(w.shard.targets) != 1 || len(w.shard.schedule) != 1 {
 		t.Errorf("%d targets, %d entries", len(w.shard.targets), len(w.shard.schedule))
 	}

@@ -315,7 +315,7 @@ func (s *Shard) queue(i int32, seg *probe.Segment) {
 		from := seg.Seq.Sub(sl.conv.FirstOctet())
 		payload = sl.target.send[from : from+int32(seg.Len)]
 	}
-	s.enqueue(sl.target, &sl.tuple, sl.ifindex, seg, payload)
+	s.enqueue(way{ifindex: sl.ifindex, ttl: sl.target.TTL, tos: sl.target.TOS}, &sl.tuple, seg, payload)
 	s.sending = append(s.sending, ref{i, sl.generation})
 	// What goes beyond the packets that the SYN stood for counts by itself.
 	if sl.packets++; sl.packets > sl.target.Params.Packets() {
@@ -324,16 +324,16 @@ func (s *Shard) queue(i int32, seg *probe.Segment) {
 	}
 }
 
-func (s *Shard) enqueue(e *entry, tuple *probe.FourTuple, ifindex int, seg *probe.Segment, payload []byte) {
+func (s *Shard) enqueue(w way, tuple *probe.FourTuple, seg *probe.Segment, payload []byte) {
 	from := len(s.arena)
 	s.arena = wire.AppendTCP(s.arena, tuple, seg, payload)
 	s.net.Queue(Packet{
 		Segment: s.arena[from:],
 		Src:     tuple.Local.Addr(),
 		Dst:     tuple.Remote.Addr(),
-		Ifindex: ifindex,
-		TTL:     e.TTL,
-		TOS:     e.TOS,
+		Ifindex: w.ifindex,
+		TTL:     w.ttl,
+		TOS:     w.tos,
 	})
 }
 

@@ -43,8 +43,6 @@ const (
 	// partTime is how long connections that are aborted at the end have to send
 	// their RSTs once more.
 	partTime = 300 * time.Millisecond
-	// sweepEvery is how often addresses that nobody uses are forgotten.
-	sweepEvery = 10 * time.Second
 )
 
 // Config is what a Shard needs to run.
@@ -122,8 +120,8 @@ type Shard struct {
 	event     probe.Event  // that sends a SYN
 	output    probe.Output // of the last step: on a function's stack it would escape to the heap
 	told      probe.Observation
-	swept     probe.Instant
 	beaten    probe.Instant // the last Heartbeat
+	orders    []command // what is not carried out yet
 
 	mu    sync.Mutex
 	inbox []command
@@ -240,14 +238,11 @@ func (s *Shard) turn(probing bool) time.Duration {
 		pause = min(s.send(), idlePause)
 	}
 	s.flush()
-	if s.now.Sub(s.swept) > sweepEvery {
-		s.swept = s.now
-		s.peers.sweep(s.now)
-	}
+	s.peers.sweep(s.now)
 	if s.cfg.Heartbeat != nil {
 		pause = min(pause, s.beat())
 	}
-	if !drained {
+	if !drained || len(s.orders) > 0 {
 		return 0
 	}
 	if len(s.table.byKey) > 0 {

@@ -89,6 +89,10 @@ func (t *table) release(i int32) {
 		sl.handOver()
 		sl.target.Recorder.Record(sl.transcript)
 		t.spare = append(t.spare, sl.transcript)
+		if n := len(t.spare); n > len(t.byKey)+apiece { // there were more at a time than there are
+			clear(t.spare[n-2:])
+			t.spare = t.spare[:n-2]
+		}
 	}
 	if sl.target.guarded() {
 		t.guarded--

@@ -167,7 +167,7 @@ func (w *world) run(d time.Duration) {
 		w.Wake()
 	})
 	w.shard.read()
-	w.shard.obey()
+	w.obey()
 	for t, e := range w.shard.targets {
 		w.first[t] = e.slot
 	}
@@ -177,6 +177,13 @@ func (w *world) run(d time.Duration) {
 
 // add gives the shard targets.
 func (w *world) add(ts ...*Target) { w.shard.Update(ts, nil) }
+
+// obey has the shard carry out all that it was told.
+func (w *world) obey() {
+	for w.shard.obey(); len(w.shard.orders) > 0; {
+		w.shard.obey()
+	}
+}
 
 // slots is how many slots have come up since the first.
 func (w *world) slots() (n int) {

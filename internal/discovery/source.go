@@ -1,0 +1,81 @@
+package discovery
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	sd "github.com/prometheus/prometheus/discovery"
+	"github.com/prometheus/prometheus/discovery/targetgroup"
+)
+
+// settleTime is how long after a source's first answer the answer is taken for
+// complete: file_sd gives one a file.
+const settleTime = time.Second
+
+// A source is one entry of a job's discovery, or of several jobs' that are alike.
+// It notes when it has answered, which the manager does not tell: to that, no
+// answer and an empty one are the same. (The manager tells sources apart by
+// reflect.DeepEqual, to which a channel is equal only to itself.)
+type source struct {
+	sd.Config
+	answered chan struct{} // closed, then
+}
+
+func newSource(c sd.Config) *source { return &source{c, make(chan struct{})} }
+
+// hasAnswered reports whether the source has, and the manager has been told of it.
+func (s *source) hasAnswered() bool {
+	select {
+	case <-s.answered:
+		return true
+	default:
+		return false
+	}
+}
+
+// NewDiscoverer implements sd.Config.
+func (s *source) NewDiscoverer(o sd.DiscovererOptions) (sd.Discoverer, error) {
+	d, err := s.Config.NewDiscoverer(o)
+	if err != nil {
+		return nil, err
+	}
+	return &listener{d, s}, nil
+}
+
+// A listener is a source's discoverer, overheard.
+type listener struct {
+	sd.Discoverer
+	source *source
+}
+
+// Run implements sd.Discoverer. What is passed on last, once the first answer is
+// complete, is nothing: it has the manager send all that it knows once more.
+func (l *listener) Run(ctx context.Context, up chan<- []*targetgroup.Group) {
+	answers := make(chan []*targetgroup.Group)
+	var discovering sync.WaitGroup
+	defer discovering.Wait()
+	discovering.Go(func() { l.Discoverer.Run(ctx, answers) })
+	pass := func(groups []*targetgroup.Group) {
+		select {
+		case up <- groups:
+		case <-ctx.Done():
+		}
+	}
+	var settled <-chan time.Time
+	for first := true; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case groups := <-answers:
+			pass(groups)
+			if first {
+				first, settled = false, time.After(settleTime)
+			}
+		case <-settled:
+			settled = nil
+			close(l.source.answered)
+			pass(nil)
+		}
+	}
+}
