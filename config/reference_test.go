@@ -39,10 +39,32 @@ func reference() []Key {
 	keys = append(keys, staticConfig.describe("jobs[].static_configs[].", &StaticConfig{})...)
 	fromFiles, fromWeb, fromDNS, byRule := file.DefaultSDConfig, http.DefaultSDConfig, dns.DefaultSDConfig, relabel.DefaultRelabelConfig
 	keys = append(keys, fileSD.describe("jobs[].file_sd_configs[].", &fromFiles)...)
-	keys = append(keys, httpSD.describe("jobs[].http_sd_configs[].", &fromWeb)...)
+	for _, k := range httpSD.describe("jobs[].http_sd_configs[].", &fromWeb) {
+		if k.Doc == asInPrometheus {
+			k.Example = httpClientExamples[k.Path[strings.LastIndexByte(k.Path, '.')+1:]]
+		}
+		keys = append(keys, k)
+	}
 	keys = append(keys, dnsSD.describe("jobs[].dns_sd_configs[].", &fromDNS)...)
 	keys = append(keys, rule.describe("jobs[].relabel_configs[].", &byRule)...)
 	return append(keys, mesh.describe("jobs[].mesh.", &Mesh{})...)
+}
+
+// httpClientExamples are of the keys that are Prometheus's.
+var httpClientExamples = map[string]string{
+	"basic_auth":             "{username: probed, password_file: inventory.pass}",
+	"authorization":          "{credentials_file: inventory.token}",
+	"oauth2":                 "{client_id: probed, client_secret_file: inventory.secret, token_url: 'https://id.example.net/token'}",
+	"bearer_token":           "secret",
+	"bearer_token_file":      "inventory.token",
+	"tls_config":             "{server_name: inventory.internal, min_version: TLS13}",
+	"follow_redirects":       "false",
+	"enable_http2":           "false",
+	"proxy_url":              "http://proxy.example.net:3128",
+	"no_proxy":               "198.51.100.0/24",
+	"proxy_from_environment": "true",
+	"proxy_connect_header":   "{X-Team: [core]}",
+	"http_headers":           "{X-Team: {values: [core]}}",
 }
 
 // describe lists the table's keys under prefix, with their defaults as the first
@@ -81,9 +103,9 @@ Made from the tables that read it: ` + "`go test ./config -update`" + ` writes t
 		dot := strings.LastIndexByte(k.Path, '.')
 		if k.Path[:dot] != section {
 			section = k.Path[:dot]
-			fmt.Fprintf(&b, "\n## `%s`\n\n| key | allowed | default | |\n|---|---|---|---|\n", section)
+			fmt.Fprintf(&b, "\n## `%s`\n\n| key | allowed | default | example | |\n|---|---|---|---|---|\n", section)
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Path[dot+1:], k.allowed(), k.byDefault(), k.kinds()+k.Doc)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", k.Path[dot+1:], k.allowed(), k.byDefault(), k.example(), k.kinds()+k.Doc)
 	}
 	golden(t, "../docs/configuration.md", b.String())
 }
@@ -94,6 +116,11 @@ func (k Key) allowed() string {
 		return k.Allowed
 	}
 	return k.Allowed + " (" + k.Unit + ")"
+}
+
+// example is the key's, as it stands in YAML.
+func (k Key) example() string {
+	return strings.ReplaceAll("`"+k.Example+"`", "|", "\\|")
 }
 
 // kinds says which modules have the key, if not all.
@@ -140,7 +167,7 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, k := range reference() {
-		if k.Allowed == "" || k.Doc == "" {
+		if k.Allowed == "" || k.Doc == "" || k.Example == "" || strings.Contains(k.Example, "`") {
 			t.Errorf("%s lacks words: %+v", k.Path, k)
 		}
 		for _, value := range []string{k.Example, k.Default} {

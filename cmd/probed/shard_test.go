@@ -174,13 +174,20 @@ jobs:
 	// A node's address changes, and nobody tells: it is looked at again.
 	moved := netip.MustParseAddr("198.18.100.1")
 	put(addrs[0], addrs[1], addrs[2], moved)
+	// Until then it is none of the nodes and probes none of them: how many pairs that
+	// leaves depends on the addresses.
 	eventually(t, 10e9, func() error {
-		n := 0.0
-		for _, p := range nodes {
-			n += p.scrape().sum("probed_targets", labels{})
+		if probed := nodes[3].scrape().targets(); len(probed) != 0 {
+			return fmt.Errorf("the fourth probes %v", probed)
 		}
-		if n != 8 {
-			return fmt.Errorf("four nodes are probed %v times", n)
+		by := 0
+		for _, p := range nodes[:3] {
+			if slices.Contains(p.scrape().targets(), netip.AddrPortFrom(moved, 80).String()) {
+				by++
+			}
+		}
+		if by != 2 {
+			return fmt.Errorf("the new address is probed by %d", by)
 		}
 		return nil
 	})
