@@ -67,7 +67,8 @@ func (d *daemon) probed() int {
 type finding struct {
 	invalid map[string]string // by job
 	refused string
-	over    int // how many limits were exceeded
+	over    int    // how many limits were exceeded
+	outside string // the meshes that have nodes, of which this host is none
 }
 
 // tell says in the metrics how many targets each job discovered, and in the log,
@@ -100,7 +101,22 @@ func (d *daemon) tell(all *config.Expansion, refused []error) {
 	if len(over) > d.found.over {
 		d.log.Warn("the discovered targets exceed the limits: probes that do not fit are skipped", "why", strings.Join(over, "; "))
 	}
-	d.found = finding{invalid, said, len(over)}
+	outside := outsiders(all)
+	if outside != "" && outside != d.found.outside {
+		d.log.Warn("no address of this host is among the nodes: it probes none of them", "jobs", outside)
+	}
+	d.found = finding{invalid, said, len(over), outside}
+}
+
+// outsiders are the jobs whose mesh has nodes, and not this host.
+func outsiders(all *config.Expansion) string {
+	var jobs []string
+	for _, t := range all.Jobs {
+		if t.Nodes > 0 && !t.Member {
+			jobs = append(jobs, t.Job)
+		}
+	}
+	return show.SafeText(strings.Join(jobs, ", "))
 }
 
 // reasons are those why some of a job's targets are left out, in one line.

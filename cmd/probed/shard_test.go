@@ -191,6 +191,9 @@ jobs:
 		}
 		return nil
 	})
+	if said, want := nodes[3].said(), `msg="no address of this host is among the nodes: it probes none of them" jobs=mesh`; strings.Count(said, want) != 1 {
+		t.Errorf("the fourth is not one of the nodes, and said\n%s", said)
+	}
 	nodes[3].awaitTargets()
 	router.Route("198.18.100.1/32", addrs[3])
 	nodes[3].host.AnyIP("198.18.100.1/32")
