@@ -49,7 +49,7 @@ func (p *process) awaitRise(name string, was float64) {
 }
 
 // keeps checks that the counters of a target have not fallen since, that it is
-// still probed, and that no probe was skipped.
+// still probed, and that no probe was skipped but for a busy machine.
 func (p *process) keeps(before scrape, target string) {
 	p.t.Helper()
 	p.awaitProbes(target, 3)
@@ -59,7 +59,8 @@ func (p *process) keeps(before scrape, target string) {
 			p.t.Errorf("%s of %s: %v before, %v after", name, target, was, is)
 		}
 	}
-	if skipped := now.reasons("probed_probes_skipped_total", nil); len(skipped) > 0 {
+	skipped := now.reasons("probed_probes_skipped_total", nil)
+	if delete(skipped, "late"); len(skipped) > 0 {
 		p.t.Errorf("skipped: %v", skipped)
 	}
 }
@@ -136,7 +137,7 @@ jobs:
 	p.awaitProbes(two, 3)
 	from, at := p.scrape().sum("probed_probes_total", labels{"target": three}), time.Now()
 	p.awaitProbes(three, 60)
-	if rate := (p.scrape().sum("probed_probes_total", labels{"target": three}) - from) / time.Since(at).Seconds(); rate < 80 || rate > 120 {
+	if rate := (p.scrape().sum("probed_probes_total", labels{"target": three}) - from) / time.Since(at).Seconds(); rate < 60 || rate > 120 { // at the job's 20ms: 50
 		t.Errorf("%.0f probes/s with __interval__ 10ms", rate)
 	}
 	if n := p.scrape().sum("probed_teardowns_total", labels{"target": two}); n < 3 {
