@@ -178,6 +178,25 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// TestDiscovery: a list of targets that is changed while the service runs, which it
+// watches from inside its sandbox.
+func TestDiscovery(t *testing.T) {
+	t.Parallel()
+	m := installed(t)
+	m.write("/etc/probed/targets/edge.yml", "- targets: [\"127.0.0.1:10965\"]\n")
+	m.write("/etc/probed/probed.yml", "jobs:\n- {name: edge, interval: 100ms, timeout: 90ms, file_sd_configs: [{files: [\"targets/*.yml\"]}]}\n")
+	m.run("systemctl", "reload", "probed.service")
+	m.awaitSample(3, "probed_handshake_rtt_seconds_count", `target="127.0.0.1:10965"`)
+	m.write("/etc/probed/targets/new.yml", "- targets: [\"127.0.0.2:10965\"]\n")
+	m.awaitSample(3, "probed_handshake_rtt_seconds_count", `target="127.0.0.2:10965"`)
+	m.await(10*time.Second, "the status", func() error {
+		if s := m.property("StatusText"); s != "probing 2 targets" {
+			return errors.New(s)
+		}
+		return nil
+	})
+}
+
 // A talker is a peer that accepts connections and writes to each now and then, so
 // that its kernel learns what has become of the other end.
 type talker struct {
