@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -174,7 +175,10 @@ func (x *expander) group(g *targetgroup.Group) {
 		return
 	}
 	x.tally.Discovered += len(g.Targets)
-	for _, labels := range g.Targets {
+	for i, labels := range g.Targets {
+		if i%64 == 0 {
+			runtime.Gosched() // lest a long list keep the only processor from the probes
+		}
 		t, keep, wrong := x.discovered(labels, g.Labels)
 		if keep && len(x.targets) >= x.most {
 			wrong = "there are " + commas(x.most) + " targets, and that is the most"

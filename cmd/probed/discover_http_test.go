@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -72,7 +73,7 @@ func TestHTTPDiscovery(t *testing.T) {
 	unavailable := func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) }
 	web.will(unavailable)
 	const one, two, three = "127.0.0.1:80", "127.0.0.2:80", "[::1]:80"
-	p := start(t, h, `
+	p, file := reloadable(t, h, `
 global: {interval: 20ms, timeout: 10ms}
 jobs:
 - name: web
@@ -125,6 +126,17 @@ jobs:
 		if got := p.scrape().targets(); len(got) != 2 {
 			t.Errorf("%s: targets %v", name, got)
 		}
+	}
+	p.keeps(before, one)
+
+	// A reload to a source that cannot start changes nothing.
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, strings.Replace(string(good), "refresh_interval: 500ms", "refresh_interval: 500ms, tls_config: {ca_file: nowhere.pem}", 1))
+	if code, body := p.do("POST", "/-/reload"); code != 500 || !strings.Contains(body, "http_sd_configs") || !strings.Contains(body, "nowhere.pem") {
+		t.Errorf("a reload to a certificate that is not there: %d %s", code, body)
 	}
 	p.keeps(before, one)
 
