@@ -121,7 +121,7 @@ type Shard struct {
 	output    probe.Output // of the last step: on a function's stack it would escape to the heap
 	told      probe.Observation
 	beaten    probe.Instant // the last Heartbeat
-	orders    []command // what is not carried out yet
+	orders    []command     // what is not carried out yet
 
 	mu    sync.Mutex
 	inbox []command
