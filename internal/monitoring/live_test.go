@@ -25,6 +25,7 @@ func TestLive(t *testing.T) {
 	w := newWorld(t)
 	file := filepath.Join(t.TempDir(), "probed.yml")
 	write(t, file, w.configuration())
+	write(t, filepath.Join(filepath.Dir(file), "found.yml"), w.found())
 	probed := start(t, w.probe, "127.0.0.1:10965", program, "--config.file="+file)
 	history := w.yesterday(time.Now())
 	servers := []*prometheus{
@@ -145,6 +146,8 @@ func (w *world) alerts(t *testing.T, p *prometheus) {
 		"ProbedTimeWaitReuseRefused refused " + w.at(hangsUp): "challenge_ack",
 		"ProbedInstanceDown " + nobody:                        "",
 		"ProbedConfigReloadFailed " + us:                      "",
+		"ProbedDiscoveryFailing " + us:                        "",
+		"ProbedTargetsInvalid found " + us:                    "1 of",
 		"ProbedDiscarding " + us:                              "send_error",
 	}
 	// A busy machine, and that says so.

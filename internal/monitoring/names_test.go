@@ -52,6 +52,7 @@ func documented(t *testing.T) vocabulary {
 		"process_resident_memory_bytes": ownLabels,
 		"ALERTS":                        append([]string{"alertname", "alertstate", "severity"}, targetLabels...),
 	}
+	sd := regexp.MustCompile("^\\| `(prometheus_sd_.*)`(?: \\[([^]]*)\\])? \\|")
 	row := regexp.MustCompile("^\\| `(probed_[a-z_]+)`(?: \\[([^]]*)\\])? \\| ([a-z]+) \\|")
 	of := targetLabels
 	for line := range strings.Lines(read(t, "../../docs/metrics.md")) {
@@ -61,11 +62,17 @@ func documented(t *testing.T) vocabulary {
 				of = ownLabels
 			}
 		}
+		list := func(s string) []string { return strings.Fields(strings.NewReplacer("`", "", ",", " ").Replace(s)) }
+		if m := sd.FindStringSubmatch(line); m != nil {
+			for _, name := range list(m[1]) {
+				v[name] = slices.Concat(ownLabels, list(m[2]))
+			}
+		}
 		m := row.FindStringSubmatch(line)
 		if m == nil {
 			continue
 		}
-		own := strings.Fields(strings.NewReplacer("`", "", ",", " ").Replace(m[2]))
+		own := list(m[2])
 		v[m[1]] = slices.Concat(of, own)
 		if m[3] == "histogram" {
 			v[m[1]+"_bucket"] = slices.Concat(of, []string{"le"})

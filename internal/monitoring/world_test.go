@@ -100,6 +100,9 @@ func newWorld(t *testing.T) *world {
 // at is a port of the peer.
 func (w *world) at(port uint16) string { return netip.AddrPortFrom(w.peer.Addr4(), port).String() }
 
+// found is what a source of targets has: one that can be probed, and one without a port.
+func (w *world) found() string { return fmt.Sprintf("- targets: [%q, %q]\n", w.at(healthy), "no-port") }
+
 // configuration is probed's: its intervals are those of a real one divided by
 // faster, or less.
 func (w *world) configuration() string {
@@ -128,6 +131,8 @@ jobs:
   - {name: again, module: reuse, targets: [%[8]q]}
   - {name: lower, module: reuse_lower, targets: [%[8]q]}
   - {name: refused, module: refused, targets: [%[8]q]}
+  - {name: found, file_sd_configs: [{files: [found.yml]}]}
+  - {name: lost, http_sd_configs: [{url: "http://127.0.0.1:1/", refresh_interval: 500ms}]}
   - {name: length, module: tw_length, targets: ["%[10]s"]}
 `, w.at(healthy), w.at(silent), w.at(loses), w.at(paths), unnamed, w.at(resets), w.at(leaks), w.at(hangsUp), w.at(idles),
 		netip.AddrPortFrom(w.forgetful.Addr4(), hangsUp), liar, w.at(dawdles))
