@@ -45,7 +45,7 @@ jobs: [{name: churn, file_sd_configs: [{files: [%q]}]}]
 	// await waits until the targets are probed, and then until each was.
 	await := func(n int, last string) {
 		t.Helper()
-		eventually(t, 20*time.Second, func() error {
+		lab.Eventually(t, 20*time.Second, func() error {
 			f := p.figures("probed_targets", "probed_probes_total")
 			if _, is := f[last]; f["probed_targets"] == float64(n) && (is || n == 0) {
 				return nil
@@ -105,7 +105,7 @@ jobs: [{name: churn, file_sd_configs: [{files: [%q]}]}]
 	// All go, and nothing stays.
 	place(t, list, "[]")
 	await(0, "")
-	eventually(t, 10*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		f := p.collected()
 		if n, heap := f["probed_conversations"], f["go_memstats_heap_alloc_bytes"]/(1<<20); n > 0 || heap > heapOfNone {
 			return fmt.Errorf("%v conversations and %.1f MiB of heap of no targets", n, heap)

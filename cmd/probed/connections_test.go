@@ -60,7 +60,7 @@ jobs:
 `, targets[0], targets[1], targets[2], targets[4], targets[5], targets[3]))
 	jobs := []string{"at_once", "late", "never", "resets", "nobody", "web", "reuse", "idle"}
 	var s scrape
-	eventually(t, 15*time.Second, func() error {
+	lab.Eventually(t, 15*time.Second, func() error {
 		s = p.scrape()
 		for _, job := range jobs {
 			for _, m := range s.find("probed_probes_total", labels{"job_name": job}) {
@@ -122,7 +122,7 @@ jobs:
 	if code := stop(p); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	eventually(t, 4*time.Second, func() error { // the applications sleep
+	lab.Eventually(t, 4*time.Second, func() error { // the applications sleep
 		if left := holding(b); len(left) > 0 {
 			return fmt.Errorf("the peer is left with %s", strings.Join(left, "; "))
 		}
@@ -143,7 +143,7 @@ func TestTermResetsConnections(t *testing.T) {
 	if code := stop(p); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	eventually(t, time.Second, func() error {
+	lab.Eventually(t, time.Second, func() error {
 		if left := holding(b); len(left) > 0 {
 			return fmt.Errorf("the peer is left with %s", strings.Join(left, "; "))
 		}
@@ -159,7 +159,7 @@ func TestKillResetsConnections(t *testing.T) {
 	p := waiting(t, a, b)
 	p.signal(syscall.SIGKILL)
 	p.end(time.Second)
-	eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 5*time.Second, func() error {
 		if left := holding(b); len(left) > 0 {
 			return fmt.Errorf("the peer is left with %s", strings.Join(left, "; "))
 		}
@@ -184,7 +184,7 @@ global: {interval: 500ms}
 modules: {idle: {probe: passive_close, timeout: 30s}}
 jobs: [{name: idle, module: idle, targets: ["%v:80", "[%v]:80"]}]
 `, b.Addr4(), b.Addr6()))
-	eventually(t, 10*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if n := len(lab.SS(b, "estab")); n < 6 {
 			return fmt.Errorf("%d connections", n)
 		}

@@ -136,7 +136,7 @@ func start(t *testing.T, h *lab.Host, yaml string, options ...option) *process {
 
 func (p *process) awaitReady() {
 	p.t.Helper()
-	eventually(p.t, 10*time.Second, func() error {
+	lab.Eventually(p.t, 10*time.Second, func() error {
 		select {
 		case <-p.ended:
 			p.t.Fatalf("probed ended: %v\n%s", p.err, p.said())
@@ -210,22 +210,6 @@ func (p *process) do(method, path string) (int, string) {
 		p.t.Fatalf("%s %s: %v", method, path, err)
 	}
 	return resp.StatusCode, string(body)
-}
-
-// eventually tries until f succeeds, or fails the test after limit.
-func eventually(t *testing.T, limit time.Duration, f func() error) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %v", limit, err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }
 
 func write(t *testing.T, file, text string) {

@@ -29,7 +29,7 @@ func place(t *testing.T, file, text string) {
 func (p *process) awaitTargets(want ...string) {
 	p.t.Helper()
 	slices.Sort(want)
-	eventually(p.t, 10*time.Second, func() error {
+	lab.Eventually(p.t, 10*time.Second, func() error {
 		if got := p.scrape().targets(); !slices.Equal(got, want) {
 			return fmt.Errorf("targets %q, want %q\n%s", got, want, p.said())
 		}
@@ -40,7 +40,7 @@ func (p *process) awaitTargets(want ...string) {
 // awaitRise waits until a metric is above what it was.
 func (p *process) awaitRise(name string, was float64) {
 	p.t.Helper()
-	eventually(p.t, 10*time.Second, func() error {
+	lab.Eventually(p.t, 10*time.Second, func() error {
 		if is := p.scrape().sum(name, nil); is <= was {
 			return fmt.Errorf("%s is still %v\n%s", name, is, p.said())
 		}

@@ -42,7 +42,7 @@ jobs: [{name: edge, module: fan, targets: ["%s"]}]
 	paths[0].Loss = 1
 	died := time.Now()
 	link.AtoB.Set(lab.Direction{Impairment: lossy.Impairment, PerFlow: lab.Paths(seed, paths...)})
-	eventually(t, 30*time.Second, func() error {
+	lab.Eventually(t, 30*time.Second, func() error {
 		if n := failing(); n != 1 {
 			return fmt.Errorf("%v flows fail", n)
 		}

@@ -123,7 +123,7 @@ func TestEveryOutcome(t *testing.T) {
 	p.awaitReady()
 
 	// Enough of everything, the dead neighbours' included, which take 3 s.
-	eventually(t, 20*time.Second, func() error {
+	lab.Eventually(t, 20*time.Second, func() error {
 		s := p.scrape()
 		for target, reason := range expect {
 			n := s.sum("probed_probes_total", labels{"target": target})
@@ -142,7 +142,7 @@ func TestEveryOutcome(t *testing.T) {
 		t.Fatalf("reload: %d %s", code, body)
 	}
 	var s scrape
-	eventually(t, 10*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if s = p.scrape(); s.sum("probed_conversations", nil) > 0 {
 			return fmt.Errorf("%v conversations are open", s.sum("probed_conversations", nil))
 		}
@@ -352,7 +352,7 @@ jobs:
 - {name: astray, module: c, timeout: 100ms, targets: ["%[4]s:80", "[%[5]s]:80"]}
 `, toB, toC, local, b.Addr4(), b.Addr6()))
 	var s scrape
-	eventually(t, 10*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		s = p.scrape()
 		for job, n := range map[string]float64{"zone": 20, "device": 60} {
 			if got := s.sum("probed_handshake_rtt_seconds", labels{"job_name": job}); got < n {

@@ -68,7 +68,7 @@ type look struct {
 func (p *process) look(id, job string) (l look) {
 	p.t.Helper()
 	with := labels{"job_name": job}
-	eventually(p.t, 10*time.Second, func() error {
+	lab.Eventually(p.t, 10*time.Second, func() error {
 		l = look{metrics: p.scrape()}
 		p.getJSON("/api/v1/targets/"+id, &l.target)
 		p.getJSON("/api/v1/targets/"+id+"/samples", &l.samples)
@@ -97,7 +97,7 @@ jobs:
 - {name: refused, targets: ["%[1]v:82"]}
 - {name: closing, module: active_close, targets: ["[%v]:80"]}
 `, b.Addr4(), b.Addr6()))
-	eventually(t, 20*time.Second, func() error {
+	lab.Eventually(t, 20*time.Second, func() error {
 		if n := p.scrape().sum("probed_probes_total", nil); n < 36 {
 			return fmt.Errorf("%v probes", n)
 		}

@@ -196,7 +196,7 @@ func TestPingKinds(t *testing.T) {
 	if lines := p.lines(); p.code != 0 || len(lines) != 1 || !strings.HasSuffix(lines[0], ", time_wait not over after 3 s") {
 		t.Errorf("exit code %d\n%s", p.code, p.stdout)
 	}
-	eventually(t, 4*time.Second, func() error {
+	lab.Eventually(t, 4*time.Second, func() error {
 		if left := holding(b); len(left) > 0 {
 			return fmt.Errorf("the peer is left with %s", strings.Join(left, "; "))
 		}
@@ -328,7 +328,7 @@ func TestPingInterrupted(t *testing.T) {
 	matches(t, rest, `(?:.*seq=\d+ discarded: shutdown, stopped before its end\n)+\n--- .*\nno probe came to a verdict\ndiscarded, ours and not the network's: shutdown \d+\n`)
 	// A connection that waits for the peer is reset.
 	p = startPing(t, a, "-i50ms", "-W20", "--probe=passive_close", "["+b.Addr6().String()+"]:82")
-	eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 5*time.Second, func() error {
 		if n := len(lab.SS(b, "estab")); n < 3 {
 			return fmt.Errorf("%d connections", n)
 		}
@@ -337,7 +337,7 @@ func TestPingInterrupted(t *testing.T) {
 	if code, _ := p.end(os.Interrupt); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
-	eventually(t, time.Second, func() error {
+	lab.Eventually(t, time.Second, func() error {
 		if left := holding(b); len(left) > 0 {
 			return fmt.Errorf("the peer is left with %s", strings.Join(left, "; "))
 		}
@@ -515,7 +515,7 @@ func TestPingBesideDaemon(t *testing.T) {
 		}
 		used[ports] = true
 	}
-	eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 5*time.Second, func() error {
 		if n := p.scrape().sum("probed_handshake_rtt_seconds", nil); n < 10 {
 			return fmt.Errorf("the daemon has %v handshakes", n)
 		}

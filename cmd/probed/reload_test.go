@@ -32,7 +32,7 @@ func (p *process) awaitProbes(target string, n float64) {
 	p.t.Helper()
 	with := labels{"target": target}
 	before := p.scrape().sum("probed_probes_total", with)
-	eventually(p.t, 5*time.Second, func() error {
+	lab.Eventually(p.t, 5*time.Second, func() error {
 		if now := p.scrape().sum("probed_probes_total", with); now < before+n {
 			return fmt.Errorf("%s: %v probes since", target, now-before)
 		}
@@ -93,7 +93,7 @@ func TestReload(t *testing.T) {
 	before := p.scrape()
 	write(t, file, simpleConfig("10ms", "5ms", one, three))
 	p.signal(syscall.SIGHUP)
-	eventually(t, 3*time.Second, func() error {
+	lab.Eventually(t, 3*time.Second, func() error {
 		if s = p.scrape(); s.sum("probed_config_last_reload_successful", nil) != 1 ||
 			s.sum("probed_config_last_reload_success_timestamp_seconds", nil) <= began {
 			return fmt.Errorf("not reloaded:\n%s", p.said())
@@ -209,7 +209,7 @@ jobs:
 	}
 	awaitIPs := func(want ...string) {
 		t.Helper()
-		eventually(t, 5*time.Second, func() error {
+		lab.Eventually(t, 5*time.Second, func() error {
 			if got := ips(); !slices.Equal(got, want) {
 				return fmt.Errorf("ip labels %v, want %v", got, want)
 			}
@@ -236,7 +236,7 @@ jobs:
 	for _, types := range [][]dnsmessage.Type{{dnsmessage.TypeA, dnsmessage.TypeAAAA}, {dnsmessage.TypeA}} {
 		dns.fail(types...)
 		before := p.scrape().sum("probed_resolve_failures_total", nil)
-		eventually(t, 5*time.Second, func() error {
+		lab.Eventually(t, 5*time.Second, func() error {
 			if n := p.scrape().sum("probed_resolve_failures_total", nil); n < before+4 {
 				return fmt.Errorf("%v look-ups failed", n-before)
 			}
@@ -253,7 +253,7 @@ jobs:
 	dns.set("one.test")
 	dns.set("many.test")
 	with := labels{"target": "one.test:80"}
-	eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 5*time.Second, func() error {
 		if n := p.scrape().reasons("probed_probe_failures_total", with)["not_resolved"]; n < 5 {
 			return fmt.Errorf("%v probes of a name that is gone failed as such", n)
 		}
@@ -263,7 +263,7 @@ jobs:
 	dns.set("one.test", v4)
 	dns.set("many.test", v4, v6)
 	awaitIPs(v4, v6)
-	eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 5*time.Second, func() error {
 		if p.scrape().sum("probed_probe_success", with) != 1 {
 			return fmt.Errorf("one.test is not back")
 		}

@@ -29,7 +29,7 @@ func TestOneResetPerAnswer(t *testing.T) {
 	}
 	veth, lo := a.Capture(t, a.Iface(), ourPorts, lab.Immediate), a.Capture(t, "lo", ourPorts, lab.Immediate)
 	p := start(t, a, simpleConfig("50ms", "900ms", targets...))
-	eventually(t, 10*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if n := p.scrape().sum("probed_segments_sent_total", nil); n < 6*2*20 {
 			return fmt.Errorf("%v segments sent", n)
 		}
@@ -45,7 +45,7 @@ func TestOneResetPerAnswer(t *testing.T) {
 	if code := stop(p); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	eventually(t, time.Second, func() error {
+	lab.Eventually(t, time.Second, func() error {
 		if left := slices.Concat(lab.SS(a, "syn-recv"), lab.SS(b, "syn-recv")); len(left) > 0 {
 			return fmt.Errorf("half-open state left: %v", left)
 		}
@@ -115,14 +115,14 @@ func TestSignalsEndProbed(t *testing.T) {
 			a, b := lab.Pair(t)
 			b.Refuse(80, lab.Drop)
 			p := start(t, a, simpleConfig("20ms", "5s", b.Addr4().String()+":80", fmt.Sprintf("[%v]:80", b.Addr6())))
-			eventually(t, 5*time.Second, func() error {
+			lab.Eventually(t, 5*time.Second, func() error {
 				if n := p.scrape().sum("probed_conversations", nil); n < 20 {
 					return fmt.Errorf("%v conversations", n)
 				}
 				return nil
 			})
 			p.signal(s)
-			eventually(t, time.Second, func() error {
+			lab.Eventually(t, time.Second, func() error {
 				if code, body := p.do("GET", "/-/ready"); code != http.StatusServiceUnavailable {
 					return fmt.Errorf("ready: %d %s", code, body)
 				}
@@ -151,7 +151,7 @@ func TestTermClosesWhatIsOpen(t *testing.T) {
 	b.Listen("tcp", "[::]:80")
 	a.NFT("table inet lab { chain input { type filter hook input priority 0; tcp sport 80 drop; }; }")
 	p := start(t, a, simpleConfig("20ms", "900ms", b.Addr4().String()+":80", fmt.Sprintf("[%v]:80", b.Addr6())))
-	eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 5*time.Second, func() error {
 		if n := p.scrape().sum("probed_probes_total", nil); n < 20 {
 			return fmt.Errorf("%v probes", n)
 		}
@@ -160,7 +160,7 @@ func TestTermClosesWhatIsOpen(t *testing.T) {
 	if code := stop(p); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	eventually(t, time.Second, func() error {
+	lab.Eventually(t, time.Second, func() error {
 		if left := lab.SS(b, "syn-recv"); len(left) > 0 {
 			return fmt.Errorf("half-open state left: %v", left)
 		}
@@ -179,7 +179,7 @@ func TestKillLeavesNothing(t *testing.T) {
 	config := simpleConfig("10ms", "900ms", b.Addr4().String()+":80", fmt.Sprintf("[%v]:80", b.Addr6()))
 	p := start(t, a, config)
 	a.NFT(deaf)
-	eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 5*time.Second, func() error {
 		p.signal(syscall.SIGSTOP)
 		if n := len(lab.SS(b, "syn-recv")); n == 0 {
 			p.signal(syscall.SIGCONT)
@@ -194,13 +194,13 @@ func TestKillLeavesNothing(t *testing.T) {
 	}
 	a.NFT("delete table inet lab")
 	again := start(t, a, config)
-	eventually(t, 3500*time.Millisecond, func() error {
+	lab.Eventually(t, 3500*time.Millisecond, func() error {
 		if left := lab.SS(b, "syn-recv"); len(left) > 0 {
 			return fmt.Errorf("half-open state left: %v", left)
 		}
 		return nil
 	})
-	eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 5*time.Second, func() error {
 		s := again.scrape()
 		if n := s.sum("probed_handshake_rtt_seconds", nil); n < 10 {
 			return fmt.Errorf("%v handshakes after the restart", n)

@@ -56,7 +56,7 @@ jobs:
 	serveDNS(t, a, names)
 	veth, lo := a.Capture(t, a.Iface(), anyOfOurs, lab.Immediate), a.Capture(t, "lo", anyOfOurs, lab.Immediate)
 	p := start(t, a, yaml, withDNS(t, "127.0.0.1"))
-	eventually(t, 10*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		s := p.scrape()
 		for _, ip := range []string{v4, v6} {
 			if n := s.sum("probed_handshake_rtt_seconds", labels{"ip": ip}); n < 30 {
@@ -155,7 +155,7 @@ jobs:
 	moving := func(jobs ...string) {
 		t.Helper()
 		before := p.scrape()
-		eventually(t, 5*time.Second, func() error {
+		lab.Eventually(t, 5*time.Second, func() error {
 			s := p.scrape()
 			for _, job := range jobs {
 				for _, m := range before.find("probed_handshake_rtt_seconds", labels{"job_name": job}) {
@@ -171,7 +171,7 @@ jobs:
 	failing := func(jobs ...string) {
 		t.Helper()
 		before := p.scrape()
-		eventually(t, 5*time.Second, func() error {
+		lab.Eventually(t, 5*time.Second, func() error {
 			s := p.scrape()
 			for _, job := range jobs {
 				with := labels{"job_name": job}
@@ -256,7 +256,7 @@ jobs:
 	sent := func(n float64) {
 		t.Helper()
 		before := p.scrape().sum("probed_segments_sent_total", nil)
-		eventually(t, 10*time.Second, func() error {
+		lab.Eventually(t, 10*time.Second, func() error {
 			if now := p.scrape().sum("probed_segments_sent_total", nil); now < before+n {
 				return fmt.Errorf("%v segments sent", now-before)
 			}

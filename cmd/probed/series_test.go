@@ -38,7 +38,7 @@ func TestSeriesPerTarget(t *testing.T) {
 		}
 	}
 	p := start(t, lab.NewHost(t, "a"), config.String())
-	eventually(t, 20*time.Second, func() error {
+	lab.Eventually(t, 20*time.Second, func() error {
 		s := p.scrape()
 		for i := range kinds {
 			for _, m := range []string{"m", "n"} {

@@ -49,7 +49,7 @@ jobs:
 			grow(n)
 		}
 		parts := make([][]string, len(shards))
-		eventually(t, 10e9, func() error {
+		lab.Eventually(t, 10e9, func() error {
 			var together []string
 			for i, p := range shards {
 				parts[i] = p.scrape().targets()
@@ -134,7 +134,7 @@ jobs:
 	// not among them.
 	await := func(addrs map[int]netip.Addr) {
 		t.Helper()
-		eventually(t, 10e9, func() error {
+		lab.Eventually(t, 10e9, func() error {
 			by := make(map[string][]int)
 			for i, p := range nodes {
 				s := p.scrape()
@@ -176,7 +176,7 @@ jobs:
 	put(addrs[0], addrs[1], addrs[2], moved)
 	// Until then it is none of the nodes and probes none of them: how many pairs that
 	// leaves depends on the addresses.
-	eventually(t, 10e9, func() error {
+	lab.Eventually(t, 10e9, func() error {
 		if probed := nodes[3].scrape().targets(); len(probed) != 0 {
 			return fmt.Errorf("the fourth probes %v", probed)
 		}

@@ -215,7 +215,7 @@ func TestSecondProbed(t *testing.T) {
 		t.Errorf("probed on ports of its own: exit code %d", code)
 	}
 	before := first.scrape().sum("probed_handshake_rtt_seconds", nil)
-	eventually(t, 3*time.Second, func() error {
+	lab.Eventually(t, 3*time.Second, func() error {
 		if now := first.scrape().sum("probed_handshake_rtt_seconds", nil); now < before+5 {
 			return fmt.Errorf("the first has made %v handshakes since", now-before)
 		}
@@ -252,7 +252,7 @@ func TestLeastPrivilege(t *testing.T) {
 		}
 	}
 	var s scrape
-	eventually(t, 10*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		s = p.scrape()
 		for _, target := range s.targets() {
 			if n := s.sum("probed_probes_total", labels{"target": target}); n < 10 {

@@ -112,7 +112,7 @@ func TestTroubleshootingStart(t *testing.T) {
 			file := filepath.Join(readableDir(t), "probed.yml")
 			write(t, file, minimal)
 			p := launchFile(t, h, file, c.options...)
-			eventually(t, 10*time.Second, func() error {
+			lab.Eventually(t, 10*time.Second, func() error {
 				select {
 				case <-p.ended:
 					return nil
@@ -328,14 +328,14 @@ jobs:
 				yaml = c.yaml(a, b)
 			}
 			p := start(t, a, yaml)
-			eventually(t, 15*time.Second, func() error { return c.check(t, p.scrape(), b) })
+			lab.Eventually(t, 15*time.Second, func() error { return c.check(t, p.scrape(), b) })
 			errs := logged(p.said())
 			switch {
 			case c.err == "" && len(errs) > 0:
 				t.Errorf("the log has %q", errs)
 			case c.err != "":
 				pageHas(t, c.err)
-				eventually(t, time.Second, func() error {
+				lab.Eventually(t, time.Second, func() error {
 					for _, err := range logged(p.said()) {
 						if err == c.err {
 							return nil
@@ -366,7 +366,7 @@ jobs:
 - {name: asks, targets: ["%[1]v:80", "[%[2]v]:80"]}
 - {name: closes, module: active_close, interval: 100ms, targets: ["%[1]v:80", "[%[2]v]:80"]}
 `, b.Addr4(), b.Addr6()))
-	eventually(t, 10*time.Second, func() error { return answered(t, p.scrape(), b) })
+	lab.Eventually(t, 10*time.Second, func() error { return answered(t, p.scrape(), b) })
 	if errs := logged(p.said()); len(errs) > 0 {
 		t.Errorf("the log has %q", errs)
 	}
@@ -407,7 +407,7 @@ func TestTroubleshootingNames(t *testing.T) {
 			h := lab.NewHost(t, "a")
 			c.serve(t, h)
 			p := start(t, h, simpleConfig("50ms", "40ms", "db.example.net:80"), withDNS(t, "127.0.0.1"))
-			eventually(t, 10*time.Second, func() error {
+			lab.Eventually(t, 10*time.Second, func() error {
 				for _, err := range logged(p.said()) {
 					if strings.HasSuffix(err, c.err) && strings.Contains(p.said(), `msg="host name does not resolve"`) {
 						return nil
@@ -447,7 +447,7 @@ jobs:
 - {name: small, module: small, targets: ["%[1]v:80"]}
 - {name: asks, interval: 100ms, timeout: 90ms, targets: ["%[1]v:80"]}
 `, b.Addr4()))
-	eventually(t, 10*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		s := p.scrape()
 		failed := s.reasons("probed_probe_failures_total", labels{"job_name": "whole"})
 		if n := failed["peer_never_closed"] + failed["timeout"]; n < 5 {
@@ -497,7 +497,7 @@ func TestTroubleshootingFlood(t *testing.T) {
 	a, b := lab.Pair(t)
 	b.Listen("tcp", "[::]:80")
 	p := start(t, a, simpleConfig("20ms", "900ms", b.Addr4().String()+":80"))
-	eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 5*time.Second, func() error {
 		if n := p.scrape().sum("probed_probes_total", nil); n < 10 {
 			return fmt.Errorf("%v probes", n)
 		}
@@ -506,7 +506,7 @@ func TestTroubleshootingFlood(t *testing.T) {
 	p.signal(syscall.SIGSTOP)
 	flood(t, b, netip.AddrPortFrom(b.Addr4(), 9), netip.AddrPortFrom(a.Addr4(), 61001), 30000)
 	p.signal(syscall.SIGCONT)
-	eventually(t, 10*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		s := p.scrape()
 		if s.sum("probed_tap_drops_total", nil) < 1000 || s.reasons("probed_probes_skipped_total", nil)["late"] == 0 {
 			return fmt.Errorf("drops %v, skipped %v", s.sum("probed_tap_drops_total", nil), s.reasons("probed_probes_skipped_total", nil))

@@ -205,7 +205,7 @@ func TestManyDoors(t *testing.T) {
 		return resp.StatusCode, string(body)
 	}
 	for _, base := range []string{"https://127.0.0.1:10965", "https://[::1]:10966"} {
-		eventually(t, 10*time.Second, func() error {
+		lab.Eventually(t, 10*time.Second, func() error {
 			if code, body := get(base+"/-/ready", "prometheus", "secret"); code != 200 {
 				return fmt.Errorf("%d %s\n%s", code, body, p.said())
 			}
@@ -269,7 +269,7 @@ func TestEmbeddedDefault(t *testing.T) {
 	p.base = "http://127.0.0.1:10977"
 	p.awaitReady()
 	var s scrape
-	eventually(t, 15*time.Second, func() error {
+	lab.Eventually(t, 15*time.Second, func() error {
 		s = p.scrape()
 		for _, target := range []string{"127.0.0.1:10977", "[::1]:10977"} {
 			if n := s.sum("probed_handshake_rtt_seconds", labels{"target": target}); n < 2 {

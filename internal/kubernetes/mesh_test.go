@@ -1,73 +1,28 @@
 package kubernetes
 
 import (
-	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/probed/probed/internal/lab"
 )
 
-// nameService answers, on every address of a host, for the cluster's domain: the name
-// of the mesh's headless Service has an address for each pod. It is Debian's nsd.
+// nameService answers for the cluster's domain: the name of the mesh's headless Service
+// has an address for each pod.
 func nameService(t *testing.T, h *lab.Host, addrs ...string) {
 	t.Helper()
-	dir := t.TempDir()
-	file := func(name string) string { return filepath.Join(dir, name) }
-	write(t, file("nsd.conf"), fmt.Sprintf(`
-server:
-  ip-address: 0.0.0.0
-  username: ""
-  chroot: ""
-  zonesdir: %[1]q
-  zonelistfile: "%[1]s/zone.list"
-  database: ""
-  xfrdfile: "%[1]s/xfrd.state"
-  xfrdir: %[1]q
-  pidfile: ""
-  rrl-ratelimit: 0
-remote-control:
-  control-enable: no
-zone:
-  name: cluster.local
-  zonefile: zone
-`, dir))
 	var zone strings.Builder
-	zone.WriteString("$ORIGIN cluster.local.\n$TTL 5\n@ SOA ns.dns hostmaster 1 7200 1800 86400 5\n@ NS ns.dns\nns.dns A 127.0.0.1\n")
 	for _, a := range addrs {
 		zone.WriteString("probed-mesh.default.svc A " + a + "\n")
 	}
-	write(t, file("zone"), zone.String())
-	program, err := exec.LookPath("nsd")
-	if err != nil {
-		program = "/usr/sbin/nsd" // where Debian has it
-	}
-	log, err := os.Create(file("log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	cmd := h.Command(context.WithoutCancel(t.Context()), program, "-d", "-c", file("nsd.conf"))
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it has children
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("nsd (apt-get install nsd): %v", err)
-	}
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait()
-		if t.Failed() {
-			said, _ := os.ReadFile(file("log"))
-			t.Logf("nsd said:\n%s", said)
-		}
-	})
+	server := h.NSD(t, "cluster.local")
+	server.Zone(zone.String())
+	server.Start(dnsmessage.RCodeSuccess)
 }
 
 // TestMesh runs the DaemonSet's pods on three nodes, with the cluster's name service

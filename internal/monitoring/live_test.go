@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/probed/probed/internal/lab"
 )
 
 // TestLive has real Prometheus servers scrape a real probed whose peers misbehave:
@@ -40,11 +42,11 @@ func TestLive(t *testing.T) {
 		}
 	}
 	for _, p := range servers {
-		eventually(t, 10*time.Second, func() error { return p.has("probed_config_last_reload_success_timestamp_seconds") })
+		lab.Eventually(t, 10*time.Second, func() error { return p.has("probed_config_last_reload_success_timestamp_seconds") })
 	}
 	reload(w.configuration())
 	for _, p := range servers {
-		eventually(t, 10*time.Second, func() error {
+		lab.Eventually(t, 10*time.Second, func() error {
 			return p.has("changes(probed_config_last_reload_success_timestamp_seconds[1m]) > 0")
 		})
 	}
@@ -90,9 +92,9 @@ func (w *world) yesterday(now time.Time) string {
 func (w *world) histograms(t *testing.T, native, classic *prometheus) {
 	with := fmt.Sprintf("{job_name=%q,target=%q}", "edge", w.at(healthy))
 	count := func() error { return native.has("histogram_count(probed_handshake_rtt_seconds" + with + ") > 20") }
-	eventually(t, 30*time.Second, count)
+	lab.Eventually(t, 30*time.Second, count)
 	buckets := "probed_handshake_rtt_seconds_bucket" + with
-	eventually(t, 30*time.Second, func() error { return classic.has(buckets) })
+	lab.Eventually(t, 30*time.Second, func() error { return classic.has(buckets) })
 	if err := native.has(buckets); err == nil {
 		t.Error("native: it has classic buckets too, so that the rules' second half would not be needed")
 	}
@@ -101,7 +103,7 @@ func (w *world) histograms(t *testing.T, native, classic *prometheus) {
 	}
 	for _, p := range []*prometheus{native, classic} {
 		for _, record := range []string{"p50", "mean"} {
-			eventually(t, 30*time.Second, func() error {
+			lab.Eventually(t, 30*time.Second, func() error {
 				return p.has(fmt.Sprintf("target:probed_handshake_rtt_seconds:%s_rate20m%s > %f < 0.025", record, with, (2 * delay).Seconds()))
 			})
 		}
@@ -118,7 +120,7 @@ func (p *prometheus) recorded(t *testing.T) {
 	for _, r := range all {
 		if r.Type == "recording" {
 			records++
-			eventually(t, 30*time.Second, func() error { return p.has(r.Name) })
+			lab.Eventually(t, 30*time.Second, func() error { return p.has(r.Name) })
 		}
 	}
 	if want := strings.Count(read(t, deployed+"rules.yml"), "- record:"); records != want {
@@ -155,7 +157,7 @@ func (w *world) alerts(t *testing.T, p *prometheus) {
 
 	var firing map[string]alert
 	began := time.Now()
-	eventually(t, 90*time.Second, func() (err error) {
+	lab.Eventually(t, 90*time.Second, func() (err error) {
 		if firing, err = p.firing(); err != nil {
 			return err
 		}

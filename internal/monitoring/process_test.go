@@ -71,7 +71,7 @@ func start(t *testing.T, h *lab.Host, address, program string, args ...string) *
 			t.Logf("%s said:\n%s", program, s.said.String())
 		}
 	})
-	eventually(t, 30*time.Second, func() error {
+	lab.Eventually(t, 30*time.Second, func() error {
 		select {
 		case <-s.ended:
 			t.Fatalf("%s has ended", program)
@@ -111,22 +111,6 @@ func (s *server) api(path string, parameters url.Values, data any) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
-}
-
-// eventually tries until f succeeds, or fails the test after limit.
-func eventually(t *testing.T, limit time.Duration, f func() error) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %v", limit, err)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
 }
 
 // tool returns the path of a program that an environment variable names, or that
