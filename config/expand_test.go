@@ -274,9 +274,9 @@ jobs:
 	got := briefs(c.Expand(found(group("s", nil,
 		[]string{"web1", "__meta_kind", "web"}, []string{"db1:5432", "__meta_every", "30s"}))).Targets)
 	want := []string{
-		`web7:80 web_close 1m0s/5s/0s [{"half" "H"} {"target" "mine"}]`,
-		`web1:80 web_close 10s/5s/0s [{"half" "H"} {"kind" "web"} {"target" "mine"}]`,
-		`db1:5432 half_open 30s/900ms/0s [{"half" "H"} {"target" "mine"}]`,
+		`web7:80 web_close 1m0s/5s/0s [{"exported_target" "mine"} {"half" "H"}]`,
+		`web1:80 web_close 10s/5s/0s [{"exported_target" "mine"} {"half" "H"} {"kind" "web"}]`,
+		`db1:5432 half_open 30s/900ms/0s [{"exported_target" "mine"} {"half" "H"}]`,
 	}
 	for i, address := range []string{"web7:80", "web1:80", "db1:5432"} {
 		want[i] = strings.Replace(want[i], "H", fmt.Sprint(hash(address)%2), 1)

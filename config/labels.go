@@ -73,3 +73,24 @@ func checkLabelValue(value string) string {
 	}
 	return ""
 }
+
+// exported gives labels whose names probed's own metrics carry the names that they are
+// exported under, as Prometheus does when a target's label collides with one of its own:
+// exported_target. It sorts them.
+func exported(ls Labels) Labels {
+	taken := func(name string) bool {
+		return slices.ContainsFunc(ls, func(l Label) bool { return l.Name == name })
+	}
+	for i := range ls {
+		if !slices.Contains(reservedLabels, ls[i].Name) {
+			continue
+		}
+		name := "exported_" + ls[i].Name
+		for taken(name) {
+			name = "exported_" + name
+		}
+		ls[i].Name = name
+	}
+	slices.SortFunc(ls, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
+	return ls
+}

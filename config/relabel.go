@@ -153,8 +153,7 @@ func (r *relabeller) labels() (ls Labels, wrong string) {
 		}
 		ls = append(ls, Label{l.Name, l.Value})
 	})
-	slices.SortFunc(ls, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
-	return ls, wrong
+	return exported(ls), wrong
 }
 
 // check completes a target's address and says what speaks against probing it, or

@@ -208,7 +208,7 @@ func selfFamilies() []family {
 			"Number of discovered targets that cannot be probed. They are among those of probed_discovered_targets.",
 			func(d *Discovered) int { return d.Invalid }),
 		statsFamily("probed_targets", gauge,
-			"Number of targets in the configuration.",
+			"Number of targets in the schedule, static and discovered.",
 			func(s *Stats) float64 { return float64(s.Targets) }),
 		statsFamily("probed_conversations", gauge,
 			"Number of conversations that are open.",

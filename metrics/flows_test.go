@@ -197,8 +197,15 @@ func TestFlowsBooked(t *testing.T) {
 	if f := p.Flows(); len(f) != 4 || f[0] != (Flow{Port: 61000, Verdicts: flowMemory}) {
 		t.Errorf("%+v", f)
 	}
-	p.configure(TargetOptions{Flows: 5}, mustBounds(nil))
-	if f := p.Flows(); len(f) != 0 {
-		t.Errorf("after a change: %+v", f)
+	p.configure(TargetOptions{Flows: 4, Buckets: []float64{1}}, mustBounds([]float64{1}))
+	if f := p.Flows(); len(f) != 4 {
+		t.Errorf("after other buckets: %+v", f)
+	}
+	for _, o := range []TargetOptions{{Flows: 4, Kind: probe.ActiveClose}, {Flows: 5, Kind: probe.ActiveClose}} {
+		p.configure(o, mustBounds(nil))
+		if f := p.Flows(); len(f) != 0 {
+			t.Errorf("with %+v: %+v", o, f)
+		}
+		p.probe()
 	}
 }

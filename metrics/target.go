@@ -124,7 +124,7 @@ func (t *Target) copyInterval(i interval, dst *histogram) bool {
 // buckets, and the closing does if the kind of probe differs. t.mu is held, or
 // nobody else knows t yet.
 func (t *Target) configure(o TargetOptions, b *bounds) {
-	if t.n.flows != int32(o.Flows) {
+	if t.n.flows != int32(o.Flows) || t.n.kind != o.Kind { // other ports, then
 		t.flows = nil
 	}
 	t.n.kind, t.n.flows = o.Kind, int32(o.Flows)

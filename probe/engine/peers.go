@@ -90,7 +90,8 @@ func (ps *peers) sweep(now probe.Instant) {
 		if ps.departed = ps.departed[1:]; len(ps.departed) == 0 {
 			ps.departed = nil
 		}
-		if p := d.peer; p.users == 0 && p.left == d.at {
+		// Who left twice at one time is here twice, and gone after the first.
+		if p := d.peer; p.users == 0 && p.left == d.at && ps.byRemote[p.remote] == p {
 			delete(ps.byRemote, p.remote)
 			if p.address.users--; p.address.users == 0 {
 				ps.vacant = append(ps.vacant, p.remote.Addr())

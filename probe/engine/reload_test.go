@@ -269,3 +269,23 @@ func TestConcurrentUse(t *testing.T) {
 		t.Errorf("%d targets", n)
 	}
 }
+
+// A peer that is left twice in one turn is forgotten once: the address, with its limit,
+// is there as long as another peer has it.
+func TestLeftTwice(t *testing.T) {
+	w := newWorld(t, nil)
+	w.peer = listening(10 * time.Millisecond)
+	one, _ := w.target(1, "198.18.0.1:443", func(t *Target) { t.Interval = 30 * time.Second })
+	two, _ := w.target(2, "198.18.0.1:81", func(t *Target) { t.Interval = 30 * time.Second })
+	w.add(one, two)
+	w.turns(time.Second)
+	again := *one
+	again.Interval = 20 * time.Second
+	w.shard.Update([]*Target{&again}, []*Target{one})
+	w.shard.Update(nil, []*Target{&again})
+	w.turns(tupleMemory + 60*time.Second)
+	p := w.shard.peers.byRemote[two.Remote]
+	if p == nil || p.users != 1 || p.address.users != 1 || w.shard.peers.byAddress[two.Remote.Addr()] != p.address {
+		t.Errorf("%+v, of %d addresses", p, len(w.shard.peers.byAddress))
+	}
+}
