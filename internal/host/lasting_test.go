@@ -346,12 +346,12 @@ func (w *waiter) lasted(t *testing.T, of []probe.Transcript) span {
 	return all
 }
 
-// TestAccuracyOfTimeWaitDuration measures how long the TIME-WAITs of a Linux, a
+// TestLastingTimeWait measures how long the TIME-WAITs of a Linux, a
 // gVisor and an lwIP peer last, ten times in each family at ten phases of the
 // peer's timers, and holds the result against what the peer itself shows: the
 // interval contains it and is narrow, and no touch has ended it or started it
 // again. All three wait at once, for the two minutes that lwIP's take.
-func TestAccuracyOfTimeWaitDuration(t *testing.T) {
+func TestLastingTimeWait(t *testing.T) {
 	t.Parallel()
 	const phases = 10
 	const interval = 617 * time.Millisecond // in step with nothing
