@@ -214,7 +214,7 @@ func TestListsAnywhere(t *testing.T) {
 	t.Parallel()
 	m := installed(t)
 	jobs := "jobs:\n"
-	for i, dir := range []string{"/srv", "/opt", "/var/lib", "/var/cache", "/mnt", "/media", "/home/ops"} {
+	for i, dir := range []string{"/srv", "/opt", "/var/lib", "/var/cache", "/mnt", "/media", "/home/ops", "/tmp"} {
 		m.write(dir+"/lists/edge.yml", fmt.Sprintf("- targets: [\"127.0.0.%d:10965\"]\n", i+1))
 		jobs += fmt.Sprintf("- {name: %q, interval: 100ms, timeout: 90ms, file_sd_configs: [{files: [%s/lists/*.yml]}]}\n", dir, dir)
 	}
@@ -226,8 +226,45 @@ func TestListsAnywhere(t *testing.T) {
 	if n, err := m.sample("probed_discovered_targets", `job_name="/home/ops"`); n != 0 || err != nil {
 		t.Errorf("of /home, which is hidden, %v targets are known, %v", n, err)
 	}
-	m.dropIn("ProtectHome=tmpfs\nBindReadOnlyPaths=/home/ops/lists\n")
-	m.awaitSample(2, "probed_handshake_rtt_seconds_count", `job_name="/home/ops"`)
+	m.await(5*time.Second, "the status", func() error {
+		if s := m.property("StatusText"); s != "probing 6 targets" {
+			return errors.New(s)
+		}
+		return nil
+	})
+	if said := m.run("journalctl", "-u", "probed.service", "--no-pager"); !strings.Contains(said, `path=/home/ops/lists/ err="permission denied"`) {
+		t.Errorf("the journal does not say what is hidden:\n%s", said)
+	}
+	m.dropIn("ProtectHome=tmpfs\nBindReadOnlyPaths=/home/ops/lists /tmp/lists\n")
+	for _, dir := range []string{"/home/ops", "/tmp"} {
+		m.awaitSample(2, "probed_handshake_rtt_seconds_count", `job_name="`+dir+`"`)
+	}
+}
+
+// TestNoFile: without a configuration it probes itself, and says so; with one that is
+// named and missing it does not start.
+func TestNoFile(t *testing.T) {
+	t.Parallel()
+	m := installed(t)
+	m.run("rm", "/etc/probed/probed.yml")
+	m.run("systemctl", "restart", "probed.service")
+	m.await(5*time.Second, "the status", func() error {
+		if s := m.property("StatusText"); s != "probing 10 targets" {
+			return errors.New(s)
+		}
+		return nil
+	})
+	if n, err := m.sample("probed_targets"); n != 10 || err != nil {
+		t.Errorf("probed_targets %v, %v", n, err)
+	}
+	m.awaitSample(1, "probed_handshake_rtt_seconds_count", `job_name="self"`)
+	if said := m.run("journalctl", "-u", "probed.service", "--no-pager"); !strings.Contains(said, "no configuration file: probing our own web listener") {
+		t.Errorf("the journal does not say that there is no file:\n%s", said)
+	}
+	m.write("/etc/default/probed", "ARGS=\"--config.file=/etc/probed/probed.yml\"\n")
+	if out, err := m.try("systemctl", "restart", "probed.service"); err == nil {
+		t.Errorf("it starts without the file that is named\n%s", out)
+	}
 }
 
 // A talker is a peer that accepts connections and writes to each now and then, so

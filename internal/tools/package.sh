@@ -45,5 +45,5 @@ rm -f "$dir"/probed[_-]*.deb "$dir"/probed[_-]*.rpm
 for packager in deb rpm; do
   said=$("$NFPM" package --config deploy/package/nfpm.yaml --packager $packager --target "$dir/" 2>&1) || { echo "$said" >&2; exit 1; }
 done
-here run ./internal/tools/rootfs "$probed" "$STAGE/third-party.gz" "$dir/rootfs.tar"
+CGO_ENABLED=0 here run -trimpath ./internal/tools/rootfs "$probed" "$STAGE/third-party.gz" "$dir/rootfs.tar"
 ls "$dir/rootfs.tar" "$dir"/probed[_-]*.deb "$dir"/probed[_-]*.rpm
