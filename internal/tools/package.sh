@@ -23,7 +23,7 @@ here() { env GOOS= GOARCH= "${GO:-go}" "$@"; }
 teller=$probed
 if [ "$ARCH" != "$(here env GOHOSTARCH)" ]; then
   teller=$STAGE/teller
-  CGO_ENABLED=0 here build -o "$teller" ./cmd/probed
+  CGO_ENABLED=0 here build -trimpath -o "$teller" ./cmd/probed
 fi
 "$teller" --completion-script-bash >"$STAGE/probed.bash"
 "$teller" --completion-script-zsh >"$STAGE/_probed"
