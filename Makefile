@@ -22,6 +22,9 @@ export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 
 CACHE := $(CURDIR)/.cache
 
+# Tools run here, whatever probed is built for: GOARCH=arm64 make packages.
+HERE := GOOS= GOARCH=
+
 # promtool, prometheus and amtool are Debian's. The tests find them by these variables;
 # set one to use another.
 PROMTOOL ?= $(CACHE)/promtool/usr/bin/promtool
@@ -59,11 +62,12 @@ DIST := $(CURDIR)/dist
 DEBIAN_ROOT ?= $(CACHE)/debian-bookworm.tar
 export DIST DEBIAN_ROOT
 
-# What a build stamps in. All of it comes from the commit, so that whoever builds
-# the same commit with the same Go gets the same bytes ('make reproducible').
+# What a build stamps in. All of it comes from the commit and its tags, so that whoever
+# builds the same commit with the same Go gets the same bytes ('make reproducible').
 VERSION := $(or $(VERSION),$(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null),unknown)
 REVISION := $(or $(REVISION),$(shell git rev-parse HEAD 2>/dev/null),unknown)
-BRANCH := $(or $(BRANCH),$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null),unknown)
+# Not a branch's name: the same commit is on several, and on none in a checkout of a tag.
+BRANCH ?= HEAD
 BUILD_DATE := $(or $(BUILD_DATE),$(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y%m%d-%H:%M:%S 2>/dev/null),unknown)
 BUILD_USER ?= make
 STAMP := github.com/prometheus/common/version
@@ -178,17 +182,17 @@ $(DEBIAN_ROOT): tools
 	@[ -e $@ ] || internal/tools/debian-root.sh $@
 
 $(NFPM):
-	GOFLAGS= GOBIN=$(@D) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	$(HERE) GOFLAGS= GOBIN=$(@D) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 
 .PHONY: kubernetes
 kubernetes: $(KUBERNETES)/kustomize $(KUBERNETES)/admit $(KUBERNETES)/crds
 
 $(KUBERNETES)/kustomize:
-	GOFLAGS= GOBIN=$(@D) $(GO) install sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION)
+	$(HERE) GOFLAGS= GOBIN=$(@D) $(GO) install sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION)
 
 # A module of its own, so that what it needs is nobody's dependency.
 $(KUBERNETES)/admit: $(wildcard internal/kubernetes/admit/*.go internal/kubernetes/admit/go.*)
-	cd internal/kubernetes/admit && $(GO) build -o $@ .
+	cd internal/kubernetes/admit && $(HERE) $(GO) build -o $@ .
 
 $(KUBERNETES)/crds:
 	@mkdir -p $@.new
@@ -197,4 +201,4 @@ $(KUBERNETES)/crds:
 	@mv $@.new $@
 
 $(GOLANGCI):
-	GOFLAGS= GOBIN=$(@D) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	$(HERE) GOFLAGS= GOBIN=$(@D) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)

@@ -93,15 +93,19 @@ func unpack(t *testing.T) {
 func boot(t *testing.T, given ...string) *machine {
 	t.Helper()
 	unpackOnce.Do(func() { unpack(t) })
+	name := fmt.Sprintf("probed-%d-%d", os.Getpid(), time.Now().UnixNano())
 	args := []string{
 		"--quiet", "--boot", "--console=pipe", "--directory=" + debian, "--volatile=overlay",
 		"--private-network", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
-		"--machine=" + fmt.Sprintf("probed-%d-%d", os.Getpid(), time.Now().UnixNano()),
+		"--machine=" + name,
 		"--register=no",
 		"--capability=CAP_BPF,CAP_PERFMON", // or the unit's IPAddressDeny= would say nothing
 	}
+	var group *os.File
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		args = append(args, "--keep-unit") // there is nobody to ask for another
+		group = ownGroup(t, name)
+		defer group.Close()
 	}
 	for _, path := range given {
 		args = append(args, fmt.Sprintf("--bind-ro=%s:/given/%s", path, filepath.Base(path)))
@@ -117,6 +121,9 @@ func boot(t *testing.T, given ...string) *machine {
 	// It has no terminal, and ends with us: on a thread that lives as long, because the
 	// signal is sent when the thread that forked ends.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if group != nil {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+	}
 	started, ended := make(chan error), make(chan struct{})
 	go func() {
 		runtime.LockOSThread()

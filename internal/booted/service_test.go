@@ -104,21 +104,32 @@ func TestHardening(t *testing.T) {
 		t.Error("it runs as root")
 	}
 	// A process beside it in the same sandbox: what it may not do.
-	for what, command := range map[string]string{
-		"write to its configuration": "echo x >>/etc/probed/probed.yml",
-		"write anywhere":             "echo x >/var/tmp/x && echo x >/usr/x",
-		"see other processes":        "[ -d /proc/1 ]",
-		"look into /root":            "ls /root",
-		"change an address":          "ip address add 198.18.0.9/32 dev lo",
-		"change a sysctl":            "echo 1 >/proc/sys/net/ipv4/ip_forward",
-		"make a namespace":           "unshare --net true",
+	refused := map[string]string{
+		"see other processes": "[ -d /proc/1 ]",
+		"look into /root":     "ls /root",
+		"change an address":   "ip address add 198.18.0.9/32 dev lo",
+		"change a sysctl":     "echo 1 >/proc/sys/net/ipv4/ip_forward",
+		"make a namespace":    "unshare --net true",
+	}
+	for _, place := range []string{
+		"/etc/probed", "/dev", "/dev/mqueue", "/dev/shm", "/home", "/opt", "/run", "/run/lock", "/srv", "/tmp",
+		"/usr", "/var/cache", "/var/lib", "/var/tmp",
 	} {
+		refused["write in "+place] = "echo x >" + place + "/x"
+	}
+	for what, command := range refused {
 		if m.sandboxed(command) == nil {
 			t.Errorf("it can %s", what)
 		}
 	}
 	if err := m.sandboxed("test -r /etc/probed/probed.yml"); err != nil {
 		t.Errorf("the sandbox itself does not run: %v", err)
+	}
+	// Nor anywhere else. Of /proc there is its own process.
+	err = m.sandboxed(`find / -path /proc -prune -o -type d -writable -printf "writable: %%p\\n" -o -type f -writable -printf "writable: %%p\\n" || true`)
+	said := m.run("journalctl", "--no-pager", "--unit=sandboxed.service", "--lines=1000", "--output=cat")
+	if err != nil || strings.Contains(said, "writable: ") {
+		t.Errorf("it can write: %v\n%s", err, said)
 	}
 	// The kernel lets it send to unicast addresses only.
 	m.dropIn("IPAddressAllow=\nIPAddressAllow=127.0.0.0/8 ::1\n")
@@ -195,6 +206,65 @@ func TestDiscovery(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestListsAnywhere: the sandbox hides nothing where a list of targets is likely to be
+// kept. From what it does hide, a drop-in fetches it.
+func TestListsAnywhere(t *testing.T) {
+	t.Parallel()
+	m := installed(t)
+	jobs := "jobs:\n"
+	for i, dir := range []string{"/srv", "/opt", "/var/lib", "/var/cache", "/mnt", "/media", "/home/ops", "/tmp"} {
+		m.write(dir+"/lists/edge.yml", fmt.Sprintf("- targets: [\"127.0.0.%d:10965\"]\n", i+1))
+		jobs += fmt.Sprintf("- {name: %q, interval: 100ms, timeout: 90ms, file_sd_configs: [{files: [%s/lists/*.yml]}]}\n", dir, dir)
+	}
+	m.write("/etc/probed/probed.yml", jobs)
+	m.run("systemctl", "reload", "probed.service")
+	for _, dir := range []string{"/srv", "/opt", "/var/lib", "/var/cache", "/mnt", "/media"} {
+		m.awaitSample(2, "probed_handshake_rtt_seconds_count", `job_name="`+dir+`"`)
+	}
+	if n, err := m.sample("probed_discovered_targets", `job_name="/home/ops"`); n != 0 || err != nil {
+		t.Errorf("of /home, which is hidden, %v targets are known, %v", n, err)
+	}
+	m.await(5*time.Second, "the status", func() error {
+		if s := m.property("StatusText"); s != "probing 6 targets" {
+			return errors.New(s)
+		}
+		return nil
+	})
+	if said := m.run("journalctl", "-u", "probed.service", "--no-pager"); !strings.Contains(said, `path=/home/ops/lists/ err="permission denied"`) {
+		t.Errorf("the journal does not say what is hidden:\n%s", said)
+	}
+	m.dropIn("ProtectHome=tmpfs\nBindReadOnlyPaths=/home/ops/lists /tmp/lists\n")
+	for _, dir := range []string{"/home/ops", "/tmp"} {
+		m.awaitSample(2, "probed_handshake_rtt_seconds_count", `job_name="`+dir+`"`)
+	}
+}
+
+// TestNoFile: without a configuration it probes itself, and says so; with one that is
+// named and missing it does not start.
+func TestNoFile(t *testing.T) {
+	t.Parallel()
+	m := installed(t)
+	m.run("rm", "/etc/probed/probed.yml")
+	m.run("systemctl", "restart", "probed.service")
+	m.await(5*time.Second, "the status", func() error {
+		if s := m.property("StatusText"); s != "probing 10 targets" {
+			return errors.New(s)
+		}
+		return nil
+	})
+	if n, err := m.sample("probed_targets"); n != 10 || err != nil {
+		t.Errorf("probed_targets %v, %v", n, err)
+	}
+	m.awaitSample(1, "probed_handshake_rtt_seconds_count", `job_name="self"`)
+	if said := m.run("journalctl", "-u", "probed.service", "--no-pager"); !strings.Contains(said, "no configuration file: probing our own web listener") {
+		t.Errorf("the journal does not say that there is no file:\n%s", said)
+	}
+	m.write("/etc/default/probed", "ARGS=\"--config.file=/etc/probed/probed.yml\"\n")
+	if out, err := m.try("systemctl", "restart", "probed.service"); err == nil {
+		t.Errorf("it starts without the file that is named\n%s", out)
+	}
 }
 
 // A talker is a peer that accepts connections and writes to each now and then, so

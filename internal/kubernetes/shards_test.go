@@ -3,6 +3,8 @@ package kubernetes
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -26,14 +28,48 @@ transformers: [$MANIFESTS/shards]`, n))
 	}
 }
 
-// TestShardsBefore128 are shards that are told their number.
+// TestShardsBefore128 are shards that are told their number. One disruption budget is
+// of them all: Kubernetes evicts no pod that has two, and one of a single pod would let
+// all of them go at once.
 func TestShardsBefore128(t *testing.T) {
 	built := build(t, "examples/before-1.28")
+	all := objects(t, built)
+	var budgets int
+	for name := range all {
+		if strings.HasPrefix(name, "PodDisruptionBudget/") {
+			budgets++
+		}
+	}
+	budget := at[map[string]any](t, all["PodDisruptionBudget/probed"], "spec")
+	if _, ok := budget["unhealthyPodEvictionPolicy"]; ok || budgets != 1 {
+		t.Errorf("%d budgets; unhealthyPodEvictionPolicy, which 1.26 does not know: %v", budgets, ok)
+	}
+	together := []any{at[map[string]any](t, budget, "selector", "matchLabels")}
 	for i := range 3 {
 		want := []string{fmt.Sprintf("--shard=%d/3", i), "--shard.hash=rendezvous"}
 		name := fmt.Sprintf("StatefulSet/probed-%d", i)
 		if got := node(t, built, name, 0).Args; !slices.Equal(got, want) {
 			t.Errorf("%s has the arguments %q, expected %q", name, got, want)
+		}
+		labels := at[map[string]any](t, all[name], "spec", "template", "metadata", "labels")
+		spread := at[[]any](t, all[name], "spec", "template", "spec", "topologySpreadConstraints")
+		for _, s := range spread {
+			together = append(together, at[map[string]any](t, s, "labelSelector", "matchLabels"))
+		}
+		for _, selector := range together {
+			for k, v := range selector.(map[string]any) {
+				if labels[k] != v || k == "probed/shard" {
+					t.Errorf("%s: what is over all shards asks for %s: %v", name, k, v)
+				}
+			}
+		}
+		for _, own := range []map[string]any{
+			at[map[string]any](t, all[name], "spec", "selector", "matchLabels"),
+			at[map[string]any](t, all[fmt.Sprintf("Service/probed-%d", i)], "spec", "selector"),
+		} {
+			if own["probed/shard"] != strconv.Itoa(i) || labels["probed/shard"] != own["probed/shard"] {
+				t.Errorf("%s: a selector of its own asks for shard %v", name, own["probed/shard"])
+			}
 		}
 	}
 }

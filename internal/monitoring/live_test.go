@@ -151,6 +151,8 @@ func (w *world) alerts(t *testing.T, p *prometheus) {
 		"ProbedDiscoveryFailing " + us:                        "",
 		"ProbedTargetsInvalid found " + us:                    "1 of",
 		"ProbedDiscarding " + us:                              "send_error",
+		"ProbedTargetUnseen nowhere 198.19.0.1:80":            "of the last 15 minutes",
+		"ProbedProbeFailing " + w.at(silent):                  "the last as timeout",
 	}
 	// A busy machine, and that says so.
 	ours := []string{"ProbedLate " + us, "ProbedSkipping " + us}

@@ -38,7 +38,7 @@ type vocabulary map[string][]string
 
 // of a target's series, and of probed's own, beside the metric's own labels.
 var (
-	targetLabels = []string{"job", "instance", "job_name", "target", "module"}
+	targetLabels = []string{"job", "instance", "job_name", "target", "module", "ip"}
 	ownLabels    = []string{"job", "instance"}
 )
 
@@ -47,7 +47,10 @@ var (
 func documented(t *testing.T) vocabulary {
 	t.Helper()
 	v := vocabulary{
-		"up":                            ownLabels,
+		"up": ownLabels,
+		// Of /probe, by docs/api.md; target is by the relabelling of the example.
+		"probe_success":                 append([]string{"target"}, ownLabels...),
+		"probed_probe_failure":          append([]string{"target", "reason"}, ownLabels...),
 		"process_cpu_seconds_total":     ownLabels,
 		"process_resident_memory_bytes": ownLabels,
 		"ALERTS":                        append([]string{"alertname", "alertstate", "severity"}, targetLabels...),

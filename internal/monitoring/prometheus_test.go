@@ -38,7 +38,7 @@ func startPrometheus(t *testing.T, h *lab.Host, name, address, history string, a
 		write(t, filepath.Join(dir, file), accelerate(t, read(t, deployed+file)))
 	}
 	write(t, filepath.Join(dir, "prometheus.yml"), example(t))
-	write(t, filepath.Join(dir, "services.yml"), "- targets: ["+net4(h.End(0), healthy)+"]\n")
+	write(t, filepath.Join(dir, "services.yml"), "- targets: ["+net4(h.End(0), healthy)+", "+net4(h.End(0), silent)+"]\n")
 	past := filepath.Join(dir, "history.om")
 	write(t, past, history)
 	data := filepath.Join(dir, "data")
@@ -75,7 +75,7 @@ func example(t *testing.T) string {
 	own["static_configs"] = []any{map[string]any{"targets": []string{"127.0.0.1:10965", nobody}}}
 	services["file_sd_configs"] = []any{map[string]any{"files": []string{"services.yml"}}}
 	// A probe for a scrape takes as long as it does, and half a second less than this.
-	services["scrape_interval"], services["scrape_timeout"] = "2s", "2s"
+	services["scrape_interval"], services["scrape_timeout"] = "1500ms", "1500ms"
 	relabel := services["relabel_configs"].([]any)
 	relabel[len(relabel)-1].(map[string]any)["replacement"] = "127.0.0.1:10965"
 	services["params"] = map[string]any{"module": []string{"close"}}

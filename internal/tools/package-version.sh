@@ -13,7 +13,7 @@ dirty=
 git diff --quiet HEAD -- 2>/dev/null || dirty=.dirty
 if [ -n "$exact" ] && [ -z "$dirty" ]; then
   echo "${base%+}"
-elif commit=$(git log -1 --abbrev=12 --date=format-local:%Y%m%d.%H%M%S --format=%cd.%h 2>/dev/null); then
+elif commit=$(TZ=UTC git log -1 --abbrev=12 --date=format-local:%Y%m%d.%H%M%S --format=%cd.%h 2>/dev/null); then
   echo "${base}git$commit$dirty"
 else
   echo 0~unknown # a copy without its history

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # package.sh PROBED VERSION DIR: makes DIR/probed_*.deb, DIR/probed-*.rpm and
-# DIR/rootfs.tar, which a container is made of, of a binary. The same commit and binary give the same bytes: every time stamp is
-# SOURCE_DATE_EPOCH's. NFPM names the packager, GO the Go whose modules it was
-# built from.
+# DIR/rootfs.tar, which a container is made of, of a binary for any processor. The same
+# commit and binary give the same bytes: every time stamp is SOURCE_DATE_EPOCH's. NFPM
+# names the packager, GO the Go whose modules it was built from.
 set -euo pipefail
 probed=$(realpath "$1") version=$2
 mkdir -p "$3"
@@ -17,10 +17,16 @@ ARCH=$(${GO:-go} version -m "$probed" | sed -n 's/.*GOARCH=//p')
 export STAGE ARCH PACKAGE_VERSION=$version
 
 cp "$probed" "$STAGE/probed"
-# What is not executable here, being for another processor, cannot tell its
-# completions; they are the same for all.
-"$probed" --completion-script-bash >"$STAGE/probed.bash"
-"$probed" --completion-script-zsh >"$STAGE/_probed"
+# What runs here, whatever it is made for.
+here() { env GOOS= GOARCH= "${GO:-go}" "$@"; }
+# A binary for another processor cannot tell its completions; they are the same for all.
+teller=$probed
+if [ "$ARCH" != "$(here env GOHOSTARCH)" ]; then
+  teller=$STAGE/teller
+  CGO_ENABLED=0 here build -trimpath -o "$teller" ./cmd/probed
+fi
+"$teller" --completion-script-bash >"$STAGE/probed.bash"
+"$teller" --completion-script-zsh >"$STAGE/_probed"
 gzip -9n <deploy/package/probed.1 >"$STAGE/probed.1.gz"
 gzip -9n <deploy/package/probed.yml.5 >"$STAGE/probed.yml.5.gz"
 gzip -9n <CHANGELOG.md >"$STAGE/changelog.gz"
@@ -39,5 +45,5 @@ rm -f "$dir"/probed[_-]*.deb "$dir"/probed[_-]*.rpm
 for packager in deb rpm; do
   said=$("$NFPM" package --config deploy/package/nfpm.yaml --packager $packager --target "$dir/" 2>&1) || { echo "$said" >&2; exit 1; }
 done
-"${GO:-go}" run ./internal/tools/rootfs "$probed" "$STAGE/third-party.gz" "$dir/rootfs.tar"
+CGO_ENABLED=0 here run -trimpath ./internal/tools/rootfs "$probed" "$STAGE/third-party.gz" "$dir/rootfs.tar"
 ls "$dir/rootfs.tar" "$dir"/probed[_-]*.deb "$dir"/probed[_-]*.rpm

@@ -1,21 +1,33 @@
 #!/usr/bin/env bash
-# reproducible.sh: builds HEAD twice, in two clones at paths of different length,
-# the second time from an empty build cache, and compares the binaries and the
-# packages. NFPM is the packager of both. The work
-# tree doesn't matter: only what is committed can be reproduced by somebody else.
+# reproducible.sh: builds HEAD twice and compares the binaries and the packages. The
+# second time from an empty build cache, at a longer path, on a branch, on a host of
+# another name, with another umask, time zone and language. NFPM is the packager of
+# both. The work tree doesn't matter: only what is committed can be reproduced by
+# somebody else.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 commit=$(git -C "$root" rev-parse HEAD) # somebody may commit meanwhile
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-build() { # FOLDER
-  git clone -q "$root" "$work/$1"
-  git -C "$work/$1" reset -q --hard "$commit"
-  make -s -C "$work/$1" packages >/dev/null
+clone() { # FOLDER
+  git clone -q --no-checkout "$root" "$work/$1"
+  git -C "$work/$1" checkout -q --detach "$commit"
 }
-build one
-GOCACHE=$work/cache build a/second/clone/elsewhere
+clone one
+umask 022
+make -s -C "$work/one" packages >/dev/null
+
+# A user may give a host a name of its own by being root in a namespace of its own.
+elsewhere=(unshare --uts)
+[ "$(id -u)" -eq 0 ] || elsewhere+=(--map-root-user)
+clone a/second/clone/elsewhere
+git -C "$work/a/second/clone/elsewhere" checkout -q -B elsewhere
+(
+  umask 077
+  GOCACHE=$work/cache TZ=Asia/Kathmandu LC_ALL=C.UTF-8 "${elsewhere[@]}" \
+    bash -ec 'hostname elsewhere; exec "$@"' - make -s -C "$work/a/second/clone/elsewhere" packages >/dev/null
+)
 
 first=$work/one/probed
 second=$work/a/second/clone/elsewhere/probed
