@@ -580,7 +580,7 @@ func TestDottedLabels(t *testing.T) {
 	for rules, want := range map[string][]string{
 		"":                            nil,
 		"  relabel_configs:\n" + drop: {"a:1 half_open 1s/900ms/0s []"},
-		"  relabel_configs:\n" + `  - {regex: "(.+)[.](.+)", replacement: "${1}_$2", action: labelmap}` + "\n" + drop: {`a:1 half_open 1s/900ms/0s [{"dotted_name" "x"}]`},
+		"  relabel_configs:\n" + `  - {regex: "(.+)[.](.+)", replacement: "${1}_$2", action: labelmap}` + "\n" + drop:                  {`a:1 half_open 1s/900ms/0s [{"dotted_name" "x"}]`},
 		"  relabel_configs:\n" + `  - {source_labels: [__scrape_interval__], regex: "(.+)", target_label: __interval__}` + "\n" + drop: {"a:1 half_open 7s/900ms/0s []"},
 	} {
 		x := good(t, job+rules).Expand(found(group("s", nil, []string{"a:1", "dotted.name", "x", "__scrape_interval__", "7s"})))
