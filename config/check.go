@@ -31,7 +31,7 @@ type identity struct {
 // checkTargets checks the static targets of one job, as they are after its
 // relabelling; places are where they stand.
 func (d *decoder) checkTargets(j *Job, places []*node) {
-	x, said := newExpander(d.config, j, len(places)), make(map[string]bool)
+	x, said := newExpander(d.config, j), make(map[string]bool)
 	j.eachStatic(func(e *Endpoint, labels Labels) {
 		at := places[x.next]
 		x.wayWrong = false

@@ -61,6 +61,7 @@ func parseEndpoint(s string) (e Endpoint, wrong string) {
 
 // splitHostPort cuts host:port and explains each way of getting it wrong.
 func splitHostPort(s string) (host, port, wrong string) {
+	s = withoutUserinfo(s) // whose @ makes it wrong
 	switch {
 	case s == "":
 		return "", "", "empty; write host:port"

@@ -3,6 +3,8 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"hash/maphash"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -53,7 +55,7 @@ func (p Problem) String() string {
 	if p.Source != "" {
 		s += p.Source + ": "
 	}
-	if !strings.Contains(p.Reason, p.Address) {
+	if p.Address != "" && !strings.Contains(p.Reason, p.Address) {
 		s += p.Address + ": "
 	}
 	return s + p.Reason
@@ -65,7 +67,8 @@ func (c *Config) Targets() []Target { return c.Expand(nil).Targets }
 // Expand returns the targets that this host probes: the static ones, and those of
 // the groups that discovery found for each job, by its name. Each goes through the
 // job's relabelling; what is there already then goes; a mesh keeps this host's
-// share of its nodes, and of the other jobs' targets the shard has its part.
+// share of its nodes, and of the other jobs' targets the shard has its part. The most
+// targets that there may be are those of one host.
 func (c *Config) Expand(found map[string][]*targetgroup.Group) Expansion {
 	all, _ := c.expand(found, maxTargets)
 	return all
@@ -78,11 +81,15 @@ func (c *Config) expand(found map[string][]*targetgroup.Group, most int) (all Ex
 	for i := range c.Jobs {
 		j := &c.Jobs[i]
 		groups := slices.Clone(found[j.Name])
-		n := j.count(groups)
-		x := newExpander(c, j, n)
+		x := newExpander(c, j)
+		if j.Mesh.Peers == 0 { // that one is divided by its nodes, once all of them are known
+			x.shard = c.options.Shard
+		}
+		n := x.shard.about(j.count(groups))
 		// One list for all jobs: targets are large.
 		x.from, x.next, x.most = len(all.Targets), first, most
 		x.targets, x.origins = slices.Grow(all.Targets, n), slices.Grow(origins, n)
+		x.seen = make(map[identity]int, n)
 		j.eachStatic(func(e *Endpoint, labels Labels) { x.static(e, labels) })
 		first = x.next
 		// The first of duplicates stays, so that their order must not be by chance.
@@ -90,10 +97,15 @@ func (c *Config) expand(found map[string][]*targetgroup.Group, most int) (all Ex
 		for _, g := range groups {
 			x.group(g)
 		}
-		x.share()
+		if j.Mesh.Peers > 0 {
+			x.share()
+		}
 		all.Targets, origins = x.targets, x.origins
 		all.Problems = append(all.Problems, x.problems...)
 		all.Jobs = append(all.Jobs, x.tally)
+	}
+	if n := len(all.Targets); cap(all.Targets) > n+n/4 { // as a mesh's nodes leave it
+		all.Targets = slices.Clone(all.Targets)
 	}
 	return all, origins
 }
@@ -145,26 +157,32 @@ type expander struct {
 	next     int      // the origin of the next one
 	most     int      // how many targets discovery may make them
 	seen     map[identity]int
+	shard    Shard               // of whose targets alone more is kept than a hash
+	seed     maphash.Seed        // of the hashes
+	others   map[uint64]struct{} // hashes of the identities of other shards' targets
 }
 
-// newExpander returns an expander of a job that has about so many targets.
-func newExpander(c *Config, j *Job, targets int) *expander {
+// newExpander returns an expander of all of a job's targets.
+func newExpander(c *Config, j *Job) *expander {
 	return &expander{
 		relabeller: newRelabeller(c, j),
 		tally:      Tally{Job: j.Name},
-		seen:       make(map[identity]int, targets),
+		seen:       make(map[identity]int),
+		seed:       maphash.MakeSeed(),
+		others:     make(map[uint64]struct{}),
 	}
 }
 
 // What became of a target.
 type fate struct {
 	wrong string // why it cannot be probed
-	twin  *int   // the origin of the one that it is a duplicate of, if it is one
+	twin  *int   // the origin of the one of ours that it is a duplicate of, if it is one
 }
 
 // static adds a target of the file.
 func (x *expander) static(e *Endpoint, labels Labels) fate {
-	f := x.add(x.relabeller.static(e, labels))
+	t, keep, wrong := x.relabeller.static(e, labels)
+	f := x.add(t, keep, wrong, math.MaxInt)
 	x.next++
 	return f
 }
@@ -180,18 +198,20 @@ func (x *expander) group(g *targetgroup.Group) {
 			runtime.Gosched() // lest a long list keep the only processor from the probes
 		}
 		t, keep, wrong := x.discovered(labels, g.Labels)
-		if keep && len(x.targets) >= x.most {
-			wrong = "there are " + commas(x.most) + " targets, and that is the most"
-		}
-		if f := x.add(t, keep, wrong); f.wrong != "" {
+		if f := x.add(t, keep, wrong, x.most); f.wrong != "" {
 			x.problem(g.Source, t.Address, f.wrong)
 		}
 	}
 }
 
 // add takes a target in unless something is wrong with it, or relabelling drops
-// it, or it is there already.
-func (x *expander) add(t Target, keep bool, wrong string) fate {
+// it, or it is there already, or is another shard's, or there are so many already.
+//
+// Of duplicates the first stays, on whichever shard it is: they may be written
+// differently, A:1 and a:1, and how one is written decides its shard. So each shard
+// knows the others' targets, by a hash: two of 500,000 are taken for the same once in
+// 10^8 times.
+func (x *expander) add(t Target, keep bool, wrong string, most int) fate {
 	switch {
 	case wrong != "":
 		return fate{wrong: wrong}
@@ -204,24 +224,35 @@ func (x *expander) add(t Target, keep bool, wrong string) fate {
 		x.tally.Duplicates++
 		return fate{twin: &x.origins[twin]}
 	}
+	if x.shard.Count > 1 {
+		h := maphash.Comparable(x.seed, id)
+		if _, is := x.others[h]; is {
+			x.tally.Duplicates++
+			return fate{}
+		}
+		if !x.shard.Owns(&t) {
+			x.others[h] = struct{}{}
+			x.tally.Elsewhere++
+			return fate{}
+		}
+	}
+	if len(x.targets) >= most {
+		return fate{wrong: "there are " + commas(most) + " targets, and that is the most"}
+	}
 	x.seen[id] = len(x.targets)
 	x.targets = append(x.targets, t)
 	x.origins = append(x.origins, x.next)
 	return fate{}
 }
 
-// share keeps those of the job's targets that this host probes.
+// share keeps those of a mesh's targets that this host probes.
 func (x *expander) share() {
-	o, ts, origins := &x.c.options, x.targets[x.from:], x.origins[x.from:]
-	mine := func(i int) bool { return o.Shard.Owns(&ts[i]) }
-	if x.j.Mesh.Peers > 0 {
-		var ours []bool
-		ours, x.tally.Member, x.tally.Nodes = x.j.Mesh.share(ts, o.Own)
-		mine = func(i int) bool { return ours[i] }
-	}
+	ts, origins := x.targets[x.from:], x.origins[x.from:]
+	var ours []bool
+	ours, x.tally.Member, x.tally.Nodes = x.j.Mesh.share(ts, x.c.options.Own)
 	n := 0
 	for i := range ts {
-		if !mine(i) {
+		if !ours[i] {
 			continue
 		}
 		if n < i {
@@ -230,6 +261,7 @@ func (x *expander) share() {
 		n++
 	}
 	x.tally.Elsewhere = len(ts) - n
+	clear(ts[n:]) // of the labels
 	x.targets, x.origins = x.targets[:x.from+n], x.origins[:x.from+n]
 }
 
@@ -237,7 +269,7 @@ func (x *expander) share() {
 // of many.
 func (x *expander) problem(source, address, reason string) {
 	x.tally.Invalid++
-	p := Problem{x.j.Name, visible(withoutPassword(source)), visible(address), visible(reason)}
+	p := Problem{x.j.Name, visible(withoutPassword(source)), visible(withoutUserinfo(address)), visible(reason)}
 	if x.tally.Invalid > problemsPerJob {
 		p = Problem{Job: x.j.Name, Reason: fmt.Sprintf("and %s more that cannot be probed", commas(x.tally.Invalid-problemsPerJob))}
 		x.problems = x.problems[:problemsPerJob]

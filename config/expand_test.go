@@ -450,3 +450,142 @@ func BenchmarkExpand10000(b *testing.B) {
 		})
 	}
 }
+
+// TestSaysWhatTheJobHas asserts that an interval or a timeout which is said, by a
+// target, its group or a rule, is in force with another module, though the job has the
+// same; and that one which only passes through the rules is not said.
+func TestSaysWhatTheJobHas(t *testing.T) {
+	c := good(t, `
+modules: {slow: {probe: passive_close, interval: 20s, timeout: 3s}}
+jobs:
+- name: j
+  module: active_close
+  static_configs:
+  - {targets: ["s:1"], labels: {__module__: slow, __interval__: 1s}}
+  - {targets: ["s:2"], labels: {__module__: slow}}
+  file_sd_configs: [{files: [x.yml]}]
+  relabel_configs:
+  - {source_labels: [__meta_module], regex: "(.+)", target_label: __module__}
+  - {source_labels: [__meta_every], regex: "(.+)", target_label: __interval__}
+  - {source_labels: [__meta_limit], regex: "(.+)=(.+)", target_label: "__${1}__", replacement: $2}
+  - {source_labels: [__interval__], target_label: __interval__}
+  - {source_labels: [__meta_drop_unless], regex: "yes", target_label: __tmp, replacement: x}
+`)
+	x := c.Expand(found(
+		group("1", nil, []string{"a:1", "__module__", "slow"}, []string{"a:2", "__module__", "slow", "__interval__", "1s"}, []string{"a:3", "__module__", "slow", "__timeout__", "5s"},
+			[]string{"a:4", "__meta_module", "slow"}, []string{"a:5", "__meta_module", "slow", "__meta_every", "1s"}, []string{"a:6", "__meta_module", "slow", "__meta_limit", "timeout=5s"},
+			[]string{"a:7", "__module__", "slow", "__interval__", ""}, []string{"a:8", "__interval__", "1s", "__timeout__", "5s"}),
+		group("2", model.LabelSet{"__interval__": "1s", "__module__": "slow"}, []string{"b:1"}, []string{"b:2", "__interval__", ""}),
+	))
+	want := []string{"s:1 slow 1s/3s", "s:2 slow 20s/3s",
+		"a:1 slow 20s/3s", "a:2 slow 1s/3s", "a:3 slow 20s/5s", "a:4 slow 20s/3s", "a:5 slow 1s/3s", "a:6 slow 20s/5s", "a:7 slow 20s/3s", "a:8 active_close 1s/5s",
+		"b:1 slow 1s/3s", "b:2 slow 20s/3s"}
+	for i := range want {
+		want[i] += "/0s []"
+	}
+	if got := briefs(x.Targets); !slices.Equal(got, want) {
+		t.Errorf("%s\nwant\n%s\n%v", strings.Join(got, "\n"), strings.Join(want, "\n"), x.Problems)
+	}
+}
+
+// TestProblemNamesItsAddress discovers every address that cannot be read, and
+// asserts that what is said of it says which one it is.
+func TestProblemNamesItsAddress(t *testing.T) {
+	c := good(t, oneFile)
+	for address, says := range map[string]string{
+		"web1:99999":                          `web1:99999: "99999" is not a port; allowed: 1 to 65535`,
+		"web1:0":                              `web1:0: "0" is not a port; allowed: 1 to 65535`,
+		"web1:080":                            `web1:080: "080" is not a port; allowed: 1 to 65535`,
+		"web1:http":                           `web1:http: "http" is not a port; allowed: 1 to 65535`,
+		"[web1]:80":                           `[web1]:80: only an IPv6 address goes in brackets; write web1:80`,
+		"we b:80":                             `we b:80: "we b" is not a host name: ' ' is not allowed; allowed: letters, digits, - and _`,
+		"a..b:80":                             `a..b:80: "a..b" is not a host name: two dots in a row, or one at the start`,
+		"-a:80":                               `-a:80: "-a" is not a host name: a part between dots may not start or end with -`,
+		"198.18.0.256:80":                     `198.18.0.256:80: "198.18.0.256" is not an IP address`,
+		"[::ffff:198.18.0.1]:9":               `[::ffff:198.18.0.1]:9: ::ffff:198.18.0.1 is an IPv4 address written as IPv6; write 198.18.0.1`,
+		"0.0.0.0:80":                          `0.0.0.0:80: 0.0.0.0 is the unspecified address; only unicast addresses can be probed`,
+		"0.1.2.3:80":                          `0.1.2.3:80: 0.1.2.3 is an address of 0.0.0.0/8, which no host can have; only unicast addresses can be probed`,
+		"255.255.255.255:80":                  `255.255.255.255:80: 255.255.255.255 is the broadcast address; only unicast addresses can be probed`,
+		"240.1.1.1:80":                        `240.1.1.1:80: 240.1.1.1 is a reserved address (240.0.0.0/4); only unicast addresses can be probed`,
+		"[198.18.0.1]:80":                     `[198.18.0.1]:80: only an IPv6 address goes in brackets; write 198.18.0.1:80`,
+		"[2001:db8::1%eth0]:80":               `[2001:db8::1%eth0]:80: only a link-local address (fe80::/10) has a zone; write [2001:db8::1]:80`,
+		"[2001:db8::1:80":                     `"[2001:db8::1:80" has no closing bracket; write [address]:port`,
+		"[2001:db8::1]":                       `"[2001:db8::1]" has no port; write [2001:db8::1]:443, say`,
+		"[2001:db8::1]80":                     `"[2001:db8::1]80": a :port must follow the bracket`,
+		"2001:db8::1":                         `"2001:db8::1" has no port; write [2001:db8::1]:443, say`,
+		"2001:db8::1:80:":                     `"2001:db8::1:80:" has too many colons; write host:port, and an IPv6 address in brackets: [2001:db8::1]:443`,
+		"web1":                                `"web1" has no port; write web1:443, say`,
+		"web1:":                               `"web1:" has no port; write web1:443, say`,
+		":80":                                 `":80" has no host; write host:port`,
+		"http://web1:80/":                     `"http://web1:80/" is a URL; write host:port`,
+		"":                                    "empty; write host:port",
+		strings.Repeat("x", 64) + ":80":       strings.Repeat("x", 64) + `:80: "` + strings.Repeat("x", 60) + `…" is not a host name: a part between dots has at most 63 characters`,
+		strings.Repeat("x.", 127) + "x:80":    strings.Repeat("x.", 127) + "x:80: a host name has at most 253 characters, this one has 255",
+		"http://user:secretpw@198.18.0.9:80/": `"http://user:xxxxx@198.18.0.9:80/" is a URL; write host:port`,
+		"http://user:secretpw/2@198.18.0.9/":  `"http://user:xxxxx@198.18.0.9/" is a URL; write host:port`,
+		"http://u:" + strings.Repeat("secretpw", 9) + "@h/": `"http://u:xxxxx@h/" is a URL; write host:port`,
+		"user:secretpw@198.18.0.9:80":                       `"user:xxxxx@198.18.0.9:80" has too many colons; write host:port, and an IPv6 address in brackets: [2001:db8::1]:443`,
+		"user:secretpw@web":                                 `user:xxxxx@web: "xxxxx@web" is not a port; allowed: 1 to 65535`,
+		"user@web:80":                                       `user@web:80: "user@web" is not a host name: '@' is not allowed; allowed: letters, digits, - and _`,
+	} {
+		for _, more := range [][]string{nil, {"rack", "1"}} {
+			x := c.Expand(found(group("s", nil, append([]string{address}, more...))))
+			if len(x.Problems) != 1 || x.Problems[0].String() != "job j: s: "+says {
+				t.Errorf("%s: %v\nwant %s", address, x.Problems, says)
+			}
+			if s := fmt.Sprintf("%+v", x.Problems); strings.Contains(s, "secret") {
+				t.Error(s)
+			}
+		}
+		_, err := Parse("f", []byte(fmt.Sprintf("jobs: [{name: j, targets: [%q]}]", address)))
+		if err == nil || strings.Contains(err.Error(), "secret") {
+			t.Error(err)
+		}
+	}
+	// Nor is one in what is said of the way that such a target is probed.
+	x := c.Expand(found(group("s", nil, []string{"http://user:secretpw@h/", "__module__", "x"})))
+	if s := x.Problems[0].String(); !strings.HasPrefix(s, "job j: s: http://user:xxxxx@h/: __module__: ") {
+		t.Error(s)
+	}
+}
+
+// TestLabelsForRelabelling asserts that what Prometheus's own labels say is taken from
+// the file and from discovery alike, is there for the rules, and then goes.
+func TestLabelsForRelabelling(t *testing.T) {
+	own := model.LabelSet{"__scheme__": "https", "__metrics_path__": "/m", "__param_module": "http", "__scrape_interval__": "5s", "__scrape_timeout__": "4s", "__x__": "y"}
+	var text strings.Builder
+	for name, value := range own {
+		fmt.Fprintf(&text, "%s: %s, ", name, value)
+	}
+	c := good(t, `
+jobs:
+- name: j
+  static_configs: [{targets: ["a:1"], labels: {`+text.String()+`}}]
+  file_sd_configs: [{files: [x.yml]}]
+  relabel_configs:
+  - {source_labels: [__scheme__, __metrics_path__, __param_module, __scrape_interval__, __scrape_timeout__, __x__], target_label: was}
+`)
+	x := c.Expand(found(group("s", own, []string{"b:1"})))
+	const rest = ` half_open 1s/900ms/0s [{"was" "https;/m;http;5s;4s;y"}]`
+	if got := briefs(x.Targets); !slices.Equal(got, []string{"a:1" + rest, "b:1" + rest}) {
+		t.Errorf("%q %v", got, x.Problems)
+	}
+}
+
+// TestDottedLabels asserts what the docs say of names that only Prometheus 3 has, and
+// what they advise.
+func TestDottedLabels(t *testing.T) {
+	const job = "jobs:\n- name: j\n  file_sd_configs: [{files: [x.yml]}]\n"
+	const drop = `  - {regex: ".*[.].*", action: labeldrop}` + "\n"
+	for rules, want := range map[string][]string{
+		"":                            nil,
+		"  relabel_configs:\n" + drop: {"a:1 half_open 1s/900ms/0s []"},
+		"  relabel_configs:\n" + `  - {regex: "(.+)[.](.+)", replacement: "${1}_$2", action: labelmap}` + "\n" + drop:                  {`a:1 half_open 1s/900ms/0s [{"dotted_name" "x"}]`},
+		"  relabel_configs:\n" + `  - {source_labels: [__scrape_interval__], regex: "(.+)", target_label: __interval__}` + "\n" + drop: {"a:1 half_open 7s/900ms/0s []"},
+	} {
+		x := good(t, job+rules).Expand(found(group("s", nil, []string{"a:1", "dotted.name", "x", "__scrape_interval__", "7s"})))
+		if got := briefs(x.Targets); !slices.Equal(got, want) || len(x.Problems) != 1-len(want) {
+			t.Errorf("%s: %q %v", rules, got, x.Problems)
+		}
+	}
+}

@@ -34,7 +34,7 @@ func checkLabelName(name string) string {
 	case slices.Contains(wayLabels, name):
 		return "belongs to a group of static_configs; a job has the key " + strings.Trim(name, "_")
 	case strings.HasPrefix(name, "__"):
-		return "label names that start with __ are Prometheus's own"
+		return "label names that start with __ are for relabelling, and go after it; a group of static_configs can have them, and rules can write them"
 	case slices.Contains(reservedLabels, name):
 		return "reserved for probed's own metrics; choose another name"
 	case !model.LegacyValidation.IsValidLabelName(name):
@@ -49,13 +49,10 @@ func checkGroupLabelName(name string) string {
 	hidden, ok := strings.CutPrefix(name, "__")
 	switch {
 	case !ok || slices.Contains(wayLabels, name):
-	case name == "__scrape_interval__" || name == "__scrape_timeout__":
-		return "unknown label; did you mean __" + strings.TrimPrefix(name, "__scrape_") + "?"
-	case strings.HasSuffix(name, "__"):
-		if near := nearest(name, wayLabels); near != "" {
-			return "unknown label; did you mean " + near + "?"
-		}
-		return "not a label that a group can set; allowed: " + strings.Join(wayLabels, ", ") + ", and for relabel_configs what starts with __ and does not end so"
+	case name == model.AddressLabel:
+		return "not a label that a group can set: it is what targets are, and relabel_configs can change it"
+	case strings.HasSuffix(name, "__") && nearest(name, wayLabels) != "":
+		return "unknown label; did you mean " + nearest(name, wayLabels) + "?"
 	case model.LegacyValidation.IsValidLabelName(name) && hidden != "":
 	default:
 		return "not a label name; allowed: letters, digits and _"

@@ -16,6 +16,21 @@ type meshNode struct {
 	ours bool
 }
 
+// checkNode says why a target cannot be a mesh's node, or nothing. An address that
+// many hosts have would make each of them that node.
+func checkNode(t *Target) string {
+	const write = "; write the address that the other nodes reach it by"
+	switch {
+	case !t.IP.IsValid():
+		return t.Address + " is a host name, and it is by their addresses that the nodes of a mesh know themselves; write its IP address, or find it by dns_sd_configs of type A or AAAA"
+	case t.IP.IsLoopback():
+		return t.Address + " is a loopback address, which every host has, so that it is no node of a mesh" + write
+	case t.IP.Is6() && t.IP.IsLinkLocalUnicast():
+		return t.Address + " is a link-local address, which a host on another link can have too, so that it is no node of a mesh" + write
+	}
+	return ""
+}
+
 // share returns which of a mesh's targets this host probes, and whether it is one
 // of the nodes. A node B is probed by the Peers nodes A ≠ B of its address family
 // with the highest score(A, B): so that it is probed by as many whoever comes or

@@ -174,3 +174,32 @@ func BenchmarkMesh(b *testing.B) {
 		})
 	}
 }
+
+// TestMeshNodesAreOneHosts asserts that an address which many hosts have is no node.
+func TestMeshNodesAreOneHosts(t *testing.T) {
+	own := Options{Own: func(a netip.Addr) bool { return a.IsLoopback() || a.IsLinkLocalUnicast() }}
+	const mesh = "modules: {lan: {probe: half_open, interface: eth0}}\njobs: [{name: j, module: %s, mesh: {peers: 1}, file_sd_configs: [{files: [x.yml]}], targets: [%q]}]"
+	c, err := own.Parse("f", fmt.Appendf(nil, mesh, "half_open", "198.18.0.1:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for address, says := range map[string]string{
+		"127.0.0.1:80":      "127.0.0.1:80 is a loopback address, which every host has",
+		"127.1.2.3:80":      "127.1.2.3:80 is a loopback address, which every host has",
+		"[::1]:80":          "[::1]:80 is a loopback address, which every host has",
+		"[fe80::1%eth0]:80": "[fe80::1%eth0]:80 is a link-local address, which a host on another link can have too",
+		"[fe80::1]:80":      "[fe80::1]:80 is a link-local address, which a host on another link can have too",
+	} {
+		says += ", so that it is no node of a mesh; write the address that the other nodes reach it by"
+		x := c.Expand(found(group("s", nil, []string{address}, []string{"198.18.0.2:1"})))
+		if n := x.Jobs[0]; len(x.Problems) != 1 || x.Problems[0].Reason != says || n.Nodes != 2 || n.Member || len(x.Targets) != 0 {
+			t.Errorf("%s: %+v %v", address, n, x.Problems)
+		}
+		for _, module := range []string{"half_open", "lan"} {
+			_, err := own.Parse("f", fmt.Appendf(nil, mesh, module, address))
+			if err == nil || !strings.HasSuffix(err.Error(), says) || !strings.Contains(err.Error(), "jobs[0].targets[0]") {
+				t.Errorf("%s: %v", address, err)
+			}
+		}
+	}
+}

@@ -26,12 +26,20 @@ type relabeller struct {
 	j         *Job
 	plain     way       // of targets that say nothing else
 	preset    [3]string // of the three labels
-	ways      map[[3]string]way
+	writes    [3]bool   // whether a rule may write the label
+	said      [3]bool   // whether a target says by itself, or its group
+	ways      map[saying]way
 	before    []promlabels.Label // of one target
 	builder   *promlabels.Builder
 	wayWrong  bool   // what was wrong last is how to probe, and not what
 	last      Labels // fingerprinted last
 	lastPrint string
+}
+
+// saying is what the three labels say, and whether each is said, or is the job's own.
+type saying struct {
+	values [3]string
+	said   [3]bool
 }
 
 // way is how a target is probed, or why it cannot be.
@@ -50,10 +58,13 @@ func newRelabeller(c *Config, j *Job) relabeller {
 		c: c, j: j,
 		plain:   way{module: m}, // a job's own way is checked when it is read
 		preset:  [3]string{j.Module, model.Duration(j.Interval).String(), model.Duration(j.Timeout).String()},
-		ways:    make(map[[3]string]way),
+		ways:    make(map[saying]way),
 		builder: promlabels.NewBuilder(promlabels.EmptyLabels()),
 	}
-	r.ways[r.preset] = r.plain
+	r.ways[saying{values: r.preset}] = r.plain
+	for i, name := range wayLabels {
+		r.writes[i] = slices.ContainsFunc(j.Relabel, func(rule *relabel.Config) bool { return mayWrite(rule, name) })
+	}
 	return r
 }
 
@@ -69,7 +80,8 @@ func (r *relabeller) static(e *Endpoint, own Labels) (t Target, keep bool, wrong
 		r.set(l.Name, l.Value)
 	}
 	for i, name := range wayLabels {
-		if !slices.ContainsFunc(own, func(l Label) bool { return l.Name == name }) {
+		r.said[i] = slices.ContainsFunc(own, func(l Label) bool { return l.Name == name })
+		if !r.said[i] {
 			r.set(name, r.preset[i])
 		}
 	}
@@ -88,18 +100,19 @@ func (r *relabeller) discovered(own, group model.LabelSet) (t Target, keep bool,
 			r.set(string(name), string(value))
 		}
 	}
-	beneath := func(name, value string) {
+	beneath := func(name, value string) (above bool) {
 		_, is := own[model.LabelName(name)]
 		_, so := group[model.LabelName(name)]
 		if !is && !so {
 			r.set(name, value)
 		}
+		return is || so
 	}
 	for _, l := range r.j.Labels {
 		beneath(l.Name, l.Value)
 	}
 	for i, name := range wayLabels {
-		beneath(name, r.preset[i])
+		r.said[i] = beneath(name, r.preset[i])
 	}
 	return r.relabelled(&Endpoint{})
 }
@@ -124,7 +137,7 @@ func (r *relabeller) relabelled(e *Endpoint) (t Target, keep bool, wrong string)
 	if a := r.builder.Get(model.AddressLabel); a != e.Address {
 		t.Endpoint = Endpoint{Address: a}
 	}
-	w := r.way([3]string{r.builder.Get(moduleLabel), r.builder.Get(intervalLabel), r.builder.Get(timeoutLabel)})
+	w := r.way(r.saying())
 	if r.wayWrong = w.wrong != ""; r.wayWrong {
 		return t, true, w.wrong
 	}
@@ -133,6 +146,44 @@ func (r *relabeller) relabelled(e *Endpoint) (t Target, keep bool, wrong string)
 		return t, true, wrong
 	}
 	return t, true, r.check(&t)
+}
+
+// saying returns what the three labels say after the rules.
+func (r *relabeller) saying() (s saying) {
+	for i, name := range wayLabels {
+		s.values[i], s.said[i] = r.builder.Get(name), r.said[i]
+		if s.values[i] == "" {
+			s.values[i], s.said[i] = r.preset[i], false
+		}
+	}
+	for i := range wayLabels {
+		// Only another module would have another interval than the job's.
+		if s.values[i] != r.preset[i] {
+			s.said[i] = true
+		} else if !s.said[i] && s.values[0] != r.preset[0] && r.writes[i] {
+			s.said[i] = r.written(i)
+		}
+	}
+	return s
+}
+
+// mayWrite reports whether a rule may write a label.
+func mayWrite(rule *relabel.Config, label string) bool {
+	switch rule.Action {
+	case relabel.Keep, relabel.Drop, relabel.KeepEqual, relabel.DropEqual, relabel.LabelDrop, relabel.LabelKeep:
+		return false
+	case relabel.LabelMap:
+		return true
+	}
+	return rule.TargetLabel == label || strings.Contains(rule.TargetLabel, "$")
+}
+
+// written reports whether the rules write one of the three labels as the job has it
+// anyway: whether they do so too where the job does not say it.
+func (r *relabeller) written(i int) bool {
+	without := slices.DeleteFunc(slices.Clone(r.before), func(l promlabels.Label) bool { return l.Name == wayLabels[i] })
+	b := promlabels.NewBuilder(promlabels.New(without...))
+	return relabel.ProcessBuilder(b, r.j.Relabel...) && b.Get(wayLabels[i]) == r.preset[i]
 }
 
 // labels returns what of the labels that are set is for the metrics.
@@ -160,26 +211,25 @@ func (r *relabeller) labels() (ls Labels, wrong string) {
 // nothing.
 func (r *relabeller) check(t *Target) (wrong string) {
 	if t.Port == 0 { // not read, or not as it should be
-		if t.Endpoint, wrong = parseEndpoint(t.Address); wrong != "" {
+		e, wrong := parseEndpoint(t.Address)
+		if wrong != "" {
 			return wrong
 		}
+		t.Endpoint = e
 	}
-	if r.j.Mesh.Peers > 0 && !t.IP.IsValid() {
-		return t.Address + " is a host name, and it is by their addresses that the nodes of a mesh know themselves; write its IP address, or find it by dns_sd_configs of type A or AAAA"
+	if r.j.Mesh.Peers > 0 {
+		if wrong := checkNode(t); wrong != "" {
+			return wrong
+		}
 	}
 	return t.contradiction()
 }
 
 // way returns how a target is probed with the values of the three labels.
-func (r *relabeller) way(says [3]string) way {
-	for i, s := range says {
-		if s == "" {
-			says[i] = r.preset[i]
-		}
-	}
+func (r *relabeller) way(says saying) way {
 	w, known := r.ways[says]
 	if !known {
-		w = r.another(says[0], says[1], says[2])
+		w = r.another(says)
 		if len(r.ways) < 1000 { // whatever discovery comes up with
 			r.ways[says] = w
 		}
@@ -188,7 +238,8 @@ func (r *relabeller) way(says [3]string) way {
 }
 
 // another returns how a target is probed that does not follow its job.
-func (r *relabeller) another(name, interval, timeout string) (w way) {
+func (r *relabeller) another(says saying) (w way) {
+	name := says.values[0]
 	m, ok := r.c.Modules[name]
 	if !ok {
 		return way{wrong: moduleLabel + ": " + r.c.noModule(name)}
@@ -206,20 +257,19 @@ func (r *relabeller) another(name, interval, timeout string) (w way) {
 			p.Jitter = r.j.Jitter
 		}
 	}
-	for _, o := range []struct {
-		label, says, preset string
-		least, most         time.Duration
-		to                  *time.Duration
+	for i, o := range []struct {
+		least, most time.Duration
+		to          *time.Duration
 	}{
-		{intervalLabel, interval, r.preset[1], shortestInterval, longestInterval, &p.Interval},
-		{timeoutLabel, timeout, r.preset[2], shortestTimeout, longestTimeout, &p.Timeout},
+		1: {shortestInterval, longestInterval, &p.Interval},
+		2: {shortestTimeout, longestTimeout, &p.Timeout},
 	} {
-		if o.says == o.preset {
+		if i == 0 || !says.said[i] {
 			continue
 		}
-		d, wrong := parseDuration(o.says, o.least, o.most)
+		d, wrong := parseDuration(says.values[i], o.least, o.most)
 		if wrong != "" {
-			return way{wrong: o.label + ": " + wrong}
+			return way{wrong: wayLabels[i] + ": " + wrong}
 		}
 		*o.to = d
 	}

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -249,6 +250,8 @@ func foreign(err error) string {
 			s = message
 		}
 	}
+	// Of three ways the third is one of secretRefs, which are refused.
+	s = regexp.MustCompile(`, (\w+) & \w+_ref\b`).ReplaceAllString(s, " & $1")
 	return visible(strings.TrimPrefix(s, "yaml: "))
 }
 

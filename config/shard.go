@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -67,6 +68,15 @@ func (s Shard) String() string {
 
 // Owns reports whether a target is in the shard.
 func (s Shard) Owns(t *Target) bool { return s.Count <= 1 || s.of(t.Address) == s.Index }
+
+// about returns how many of n targets are likely in the shard, and some more.
+func (s Shard) about(n int) int {
+	if s.Count <= 1 {
+		return n
+	}
+	part := n / s.Count
+	return part + 4*int(math.Sqrt(float64(part)))
+}
 
 // of returns which of Count shards has the target with an address.
 func (s Shard) of(address string) int {

@@ -51,6 +51,24 @@ func withoutPassword(s string) string {
 	return scheme + "://" + rest[:colon] + ":xxxxx" + rest[at:]
 }
 
+// withoutUserinfo hides what may be a password in something that should be host:port,
+// and so has no user. It hides too much rather than too little.
+func withoutUserinfo(s string) string {
+	from := 0
+	if i := strings.Index(s, "://"); i >= 0 {
+		from = i + len("://")
+	}
+	at := strings.LastIndexByte(s, '@')
+	if at < from {
+		return s
+	}
+	colon := strings.IndexByte(s[from:at], ':')
+	if colon < 0 {
+		return s
+	}
+	return s[:from+colon] + ":xxxxx" + s[at:]
+}
+
 func quote(s string) string { return strconv.Quote(clip(s)) }
 
 // commas writes a number with a comma between thousands.

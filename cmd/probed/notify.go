@@ -109,7 +109,7 @@ func (m *manager) reloading() error {
 
 // reloaded says that it has been read again, or could not be, in which case the
 // service is as well as before: ready, with a status that tells.
-func (m *manager) reloaded(failed bool, now time.Time, targets int64) error {
+func (m *manager) reloaded(failed bool, now time.Time, targets int) error {
 	if m == nil {
 		return nil
 	}
@@ -123,7 +123,7 @@ func (m *manager) reloaded(failed bool, now time.Time, targets int64) error {
 }
 
 // status is what `systemctl status` shows.
-func (m *manager) status(targets int64) string {
+func (m *manager) status(targets int) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.said = fmt.Sprintf("probing %d targets", targets)
@@ -137,7 +137,7 @@ func (m *manager) status(targets int64) string {
 }
 
 // changed returns the status if it is not the one that was last asked for.
-func (m *manager) changed(targets int64) (string, bool) {
+func (m *manager) changed(targets int) (string, bool) {
 	m.mu.Lock()
 	before := m.said
 	m.mu.Unlock()
@@ -156,7 +156,7 @@ func (d *daemon) report(ctx context.Context) {
 			every.Stop()
 			return
 		case <-every.C:
-			if status, changed := d.manager.changed(d.shard.Stats.Targets.Load()); changed {
+			if status, changed := d.manager.changed(d.probed()); changed {
 				d.notified(d.manager.tell("STATUS=" + status))
 			}
 		}

@@ -296,7 +296,7 @@ func (d *daemon) reload() (err error) {
 	defer d.mu.Unlock()
 	d.notified(d.manager.reloading())
 	defer func() {
-		d.notified(d.manager.reloaded(err != nil, time.Now(), d.shard.Stats.Targets.Load()))
+		d.notified(d.manager.reloaded(err != nil, time.Now(), d.targets))
 	}()
 	c, err := d.load()
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/common/config"
@@ -16,22 +17,60 @@ const maxAnswer = 64 << 20
 // clientOptions are for http_sd's client. It speaks HTTP/1.1, which answers a
 // request before it takes the next, so that an answer's octets can be counted on
 // the connection; and it asks for no compression, so that they are all there is.
-func clientOptions() []config.HTTPClientOption {
-	return []config.HTTPClientOption{config.WithHTTP2Disabled(), config.WithDialContextFunc(dial)}
+func (d *dialer) clientOptions() []config.HTTPClientOption {
+	return []config.HTTPClientOption{config.WithHTTP2Disabled(), config.WithDialContextFunc(d.dial)}
 }
 
-func dial(ctx context.Context, network, address string) (net.Conn, error) {
-	c, err := new(net.Dialer).DialContext(ctx, network, address)
+// A dialer opens the connections of one source, and closes them with it. The client
+// itself would keep them for minutes in case it asks again.
+type dialer struct {
+	mu     sync.Mutex
+	open   map[*boundedConn]struct{}
+	closed bool
+}
+
+func newDialer() *dialer { return &dialer{open: make(map[*boundedConn]struct{})} }
+
+func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	return &boundedConn{Conn: c}, nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		_ = conn.Close()
+		return nil, net.ErrClosed
+	}
+	c := &boundedConn{Conn: conn, dialer: d}
+	d.open[c] = struct{}{}
+	return c, nil
+}
+
+// close closes the connections that are open. There are no more then.
+func (d *dialer) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	for c := range d.open {
+		_ = c.Conn.Close() // the server has said all that it was asked for
+	}
+	clear(d.open)
 }
 
 // A boundedConn reads at most maxAnswer octets after each time it has written.
 type boundedConn struct {
 	net.Conn
-	read atomic.Int64
+	dialer *dialer
+	read   atomic.Int64
+}
+
+// Close implements net.Conn.
+func (c *boundedConn) Close() error {
+	c.dialer.mu.Lock()
+	delete(c.dialer.open, c)
+	c.dialer.mu.Unlock()
+	return c.Conn.Close()
 }
 
 // Read implements net.Conn.

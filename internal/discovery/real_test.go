@@ -4,11 +4,17 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/config"
@@ -57,7 +63,7 @@ func TestLongAnswer(t *testing.T) {
 			}
 		}
 	}()
-	c, err := dial(context.Background(), "tcp", l.Addr().String())
+	c, err := newDialer().dial(context.Background(), "tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,5 +118,77 @@ func TestMetricsDocumented(t *testing.T) {
 	}
 	if len(exported) < 10 {
 		t.Errorf("%d metrics", len(exported))
+	}
+}
+
+// TestReloadsLeaveNoConnections has a reload change a source that a web server
+// answers, time and again: what is left is the last one's connection.
+func TestReloadsLeaveNoConnections(t *testing.T) {
+	var mu sync.Mutex
+	open := make(map[net.Conn]bool)
+	asked := make(chan string, 100)
+	web := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `[{"targets": ["127.0.0.1:1"]}]`)
+		asked <- r.URL.Path
+	}))
+	web.Config.ConnState = func(c net.Conn, s http.ConnState) {
+		mu.Lock()
+		defer mu.Unlock()
+		if open[c] = true; s == http.StateClosed {
+			delete(open, c)
+		}
+	}
+	web.Start()
+	defer web.Close()
+	left := func(most int) (conns, goroutines int) {
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			mu.Lock()
+			conns, goroutines = len(open), runtime.NumGoroutine()
+			mu.Unlock()
+			if conns <= most || time.Now().After(end) {
+				return conns, goroutines
+			}
+		}
+	}
+
+	r := New(func() {}, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	after := 0 // goroutines with one source
+	for i := range 20 {
+		path := fmt.Sprintf("/%d", i)
+		c := &sdhttp.SDConfig{URL: web.URL + path, RefreshInterval: model.Duration(time.Minute), HTTPClientConfig: config.DefaultHTTPClientConfig}
+		if err := r.Apply(map[string]sd.Configs{"job": {c}}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case got := <-asked:
+			if got != path {
+				t.Fatalf("asked for %s, want %s", got, path)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s is not asked for", path)
+		}
+		conns, goroutines := left(1)
+		if conns > 1 {
+			t.Fatalf("%d connections after %d reloads", conns, i)
+		}
+		if i == 0 {
+			after = goroutines
+		}
+	}
+	const slack = 6 // of what is about to end
+	if _, now := left(1); now > after+slack {
+		t.Errorf("%d goroutines after 20 reloads, %d after one", now, after)
+	}
+	if err := r.Apply(nil); err != nil {
+		t.Fatal(err)
+	}
+	if conns, _ := left(0); conns > 0 {
+		t.Errorf("%d connections without a source", conns)
 	}
 }

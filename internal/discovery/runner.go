@@ -67,7 +67,7 @@ func Check(jobs map[string]sd.Configs) error {
 		for _, c := range jobs[name] {
 			if _, err := c.NewDiscoverer(sd.DiscovererOptions{
 				Logger: slog.New(slog.DiscardHandler), Metrics: metrics.MechanismMetrics[c.Name()],
-				HTTPClientOptions: clientOptions(), SetName: name,
+				HTTPClientOptions: newDialer().clientOptions(), SetName: name,
 			}); err != nil {
 				return fmt.Errorf("job %q: %s_sd_configs: %w", name, c.Name(), err)
 			}
@@ -129,7 +129,7 @@ func (r *Runner) start() error {
 		return fmt.Errorf("service discovery: %w", err)
 	}
 	ctx, end := context.WithCancel(context.Background())
-	m := sd.NewManager(ctx, r.log, registry, metrics, sd.Name("probe"), sd.Updatert(mostOften), sd.HTTPClientOptions(clientOptions()...))
+	m := sd.NewManager(ctx, r.log, registry, metrics, sd.Name("probe"), sd.Updatert(mostOften))
 	if m == nil {
 		end()
 		return fmt.Errorf("service discovery: the manager does not start") // it has logged why

@@ -36,17 +36,20 @@ func (s *source) hasAnswered() bool {
 
 // NewDiscoverer implements sd.Config.
 func (s *source) NewDiscoverer(o sd.DiscovererOptions) (sd.Discoverer, error) {
+	web := newDialer()
+	o.HTTPClientOptions = web.clientOptions()
 	d, err := s.Config.NewDiscoverer(o)
 	if err != nil {
 		return nil, err
 	}
-	return &listener{d, s}, nil
+	return &listener{d, s, web}, nil
 }
 
 // A listener is a source's discoverer, overheard.
 type listener struct {
 	sd.Discoverer
 	source *source
+	web    *dialer // the discoverer's
 }
 
 // Run implements sd.Discoverer. What is passed on last, once the first answer is
@@ -54,6 +57,7 @@ type listener struct {
 func (l *listener) Run(ctx context.Context, up chan<- []*targetgroup.Group) {
 	answers := make(chan []*targetgroup.Group)
 	var discovering sync.WaitGroup
+	defer l.web.close()
 	defer discovering.Wait()
 	discovering.Go(func() { l.Discoverer.Run(ctx, answers) })
 	pass := func(groups []*targetgroup.Group) {
