@@ -74,8 +74,9 @@ func example(t *testing.T) string {
 	own, services := jobs[0].(map[string]any), jobs[1].(map[string]any)
 	own["static_configs"] = []any{map[string]any{"targets": []string{"127.0.0.1:10965", nobody}}}
 	services["file_sd_configs"] = []any{map[string]any{"files": []string{"services.yml"}}}
-	// A probe for a scrape takes as long as it does, and half a second less than this.
-	services["scrape_interval"], services["scrape_timeout"] = "1500ms", "1500ms"
+	// A probe for a scrape takes half a second less than this at most, and three of them
+	// must be within five faster minutes.
+	services["scrape_interval"], services["scrape_timeout"] = "1200ms", "1200ms"
 	relabel := services["relabel_configs"].([]any)
 	relabel[len(relabel)-1].(map[string]any)["replacement"] = "127.0.0.1:10965"
 	services["params"] = map[string]any{"module": []string{"close"}}
