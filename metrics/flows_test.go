@@ -48,7 +48,7 @@ const rate = 10
 
 // hours is how long the simulations go on: `go test ./metrics -run Flows -v -hours 100`
 // is what docs/design.md tells of.
-var hours = flag.Int("hours", 2, "simulated hours without a bad path")
+var hours = flag.Int("hours", 1, "simulated hours without a bad path")
 
 // Without a bad path there is no alarm: hours of loss that all flows share, whether
 // it is even or comes in bursts. Only a failure can make one.
@@ -146,7 +146,7 @@ func TestFlowsFindABadPath(t *testing.T) {
 		{"all but one dead, 1 % loss", 0.01, 1, 15, 90 * time.Second},
 	} {
 		var longest, healing time.Duration
-		for seed := range uint64(max(5, *hours/2)) {
+		for seed := range uint64(max(3, *hours/2)) {
 			p := newPaths(t, 16, tt.background, seed)
 			for range 120 * rate {
 				p.probe()
@@ -172,7 +172,7 @@ func TestFlowsFindABadPath(t *testing.T) {
 			}
 			healing = max(healing, time.Duration(n)*time.Second/rate)
 		}
-		t.Logf("%s: found within %v, and forgotten within %v, of %d times", tt.what, longest, healing, max(5, *hours/2))
+		t.Logf("%s: found within %v, and forgotten within %v, of %d times", tt.what, longest, healing, max(3, *hours/2))
 		if tt.within > 0 && longest > tt.within {
 			t.Errorf("%s: found after %v, want %v", tt.what, longest, tt.within)
 		}
