@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,25 +27,13 @@ type process struct {
 	base string // of its URLs
 	http *http.Client
 
-	mu     sync.Mutex
-	stderr bytes.Buffer
+	out lab.Output
 
 	ended chan struct{}
 	err   error // once ended: Wait's
 }
 
-// Write takes what probed writes to stderr.
-func (p *process) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.stderr.Write(b)
-}
-
-func (p *process) said() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.stderr.String()
-}
+func (p *process) said() string { return p.out.String() }
 
 // program returns probed inside a host, not started.
 func program(t *testing.T, h *lab.Host, args ...string) *lab.Cmd {
@@ -105,7 +92,7 @@ func launchFile(t *testing.T, h *lab.Host, file string, options ...option) *proc
 	for _, o := range options {
 		o(p.cmd)
 	}
-	p.cmd.Stderr, p.cmd.Stdout = p, p
+	p.cmd.Stderr, p.cmd.Stdout = &p.out, &p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start probed: %v", err)
 	}

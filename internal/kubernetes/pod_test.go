@@ -1,7 +1,6 @@
 package kubernetes
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,7 +14,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -31,22 +29,7 @@ type pod struct {
 	name   string
 	http   *http.Client
 	ended  chan struct{}
-
-	mu   sync.Mutex
-	said bytes.Buffer
-}
-
-// Write takes what the container writes.
-func (p *pod) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.said.Write(b)
-}
-
-func (p *pod) output() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.said.String()
+	said   lab.Output
 }
 
 // A preparation changes the image's files before the container starts.
@@ -92,7 +75,7 @@ func launch(t *testing.T, h *lab.Host, c container, prepare ...preparation) *pod
 	}
 	write(t, filepath.Join(p.dir, "config.json"), string(text))
 	cmd := h.Command(context.WithoutCancel(t.Context()), "runc", "--root", filepath.Join(p.dir, "state"), "run", "--bundle", p.dir, p.name)
-	cmd.Stdout, cmd.Stderr = p, p
+	cmd.Stdout, cmd.Stderr = &p.said, &p.said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +86,7 @@ func launch(t *testing.T, h *lab.Host, c container, prepare ...preparation) *pod
 	t.Cleanup(func() {
 		p.end()
 		if t.Failed() {
-			t.Logf("the container said:\n%s", p.output())
+			t.Logf("the container said:\n%s", p.said.String())
 		}
 	})
 	return p
@@ -189,7 +172,7 @@ func (p *pod) await(f func() error) {
 		}
 		select {
 		case <-p.ended:
-			p.t.Fatalf("the container ended: %s", p.output())
+			p.t.Fatalf("the container ended: %s", p.said.String())
 		default:
 		}
 		if time.Now().After(deadline) {
@@ -377,7 +360,7 @@ func TestPodWithoutFileCapability(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("it runs")
 	}
-	if !strings.Contains(p.output(), "raw sockets need CAP_NET_RAW") {
-		t.Errorf("it said: %s", p.output())
+	if !strings.Contains(p.said.String(), "raw sockets need CAP_NET_RAW") {
+		t.Errorf("it said: %s", p.said.String())
 	}
 }

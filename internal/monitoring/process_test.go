@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,16 +26,7 @@ type server struct {
 	base  string // of its URLs, from inside the host
 	http  *http.Client
 	ended chan struct{}
-
-	mu   sync.Mutex
-	said strings.Builder
-}
-
-// Write takes what the program writes.
-func (s *server) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.said.Write(b)
+	said  lab.Output
 }
 
 // start runs a program inside a host and waits until it says that it is ready.
@@ -52,7 +42,7 @@ func start(t *testing.T, h *lab.Host, address, program string, args ...string) *
 	}
 	t.Cleanup(s.http.CloseIdleConnections)
 	s.cmd = h.Command(context.WithoutCancel(t.Context()), program, args...)
-	s.cmd.Stdout, s.cmd.Stderr = s, s
+	s.cmd.Stdout, s.cmd.Stderr = &s.said, &s.said
 	if err := s.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", program, err)
 	}
@@ -66,8 +56,6 @@ func start(t *testing.T, h *lab.Host, address, program string, args ...string) *
 		}
 		<-s.ended
 		if t.Failed() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
 			t.Logf("%s said:\n%s", program, s.said.String())
 		}
 	})
