@@ -140,7 +140,7 @@ func (s *Shard) add(t *Target, old *entry) {
 func (e *entry) leave() {
 	if e.peer != nil && e.peer.target == e {
 		e.peer.target = nil
-		e.peer.way = way{e.route.source, e.route.ifindex, e.TTL, e.TOS}
+		e.peer.way = way{source: e.route.source, ifindex: e.route.ifindex, ttl: e.TTL, tos: e.TOS}
 	}
 }
 

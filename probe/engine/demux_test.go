@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -184,6 +185,50 @@ func TestOwnReset(t *testing.T) {
 		t.Errorf("%d answered, %d RSTs, %d reactions", l.verdicts[probe.OK], w.resets, l.reactions)
 	}
 	if len(w.troubles) != 1 || w.troubles[0] != errNoReset.Error() {
+		t.Errorf("reported %q", w.troubles)
+	}
+}
+
+// A firewall that knows nothing of what went past it keeps the SYN-ACK from our
+// kernel: that target goes by raw sockets from then on, and says so once.
+func TestPacketSocketsAreGivenUp(t *testing.T) {
+	w := newWorld(t, nil)
+	w.hop, w.stateful, w.past = 7, true, make(map[uint16]bool)
+	w.peer = listening(10 * time.Millisecond)
+	direct, l := w.target(1, "198.19.0.1:443", nil)
+	direct.Direct = true
+	usual, other := w.target(2, "198.19.0.2:443", nil)
+	hops := make(map[netip.Addr]int)
+	w.refuse = func(p *Packet) bool {
+		if p.Hop != 0 {
+			hops[p.Dst]++
+		}
+		return false
+	}
+	w.add(direct, usual)
+	w.run(30 * time.Second)
+	if l.verdicts[probe.OK] != 30 || other.verdicts[probe.OK] != 30 || w.resets != 60 {
+		t.Errorf("%d and %d answered, %d RSTs", l.verdicts[probe.OK], other.verdicts[probe.OK], w.resets)
+	}
+	// The SYN and our own RST.
+	if len(hops) != 1 || hops[direct.Remote.Addr()] != 2 {
+		t.Errorf("past the host's routing: %v", hops)
+	}
+	if len(w.troubles) != 1 || w.troubles[0] != errBypassed.Error() {
+		t.Errorf("reported %q", w.troubles)
+	}
+}
+
+// Where raw sockets have no RST seen either, that is another finding.
+func TestPacketSocketsAreNotAlwaysTheReason(t *testing.T) {
+	w := newWorld(t, nil)
+	w.hop, w.noReset = 7, true
+	w.peer = listening(10 * time.Millisecond)
+	target, _ := w.target(1, "198.19.0.1:443", nil)
+	target.Direct = true
+	w.add(target)
+	w.run(10 * time.Second)
+	if want := []string{errBypassed.Error(), errNoReset.Error()}; !slices.Equal(w.troubles, want) {
 		t.Errorf("reported %q", w.troubles)
 	}
 }

@@ -27,6 +27,7 @@ type way struct {
 	source   addr
 	ifindex  int
 	ttl, tos uint8
+	hop      uint64 // 0 for strays: they are few
 }
 
 // An address is what the per-address limit is about.

@@ -176,7 +176,7 @@ func (s *Shard) stray(p *wire.Packet) {
 	}
 	w := peer.way
 	if e := peer.target; e != nil {
-		w = way{e.route.source, e.route.ifindex, e.TTL, e.TOS}
+		w = way{source: e.route.source, ifindex: e.route.ifindex, ttl: e.TTL, tos: e.TOS}
 	}
 	if p.Dst != w.source {
 		return
@@ -250,9 +250,8 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 		target.prompt = sl.conv.Prompts()
 		s.table.unsure--
 	}
-	if out.Note == probe.NoteResetOwn && sl.conv.ResetGrace > 0 && !target.resetsUnseen {
-		target.resetsUnseen = true
-		s.cfg.Observer.Trouble(target.Target, errNoReset)
+	if out.Note == probe.NoteResetOwn && sl.conv.ResetGrace > 0 {
+		s.noReset(sl)
 	}
 	s.noteSent(sl)
 	// A late SYN-ACK opens a conversation again, until it is reset.

@@ -23,6 +23,7 @@ func addrPortFrom(a addr, port uint16) addrPort { return netip.AddrPortFrom(a.Wi
 type route struct {
 	source  addr
 	ifindex int
+	hop     uint64 // 0: as the host routes
 	err     error
 }
 
@@ -204,6 +205,10 @@ func (s *Shard) route(e *entry) *route {
 		if r.err == nil && r.source.Is4() != e.Remote.Addr().Is4() {
 			r.err = errFamily
 		}
+		r.hop = 0
+		if r.err == nil && e.Direct && !e.hindered {
+			r.hop = s.net.Hop(e.Remote.Addr(), r.source, r.ifindex, e.TOS)
+		}
 	}
 	return &e.route
 }
@@ -255,7 +260,7 @@ func (s *Shard) open(e *entry, r *route, port uint16) {
 	sl := &s.table.slots[i]
 	params := e.Params
 	params.Prompt = e.prompt
-	sl.conv, sl.tuple, sl.target, sl.ifindex = probe.New(params), tuple, e, r.ifindex
+	sl.conv, sl.tuple, sl.target, sl.ifindex, sl.hop = probe.New(params), tuple, e, r.ifindex, r.hop
 	if e.Recorder != nil {
 		sl.transcript = s.newTranscript(tuple, e.Params.Kind)
 	}
@@ -315,7 +320,7 @@ func (s *Shard) queue(i int32, seg *probe.Segment) {
 		from := seg.Seq.Sub(sl.conv.FirstOctet())
 		payload = sl.target.send[from : from+int32(seg.Len)]
 	}
-	s.enqueue(way{ifindex: sl.ifindex, ttl: sl.target.TTL, tos: sl.target.TOS}, &sl.tuple, seg, payload)
+	s.enqueue(way{ifindex: sl.ifindex, ttl: sl.target.TTL, tos: sl.target.TOS, hop: sl.hop}, &sl.tuple, seg, payload)
 	s.sending = append(s.sending, ref{i, sl.generation})
 	// What goes beyond the packets that the SYN stood for counts by itself.
 	if sl.packets++; sl.packets > sl.target.Params.Packets() {
@@ -334,6 +339,7 @@ func (s *Shard) enqueue(w way, tuple *probe.FourTuple, seg *probe.Segment, paylo
 		Ifindex: w.ifindex,
 		TTL:     w.ttl,
 		TOS:     w.tos,
+		Hop:     w.hop,
 	})
 }
 

@@ -154,6 +154,7 @@ type entry struct {
 	prompt       bool   // the peer is to be asked for the acknowledgement of a FIN
 	trouble      string // what kept its last SYN here, as reported
 	resetsUnseen bool   // reported too
+	hindered     bool   // so was that packet sockets hinder its RSTs: it has a next hop no more
 	gone         bool
 }
 

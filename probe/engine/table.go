@@ -28,6 +28,7 @@ type slot struct {
 	key        key
 	target     *entry
 	ifindex    int
+	hop        uint64
 	transcript *probe.Transcript
 	handed     bool          // the transcript, once settled
 	unsent     bool          // its SYN lies in this host

@@ -22,6 +22,7 @@ type Target struct {
 	Device   string        // empty: as the host routes
 	TTL      uint8         // 0: the host's default
 	TOS      uint8
+	Direct   bool   // segments go to their next hop by a packet socket, where that can be
 	Count    uint64 // more than 0: that many probes are made of it and no more, the first at once
 	Sink     Sink
 	Recorder Recorder // nil: no transcripts are made

@@ -84,6 +84,25 @@ var errUnsent = errors.New("SYNs to it are not seen leaving: its neighbour does 
 var errNoReset = errors.New("no RST of this host's kernel was seen leaving in time after the SYN-ACK, so that probed sends its own: " +
 	"a firewall rule or rp_filter keeps the SYN-ACK from the kernel or its RST from leaving, or it waits in a queue")
 
+// errBypassed is a finding about this host, not an error of a call.
+var errBypassed = errors.New("no RST of this host's kernel was seen leaving in time after the SYN-ACK, so that probed sends its own " +
+	"and goes on with transmit: raw: packets past this host's firewall are unknown to a rule that asks for their connection's state")
+
+// noReset reports that our kernel did not reset a SYN-ACK in time. A firewall that
+// follows connections knows of none whose SYN went past it, and keeps the SYN-ACK
+// from the kernel: so what goes past it is the first to be given up.
+func (s *Shard) noReset(sl *slot) {
+	e := sl.target
+	switch {
+	case sl.hop != 0 && !e.hindered:
+		e.hindered, e.asked = true, false
+		s.cfg.Observer.Trouble(e.Target, errBypassed)
+	case sl.hop == 0 && !e.resetsUnseen:
+		e.resetsUnseen = true
+		s.cfg.Observer.Trouble(e.Target, errNoReset)
+	}
+}
+
 // trouble reports what this host has against a target's segments.
 func (s *Shard) trouble(e *entry, err error) {
 	if text := err.Error(); text != e.trouble {
