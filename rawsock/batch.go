@@ -9,7 +9,7 @@ import (
 
 // batchLen is how many packets one sendmmsg(2) takes. From 32 up the cost per
 // packet hardly falls any more.
-const batchLen = 128
+const batchLen = 64
 
 // controlLen holds IPv6's three control messages, the longer set: pktinfo,
 // hop limit, traffic class. Every part is aligned to a word.
