@@ -233,32 +233,65 @@ func TestPacketSocketsAreNotAlwaysTheReason(t *testing.T) {
 	}
 }
 
-// Each conversation's transcript is handed over once, with its SYN in it.
+// Each conversation's transcript is handed over once, with its SYN in it; and what comes
+// after that, if anything does, when its four-tuple is free.
 func TestTranscripts(t *testing.T) {
-	w := newWorld(t, nil)
-	w.peer = listening(10 * time.Millisecond)
-	ts := w.targets(20, nil)
-	for i, x := range ts {
-		l := w.ledgers[i]
-		x.Recorder = l
-		seen := make(map[probe.Seq]bool)
-		l.onRecord = func(tr *probe.Transcript) {
-			r := tr.Records()
-			if len(r) < 4 || r[0].Event.Kind != probe.Open || tr.Tuple.Remote != x.Remote {
-				t.Fatalf("transcript of %v: %+v", tr.Tuple, r)
+	for name, tt := range map[string]struct {
+		peer   peerFunc
+		copies int
+		again  probe.Note // what comes after
+	}{
+		"nothing more":      {listening(10 * time.Millisecond), 1, 0},
+		"a late answer":     {listening(1200 * time.Millisecond), 1, probe.NoteSYNACKLate},
+		"the answer, twice": {listening(10 * time.Millisecond), 2, probe.NoteSYNACKDuplicate},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.peer = tt.peer
+			w.impair = func() (int, time.Duration) { return tt.copies, 0 }
+			if tt.copies > 1 {
+				extra := time.Duration(0)
+				w.impair = func() (int, time.Duration) { // the second comes after the RST
+					extra = 50*time.Millisecond - extra
+					return tt.copies, 50*time.Millisecond - extra
+				}
 			}
-			if iss := r[0].Event.Segment.Seq; seen[iss] {
-				t.Fatalf("a conversation's second transcript")
-			} else {
-				seen[iss] = true
+			ts := w.targets(20, nil)
+			for i, x := range ts {
+				l := w.ledgers[i]
+				x.Recorder = l
+				seen := make(map[probe.Seq]bool)
+				check := func(tr *probe.Transcript) probe.Seq {
+					r := tr.Records()
+					if len(r) < 3 || r[0].Event.Kind != probe.Open || tr.Tuple.Remote != x.Remote || len(tr.Figures()) == 0 {
+						t.Fatalf("transcript of %v: %+v", tr.Tuple, r)
+					}
+					return r[0].Event.Segment.Seq
+				}
+				l.onSettled = func(tr *probe.Transcript) {
+					iss := check(tr)
+					if seen[iss] {
+						t.Fatalf("a conversation's second transcript")
+					}
+					seen[iss] = true
+				}
+				l.onRecord = func(tr *probe.Transcript) {
+					iss := check(tr)
+					if !slices.ContainsFunc(tr.Records(), func(r probe.Record) bool { return r.Note == tt.again }) {
+						t.Fatalf("nothing has come since: %+v", tr.Records())
+					}
+					if last := tr.Records()[len(tr.Records())-1]; !seen[iss] || last.Note != probe.NoteDone && last.Note != probe.NoteAborted {
+						t.Fatalf("handed over before its end, %v", last.Note)
+					}
+				}
 			}
-		}
-	}
-	w.add(ts...)
-	w.run(10 * time.Second)
-	for _, l := range w.ledgers {
-		if l.records != 10 {
-			t.Errorf("%d transcripts", l.records)
-		}
+			w.add(ts...)
+			w.run(10 * time.Second)
+			for _, l := range w.ledgers {
+				if again := min(int(tt.again), 1) * l.records; l.handed != 10 || l.records != again || tt.again != 0 && again < 8 {
+					t.Errorf("%d transcripts, %d of them again", l.handed, l.records)
+				}
+			}
+		})
 	}
 }
