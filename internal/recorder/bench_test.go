@@ -43,6 +43,5 @@ func BenchmarkSettled(b *testing.B) {
 	for b.Loop() {
 		h.tr.Number++
 		r.Settled(&h.tr)
-		r.Record(&h.tr)
 	}
 }

@@ -83,13 +83,13 @@ func (r *Recorder) Settled(t *probe.Transcript) {
 
 // Record implements engine.Recorder: what came after the verdict belongs to a
 // transcript that is kept.
-func (r *Recorder) Record(t *probe.Transcript) {
+func (r *Recorder) Record(since *probe.Transcript) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, kept := range []*ring[probe.Transcript]{&r.last, &r.failed} {
 		for i := range kept.items {
-			if kept.items[i].Number == t.Number {
-				t.CopyTo(&kept.items[i])
+			if kept.items[i].Number == since.Number {
+				kept.items[i].Extend(since)
 				r.version++
 			}
 		}
