@@ -173,7 +173,8 @@ certificates:
 
 .PHONY: tools
 tools:
-	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy nsd setcap gcc libc-headers lwip chromium fonts fonts-cjk mmdebstrap nspawn lintian rpm rpmlint mandoc runc
+	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy nsd setcap gcc libc-headers lwip chromium fonts fonts-cjk mmdebstrap nspawn lintian rpm rpmlint mandoc runc \
+		zmap masscan hping3 nping scamper ping prometheus-blackbox-exporter prometheus-smokeping-prober
 
 $(addprefix $(CACHE)/promtool/usr/bin/,promtool prometheus amtool) &:
 	@internal/tools/promtool.sh $(CACHE)/promtool
