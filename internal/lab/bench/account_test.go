@@ -17,8 +17,8 @@ import (
 // An account is what has been used and done up to a moment.
 type account struct {
 	at      time.Time
-	process time.Duration // what a process has used of the processors, its ended threads included
-	softirq time.Duration // what ksoftirqd of our core has: the kernel's work when there is too much of it
+	process time.Duration    // what a process has used of the processors, its ended threads included
+	softirq time.Duration    // what ksoftirqd of our core has: the kernel's work when there is too much of it
 	idle    [2]time.Duration // what the cores have had nothing to do, or were not given
 	peer    map[string]int64 // the targets' kernel counters
 }

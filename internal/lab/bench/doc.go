@@ -11,7 +11,8 @@
 //	BENCH_WINDOW   how long each is measured for, 300ms if unset
 //	BENCH_OUT      the file that a line for each is appended to, in Go's benchmark
 //	               format, so that benchstat reads it; unset: a temporary one
+//	BENCH_PAGE     a page to put the tables of BENCH_OUT into
 //	PROBED         the daemon, as 'make build' left it; ./probed of this checkout if unset
 //
-// What is not a test turns those lines into the page's tables.
+// What is not a test turns those lines into tables, and is the net.Dialer loop.
 package bench

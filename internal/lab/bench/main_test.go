@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +27,43 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if path := os.Getenv("BENCH_OUT"); path != "" {
+		if err := report(path, os.Getenv("BENCH_PAGE"), os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// report writes the tables of a file of results, and puts them into a page if there
+// is one.
+func report(path, page string, out io.Writer) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	r, err := Read(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	ratios, accuracy := About(r)+Table(r), About(r)+AccuracyTable(r)
+	if _, err := fmt.Fprintf(out, "\n%s\n%s", ratios, accuracy); err != nil || page == "" {
+		return err
+	}
+	before, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	text := string(before)
+	for _, p := range [][2]string{{"ratios", ratios}, {"accuracy", accuracy}} {
+		if text, err = Page(text, p[0], p[1]); err != nil {
+			return fmt.Errorf("%s: %w", page, err)
+		}
+	}
+	return os.WriteFile(page, []byte(text), 0o644)
 }
 
 // rounds is how often each tool is measured.

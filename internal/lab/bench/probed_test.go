@@ -20,6 +20,11 @@ type asked struct {
 // probed starts the daemon, its limits lifted, on our core.
 func (w *world) probed(a asked) *lab.Cmd {
 	w.t.Helper()
+	return w.probedOn(ours, a)
+}
+
+func (w *world) probedOn(core int, a asked) *lab.Cmd {
+	w.t.Helper()
 	var text strings.Builder
 	fmt.Fprintf(&text, `global:
   source_ports: 20000-27999
@@ -40,5 +45,5 @@ jobs:
 	if err := os.WriteFile(file, []byte(text.String()), 0o644); err != nil {
 		w.t.Fatal(err)
 	}
-	return w.command(ours, w.here, probedPath(w.t), "--config.file="+file)
+	return w.command(core, w.here, probedPath(w.t), "--config.file="+file)
 }

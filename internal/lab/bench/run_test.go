@@ -67,4 +67,3 @@ func (w *world) read(cmd *lab.Cmd) string {
 	}
 	return string(out)
 }
-
