@@ -33,12 +33,12 @@ const pace = 10 * time.Millisecond
 // of the same packets, with nothing else to do and with both cores busy.
 func TestAccuracy(t *testing.T) {
 	b := open(t)
-	n := 200
+	n, loads := 200, []string{"idle", "busy"}
 	if rounds(t) == 1 {
-		n = 20
+		n, loads = 20, loads[:1]
 	}
 	for range rounds(t) {
-		for _, load := range []string{"idle", "busy"} {
+		for _, load := range loads {
 			for _, g := range gauges() {
 				l := g.measure(t, load, n)
 				l.Name = fmt.Sprintf("Accuracy/load=%s/tool=%s", load, g.name)

@@ -16,6 +16,9 @@ type scanner struct {
 	rates  []int
 	settle time.Duration // in windows
 	start  func(w *world, rate int) *lab.Cmd
+	// agrees, if it is there, fails the test unless what the tool counts is what the
+	// targets' kernel does.
+	agrees func(w *world, r *running)
 }
 
 // scanPackets bounds what zmap sends; it would take several windows for it.

@@ -25,7 +25,7 @@ func rows() (all []Row) {
 	}{
 		{"inline", "handshakes, the peer's kernel included", 1.3, 1.8},
 		{"split", "handshakes, the peer's kernel on the other core", 2, 0},
-		{"steered", "the same, what arrives taken on our core", 0, 0},
+		{"steered", "the same, our arrivals on our core", 0, 0},
 	} {
 		for _, ours := range []string{"probed", "probed-packet"} {
 			name := func(tool string) string { return "Handshakes/kernel=" + c.kernel + "/tool=" + tool }
