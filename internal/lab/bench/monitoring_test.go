@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"io"
 	"math"
 	"testing"
 	"time"
@@ -20,6 +21,8 @@ type monitor struct {
 	metrics string
 	// counter is the targets' kernel's, which counts its probes.
 	counter string
+	// books, at a URL, is the metric by which it counts its results, if that is less.
+	books, booksAt string
 }
 
 const (
@@ -43,22 +46,22 @@ func TestMonitoring(t *testing.T) {
 	const probed = "http://127.0.0.1:10965/metrics"
 	for range rounds(t) {
 		for _, m := range []monitor{
-			{"probed", 10_000, 100, daemon("probe: half_open"), probed, reset},
-			{"probed-active_close", 10_000, 100, daemon("probe: active_close"), probed, accepted},
-			{"net.Dialer", 10_000, 100, func(w *world, n int) *running {
+			{name: "probed", targets: 10_000, smoke: 100, start: daemon("probe: half_open"), metrics: probed, counter: reset},
+			{name: "probed-active_close", targets: 10_000, smoke: 100, start: daemon("probe: active_close"), metrics: probed, counter: accepted},
+			{name: "net.Dialer", targets: 10_000, smoke: 100, start: func(w *world, n int) *running {
 				return w.run(w.dialer(w.here, ours, "-first", fmt.Sprintf("%s:%d", target(0), firstPort), "-n", fmt.Sprint(n)))
-			}, "http://127.0.0.1:9000/metrics", accepted},
-			{"blackbox_exporter", 2000, 100, func(w *world, n int) *running {
+			}, metrics: "http://127.0.0.1:9000/metrics", counter: accepted},
+			{name: "blackbox_exporter", targets: 2000, smoke: 100, start: func(w *world, n int) *running {
 				r := w.run(w.blackbox(ours))
 				w.await("http://127.0.0.1:9115/metrics")
 				w.drive(n, time.Second)
 				return r
-			}, "", accepted},
-			{"probed", 1000, 50, daemon("probe: half_open"), probed, reset},
-			{"smokeping_prober", 1000, 50, func(w *world, n int) *running {
-				// Not scraped: busy as it is, it does not answer within half a minute.
-				return w.run(w.smokeping(ours, n))
-			}, "", pinged},
+			}, counter: accepted},
+			{name: "probed", targets: 1000, smoke: 50, start: daemon("probe: half_open"), metrics: probed, counter: reset},
+			{name: "smokeping_prober", targets: 1000, smoke: 50, start: func(w *world, n int) *running {
+				// On every core: one would only hide what it needs.
+				return w.run(w.smokeping(-1, n))
+			}, counter: pinged, books: "smokeping_response_duration_seconds_count", booksAt: "http://127.0.0.1:9374/metrics"},
 		} {
 			n := m.targets
 			if rounds(t) == 1 {
@@ -115,6 +118,20 @@ func (m monitor) measure(t *testing.T, n int) (l Line) {
 			{resident(t, r.pid), "rss-MiB"},
 			{span.busy[ours].Seconds() / span.length.Seconds(), "core0"},
 			{span.busy[theirs].Seconds() / span.length.Seconds(), "core1"},
+		}
+		if m.books != "" {
+			used, booked := cpuClock(t, r.pid), 0.0
+			err := get(t.Context(), w.client(w.here, 1), m.booksAt, func(body io.Reader) error {
+				return samples(body, func(s sample) {
+					if s.name == m.books {
+						booked += s.value
+					}
+				})
+			})
+			if err != nil || booked == 0 {
+				t.Fatalf("%s booked %.0f: %v", m.name, booked, err)
+			}
+			l.Figures = append(l.Figures, Figure{float64(used) / booked, "cpu-ns/booked"})
 		}
 	})
 	if !ok {

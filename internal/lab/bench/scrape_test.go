@@ -27,7 +27,7 @@ func (w *world) client(h *lab.Host, connections int) *http.Client {
 		},
 	}
 	w.t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Timeout: 30 * time.Second, Transport: transport}
+	return &http.Client{Timeout: time.Minute, Transport: transport}
 }
 
 // accept is what Debian's Prometheus sends: OpenMetrics, or the text before it.
