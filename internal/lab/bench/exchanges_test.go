@@ -85,8 +85,8 @@ func echo(ip []byte) (target netip.Addr, id uint32, reply, ok bool) {
 }
 
 // deviations are how far readings lie from the captured exchanges. A reading with a
-// port is matched by that and by when it began; the others by their order, and then
-// there must be as many of either.
+// port is matched by that and by when it began, which is not when it was sent if the
+// machine is busy; the others by their order, and then there must be as many of either.
 func deviations(readings []reading, captured []exchange) ([]time.Duration, error) {
 	var all []time.Duration
 	for i, r := range readings {
@@ -103,7 +103,7 @@ func deviations(readings []reading, captured []exchange) ([]time.Duration, error
 				nearest = j
 			}
 		}
-		if nearest < 0 || away(captured[nearest], r) > 100*time.Millisecond {
+		if nearest < 0 || away(captured[nearest], r) > 2*time.Second {
 			return nil, fmt.Errorf("the reading from port %d at %v is not in the capture", r.port, r.at)
 		}
 		all = append(all, r.rtt-captured[nearest].rtt())

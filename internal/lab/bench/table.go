@@ -13,7 +13,7 @@ type Row struct {
 	Against, Work string
 	Ours, Theirs  string // names of lines
 	Unit          string
-	TheirUnit     string // if it is another
+	TheirUnit     string  // if it is another
 	Goal          float64 // the ratio to reach, 0 if none was set
 }
 
