@@ -95,8 +95,8 @@ BENCH ?= .
 # How 'make bench' measures: so many paired rounds, each for so long, of which of its
 # tests. Its lines are appended to RESULTS, which benchstat reads.
 BENCH_ROUNDS ?= 5
-BENCH_WINDOW ?= 2s
-BENCH_RUN ?= Handshakes|Monitoring|Accuracy
+BENCH_WINDOW ?= 1500ms
+BENCH_RUN ?= Handshakes|Monitoring|Accuracy|Growth
 RESULTS ?= $(CACHE)/bench.txt
 export DEMO_SECONDS DEMO_PORT
 

@@ -27,7 +27,7 @@ type gauge struct {
 
 // pace is from one probe to the next, where a tool can be told: far more than an
 // answer takes.
-const pace = 10 * time.Millisecond
+const pace = 5 * time.Millisecond
 
 // TestAccuracy has every tool that says a round-trip time measure beside a capture
 // of the same packets, with nothing else to do and with both cores busy.

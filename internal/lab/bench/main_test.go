@@ -49,8 +49,8 @@ func report(path, page string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	ratios, accuracy := About(r)+Table(r), About(r)+AccuracyTable(r)
-	if _, err := fmt.Fprintf(out, "\n%s\n%s", ratios, accuracy); err != nil || page == "" {
+	ratios, accuracy, growth := About(r)+Table(r), AccuracyTable(r), GrowthTable(r)
+	if _, err := fmt.Fprintf(out, "\n%s\n%s\n%s\n", ratios, accuracy, growth); err != nil || page == "" {
 		return err
 	}
 	before, err := os.ReadFile(page)
@@ -58,7 +58,7 @@ func report(path, page string, out io.Writer) error {
 		return err
 	}
 	text := string(before)
-	for _, p := range [][2]string{{"ratios", ratios}, {"accuracy", accuracy}} {
+	for _, p := range [][2]string{{"ratios", ratios}, {"accuracy", accuracy}, {"growth", growth}} {
 		if text, err = Page(text, p[0], p[1]); err != nil {
 			return fmt.Errorf("%s: %w", page, err)
 		}

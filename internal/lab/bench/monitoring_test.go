@@ -43,11 +43,10 @@ func TestMonitoring(t *testing.T) {
 			return w.run(w.probed(asked{module: module, targets: n, interval: time.Second}))
 		}
 	}
-	const probed = "http://127.0.0.1:10965/metrics"
 	for range rounds(t) {
 		for _, m := range []monitor{
-			{name: "probed", targets: 10_000, smoke: 100, start: daemon("probe: half_open"), metrics: probed, counter: reset},
-			{name: "probed-active_close", targets: 10_000, smoke: 100, start: daemon("probe: active_close"), metrics: probed, counter: accepted},
+			{name: "probed", targets: 10_000, smoke: 100, start: daemon("probe: half_open"), metrics: probedMetrics, counter: reset},
+			{name: "probed-active_close", targets: 10_000, smoke: 100, start: daemon("probe: active_close"), metrics: probedMetrics, counter: accepted},
 			{name: "net.Dialer", targets: 10_000, smoke: 100, start: func(w *world, n int) *running {
 				return w.run(w.dialer(w.here, ours, "-first", fmt.Sprintf("%s:%d", target(0), firstPort), "-n", fmt.Sprint(n)))
 			}, metrics: "http://127.0.0.1:9000/metrics", counter: accepted},
@@ -57,7 +56,7 @@ func TestMonitoring(t *testing.T) {
 				w.drive(n, time.Second)
 				return r
 			}, counter: accepted},
-			{name: "probed", targets: 1000, smoke: 50, start: daemon("probe: half_open"), metrics: probed, counter: reset},
+			{name: "probed", targets: 1000, smoke: 50, start: daemon("probe: half_open"), metrics: probedMetrics, counter: reset},
 			{name: "smokeping_prober", targets: 1000, smoke: 50, start: func(w *world, n int) *running {
 				// On every core: one would only hide what it needs.
 				return w.run(w.smokeping(-1, n))

@@ -38,7 +38,8 @@ jobs:
   targets:
 `, a.module, a.interval)
 	for i := range a.targets {
-		fmt.Fprintf(&text, "  - %s:%d\n", target(i), firstPort)
+		// Beyond the addresses there are, the next port.
+		fmt.Fprintf(&text, "  - %s:%d\n", target(i), firstPort+i>>16)
 	}
 	file := filepath.Join(w.t.TempDir(), "probed.yml")
 	if err := os.WriteFile(file, []byte(text.String()), 0o644); err != nil {
@@ -46,6 +47,9 @@ jobs:
 	}
 	return w.command(core, w.here, probedPath(w.t), configFile+file)
 }
+
+// probedMetrics is where the daemon is scraped.
+const probedMetrics = "http://127.0.0.1:10965/metrics"
 
 const configFile = "--config.file="
 
@@ -84,7 +88,7 @@ func agrees(w *world, r *running) {
 	client := w.client(w.here, 1)
 	lab.Eventually(w.t, 20*time.Second, func() error {
 		says := make(map[string]float64)
-		err := get(w.t.Context(), client, "http://127.0.0.1:10965/metrics", func(body io.Reader) error {
+		err := get(w.t.Context(), client, probedMetrics, func(body io.Reader) error {
 			return samples(body, func(s sample) { says[s.name] += s.value })
 		})
 		if err != nil {

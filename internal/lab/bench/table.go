@@ -122,6 +122,23 @@ func AccuracyTable(r Results) string {
 	return b.String()
 }
 
+// GrowthTable writes what probed takes by the number of its targets: medians.
+func GrowthTable(r Results) string {
+	var b strings.Builder
+	b.WriteString("| targets | CPU a probe | memory | of it a target | text | gzip | protobuf, gzip |\n|---|---|---|---|---|---|---|\n")
+	const prefix = "Growth/targets="
+	for _, n := range r.tools(prefix) {
+		of := func(unit string) string { return digits(median(r.values(prefix+n, unit))) }
+		fmt.Fprintf(&b, "| %s | %s | %s MiB | %s KiB |", n, micros(median(r.values(prefix+n, "cpu-ns/probe"))), of("rss-MiB"),
+			digits(median(r.values(prefix+n, "rss-B/target"))/1024))
+		for _, f := range []string{"text", "gzip", "protobuf-gzip"} {
+			fmt.Fprintf(&b, " %s MB, %s ms |", of(f+"-MB"), of(f+"-ms"))
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
 // values are a unit's of all lines of a name, in their order.
 func (r Results) values(name, unit string) (all []float64) {
 	for _, l := range r.Lines {

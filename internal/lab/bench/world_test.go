@@ -59,7 +59,7 @@ func (w *world) listen() {
 	}
 }
 
-// target is the nth address of prefix.
+// target is the nth address of prefix, which begins anew after the last.
 func target(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{198, 19, byte(n >> 8), byte(n)})
 }
