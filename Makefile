@@ -145,6 +145,10 @@ fuzz: go ## run every fuzz target for FUZZTIME (10s) each
 bench: go tools ## run the benchmarks that BENCH (a regular expression, all) names, one package at a time
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 30m $(AS_ROOT) ./...
 
+.PHONY: simulate
+simulate: go ## a million targets through a day of virtual time: some minutes, 2 GiB
+	$(GO) test ./internal/scale -run '^$$' -bench Million -benchtime 1x -timeout 60m
+
 .PHONY: cover
 cover: go tools packages $(PROMTOOL) $(PROMETHEUS) $(AMTOOL) $(DEBIAN_ROOT) kubernetes ## run every test once and write .cache/cover.html
 	@mkdir -p $(CACHE)

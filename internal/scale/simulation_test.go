@@ -62,8 +62,9 @@ func TestLimitsHold(t *testing.T) {
 // 2 GiB.
 func BenchmarkMillion(b *testing.B) {
 	for range b.N {
+		span := time.Duration(*days * float64(24*time.Hour))
 		o := play(b, scenario{
-			targets: *million, shards: *shards, perAddress: 8, interval: *interval, span: time.Duration(*days * float64(24*time.Hour)), settle: time.Hour,
+			targets: *million, shards: *shards, perAddress: 8, interval: *interval, span: span, settle: min(time.Hour, span/3),
 			rtts: usual, limits: byDefault, bound: 2 * time.Millisecond,
 		})
 		check(b, o)
