@@ -29,25 +29,27 @@ const ringFrames = 1 << 13
 // A network is a kernel, a network and its peers in virtual time. Everything happens
 // in the loop's own calls, and nothing is allocated once the queues have grown.
 type network struct {
-	now    probe.Instant
-	wall   int64 // wall − monotonic
-	woken  atomic.Bool
-	peers  *peers
-	batch  []engine.Packet
-	ring   [ringFrames]inRing
-	head   int // oldest frame
-	n      int // frames in the ring
-	lost   uint64
-	frame  engine.Frame
-	lines  []line
-	next   probe.Instant // when the earliest of the answers under way arrives
-	alarms []alarm       // in order
+	now       probe.Instant
+	wall      int64 // wall − monotonic
+	woken     atomic.Bool
+	peers     *peers
+	batch     []engine.Packet
+	ring      [ringFrames]inRing
+	head      int // oldest frame
+	n         int // frames in the ring
+	lost      uint64
+	ownStamps uint64 // frames that the tap stamped itself
+	frame     engine.Frame
+	lines     []line
+	next      probe.Instant // when the earliest of the answers under way arrives
+	alarms    []alarm       // in order
 }
 
 // An inRing is a frame that waits to be read.
 type inRing struct {
 	wall     int64
 	outgoing bool
+	stamped  bool // by the kernel, as it arrived
 	len      uint8
 	data     [maxPacket]byte
 }
@@ -165,6 +167,7 @@ func (n *network) deliver(a *answer) {
 	if f == nil {
 		return
 	}
+	f.stamped = !n.peers.subjects[a.target].beside()
 	b := f.data[:0]
 	switch a.how {
 	case answers:
@@ -212,7 +215,7 @@ func (n *network) push(at probe.Instant, outgoing bool) *inRing {
 	}
 	f := &n.ring[(n.head+n.n)%ringFrames]
 	n.n++
-	f.wall, f.outgoing = int64(at)+n.wall, outgoing
+	f.wall, f.outgoing, f.stamped = int64(at)+n.wall, outgoing, true
 	return f
 }
 
@@ -294,7 +297,10 @@ func (n *network) Receive(limit int, fn func(*engine.Frame)) int {
 	k := 0
 	for ; k < limit && n.n > 0; k++ {
 		f := &n.ring[n.head]
-		n.frame = engine.Frame{Data: f.data[:f.len], Wall: f.wall, Ifindex: 1, Stamped: true, Outgoing: f.outgoing}
+		n.frame = engine.Frame{Data: f.data[:f.len], Wall: f.wall, Ifindex: 1, Stamped: f.stamped, Outgoing: f.outgoing}
+		if !f.stamped {
+			n.ownStamps++
+		}
 		fn(&n.frame)
 		n.head = (n.head + 1) % ringFrames
 		n.n--

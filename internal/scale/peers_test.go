@@ -178,6 +178,10 @@ func (p *peers) left(i int32, now probe.Instant, flags probe.Flags) {
 // answers reports whether a subject may answer with a SYN-ACK.
 func (x *subject) answers() bool { return x.nature < 90 || x.nature >= 95 }
 
+// beside reports whether a subject is behind a veth, so that the kernel does not stamp
+// what comes from it.
+func (x *subject) beside() bool { return x.nature%4 == 1 }
+
 // probed is a SYN to a subject: it is held against the schedule, and what is to come
 // of it is put down. It returns the line on which the answer comes, below 0 for none.
 func (p *peers) probed(i int32, port uint16, now probe.Instant) (line int, how behaviour) {

@@ -139,6 +139,9 @@ func (w *world) audit() {
 	if n := w.lateAnswers - w.lateSeen; n > uint64(w.network.n) { // what lies in the ring was not read before the end
 		w.errorf("%d answers came late, and %d were seen", w.lateAnswers, w.lateSeen)
 	}
+	if n := w.shard.Stats.StampFallbacks.Load(); n != w.network.ownStamps {
+		w.errorf("%d stamps were the tap's own, and %d were counted", w.network.ownStamps, n)
+	}
 	for i := range w.subjects {
 		x := &w.subjects[i]
 		// Where the last slot lies at the very end, it may be in or out.

@@ -128,6 +128,7 @@ func (s *Shard) handle(f *frame) {
 				s.table.slots[i].target.trouble = ""
 				s.passUnsent(&s.table.slots[i])
 			}
+			s.countStamp(f)
 			s.step(i, &probe.Event{Kind: probe.SegmentSent, Stamp: stamp, Segment: p.Segment})
 		}
 	case p.Kind == wire.KindTCP && s.ours(p.DstPort):
@@ -139,6 +140,7 @@ func (s *Shard) handle(f *frame) {
 		case !f.intact:
 			s.reject(s.table.slots[i].target, probe.RejectBadChecksum)
 		default:
+			s.countStamp(f)
 			s.step(i, &probe.Event{Kind: probe.SegmentArrives, Stamp: stamp, Segment: p.Segment})
 		}
 	case p.Kind == wire.KindICMPError && !f.outgoing && s.ours(p.Quote.SrcPort):
@@ -149,8 +151,17 @@ func (s *Shard) handle(f *frame) {
 		case !f.intact:
 			s.reject(s.table.slots[i].target, probe.RejectBadChecksum)
 		default:
+			s.countStamp(f)
 			s.step(i, &probe.Event{Kind: probe.ICMPArrives, Stamp: stamp, ICMP: p.ICMP})
 		}
+	}
+}
+
+// countStamp keeps account of the frames whose stamp is the tap's own reading of the
+// clock.
+func (s *Shard) countStamp(f *frame) {
+	if !f.stamped {
+		s.Stats.StampFallbacks.Add(1)
 	}
 }
 
