@@ -81,8 +81,9 @@ LDFLAGS := -s -w -buildid= \
 # at once, with the race detector. Of the first, RACED run under it too, but for the
 # tests that hold a time against a bound or have a browser do so, which are named
 # Accuracy and Browser: those come after, without it. What waits for minutes and does
-# next to nothing meanwhile is named Lasting, and runs beside the others.
-REAL := /(rawsock|internal/host|internal/lab|internal/status|internal/booted|internal/monitoring|internal/kubernetes|cmd)(/|$$)
+# next to nothing meanwhile is named Lasting, and runs beside the others. internal/scale
+# simulates in one goroutine a shard: no race to find, and thirty times as long.
+REAL := /(rawsock|internal/host|internal/lab|internal/status|internal/booted|internal/monitoring|internal/kubernetes|internal/scale|cmd)(/|$$)
 RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
 # Tests that need root get it when we aren't: the compiled test runs under sudo,

@@ -42,7 +42,8 @@ type peers struct {
 	perAddress int // ports of each address
 	rtts       []time.Duration
 	interval   time.Duration
-	lates      int // the line that is slower than the timeout; -1 without
+	lates      int  // the line that is slower than the timeout; -1 without
+	blind      bool // nobody tells what was observed: only the network is simulated
 
 	bound     time.Duration // how far a probe may be from its slot
 	all       second        // packets that left
@@ -188,23 +189,9 @@ func (p *peers) probed(i int32, port uint16, now probe.Instant) (line int, how b
 	x := &p.subjects[i]
 	p.probes++
 	p.load(now)
-	if x.probes == 0 {
-		x.first = now
-	} else {
-		off := now.Sub(x.first) - time.Duration(x.probes)*p.interval
-		if off.Abs() > p.bound {
-			p.errorf("probe %d of target %d goes %v from its slot", x.probes, i, off)
-			off = 0
-		}
-		x.least, x.most = min(x.least, int32(off)), max(x.most, int32(off))
-		if apart := time.Duration(x.most - x.least); apart > p.bound {
-			p.errorf("the slots of target %d are %v wide after %d probes", i, apart, x.probes)
-		}
+	if !p.blind {
+		p.inPlace(x, port, now)
 	}
-	if x.open {
-		p.errorf("probe %d of target %d goes while the one before has no verdict", x.probes, i)
-	}
-	p.takePort(i, port, now)
 
 	x.open, x.answered, x.want = true, false, probe.Timeout
 	line, how = int(x.line), answers
@@ -226,6 +213,28 @@ func (p *peers) probed(i int32, port uint16, now probe.Instant) (line int, how b
 	}
 	x.probes++
 	return line, how
+}
+
+// inPlace holds a SYN against the schedule.
+func (p *peers) inPlace(x *subject, port uint16, now probe.Instant) {
+	i := x.index
+	if x.probes == 0 {
+		x.first = now
+	} else {
+		off := now.Sub(x.first) - time.Duration(x.probes)*p.interval
+		if off.Abs() > p.bound {
+			p.errorf("probe %d of target %d goes %v from its slot", x.probes, i, off)
+			off = 0
+		}
+		x.least, x.most = min(x.least, int32(off)), max(x.most, int32(off))
+		if apart := time.Duration(x.most - x.least); apart > p.bound {
+			p.errorf("the slots of target %d are %v wide after %d probes", i, apart, x.probes)
+		}
+	}
+	if x.open {
+		p.errorf("probe %d of target %d goes while the one before has no verdict", x.probes, i)
+	}
+	p.takePort(i, port, now)
 }
 
 // takePort notes when a four-tuple is used, and how soon it is again.
