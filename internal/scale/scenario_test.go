@@ -133,8 +133,8 @@ func (w *world) audit() {
 	if n := sumOf(w.skips[:]); n > 0 {
 		w.errorf("%d probes were skipped: %v", n, w.skips)
 	}
-	if w.verdicts != w.probes || w.transcripts != w.probes || w.records != w.probes {
-		w.errorf("%d probes have %d verdicts, %d transcripts settled and %d recorded", w.probes, w.verdicts, w.transcripts, w.records)
+	if w.verdicts != w.probes || w.transcripts != w.probes {
+		w.errorf("%d probes have %d verdicts and %d transcripts", w.probes, w.verdicts, w.transcripts)
 	}
 	if n := w.lateAnswers - w.lateSeen; n > uint64(w.network.n) { // what lies in the ring was not read before the end
 		w.errorf("%d answers came late, and %d were seen", w.lateAnswers, w.lateSeen)
