@@ -81,8 +81,9 @@ LDFLAGS := -s -w -buildid= \
 # at once, with the race detector. Of the first, RACED run under it too, but for the
 # tests that hold a time against a bound or have a browser do so, which are named
 # Accuracy and Browser: those come after, without it. What waits for minutes and does
-# next to nothing meanwhile is named Lasting, and runs beside the others.
-REAL := /(rawsock|internal/host|internal/lab|internal/status|internal/booted|internal/monitoring|internal/kubernetes|cmd)(/|$$)
+# next to nothing meanwhile is named Lasting, and runs beside the others. internal/scale
+# simulates in one goroutine a shard: no race to find, and thirty times as long.
+REAL := /(rawsock|internal/host|internal/lab|internal/status|internal/booted|internal/monitoring|internal/kubernetes|internal/scale|cmd)(/|$$)
 RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
 # Tests that need root get it when we aren't: the compiled test runs under sudo,
@@ -162,6 +163,10 @@ bench-page: go ## write what 'make bench' found into docs/performance.md, its li
 .PHONY: bench-go
 bench-go: go tools ## run the Go benchmarks that BENCH (a regular expression, all) names, one package at a time
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 30m $(AS_ROOT) ./...
+
+.PHONY: simulate
+simulate: go ## a million targets through a day of virtual time: some minutes, 2 GiB
+	$(GO) test ./internal/scale -run '^$$' -bench Million -benchtime 1x -timeout 60m
 
 .PHONY: cover
 cover: go tools packages $(PROMTOOL) $(PROMETHEUS) $(AMTOOL) $(DEBIAN_ROOT) kubernetes ## run every test once and write .cache/cover.html

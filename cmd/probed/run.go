@@ -235,6 +235,7 @@ func (d *daemon) stats() metrics.Stats {
 		Conversations:    int(s.Conversations.Load()),
 		SegmentsSent:     s.SegmentsSent.Load(),
 		SegmentsReceived: s.SegmentsReceived.Load(),
+		StampFallbacks:   s.StampFallbacks.Load(),
 		TapDrops:         s.TapDrops.Load(),
 		ResolveFailures:  d.roster.ResolveFailures.Load(),
 	}
