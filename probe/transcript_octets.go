@@ -3,7 +3,9 @@ package probe
 import (
 	"encoding/binary"
 	"errors"
+	"math/bits"
 	"net/netip"
+	"slices"
 )
 
 // errOctets means that octets are not those of a transcript.
@@ -18,22 +20,21 @@ const (
 	hasICMP
 	hasDiscard
 	hasOtherStates // than the record before
+	hasOptions
 )
 
 // What of a segment is there.
 const (
-	hasAck byte = 1 << iota
-	hasWindow
+	hasWindow = 1 << iota
 	hasUrgent
 	hasLen
 	hasTTL
 	hasTOS
-	hasOptions
 )
 
 // What of options is there.
 const (
-	hasMSS uint8 = 1 << iota
+	hasMSS byte = 1 << iota
 	hasWindowScale
 	hasTimestamps
 	hasCookie
@@ -42,96 +43,144 @@ const (
 
 // What of a figure is there.
 const (
-	hasReason uint8 = 1 << iota
+	hasReason byte = 1 << iota
 	hasRare
 	hasPort
 	hasOctets
 	hasPeer
-	hasDuration
-	hasLeast
+	hasTimes
+	hasFarRecord // that has no room in one octet
+)
+
+// The most octets that parts of a transcript take. Numbers are written eight octets at a
+// time, of which those that are needed stay: hence some more.
+const (
+	mostHead   = 80 + 2*0xff
+	mostRecord = 150 + 0xff
+	mostFigure = 64
 )
 
 // AppendOctets appends the transcript in a compact form, that of an answered half_open
 // in some 200 octets, and returns the result. Numbers are written as differences
-// from what came before, and what is zero is left out. All of a transcript is kept,
-// but for octets of an option's cookie or of the raw options beyond their length.
+// from what came before, in as many octets as they need, and what is zero is left out.
+// All of a transcript is kept, but for octets of an option's cookie or of the raw
+// options beyond their length.
 func (t *Transcript) AppendOctets(b []byte) []byte {
-	b = append(b, byte(t.Kind))
-	b = appendEnd(appendEnd(b, t.Tuple.Local), t.Tuple.Remote)
-	b = binary.AppendUvarint(b, t.Number)
-	b = binary.LittleEndian.AppendUint64(b, uint64(t.Offset))
-	b = binary.AppendUvarint(b, uint64(t.Lost))
-	b = append(b, byte(len(t.records)), byte(len(t.figures)))
-	e := octets{b: b}
+	n := len(b)
+	b = grown(b[:cap(b)], n, mostHead+len(t.records)*64)
+	b[n] = byte(t.Kind)
+	n = putEnd(b, n+1, t.Tuple.Local)
+	n = putEnd(b, n, t.Tuple.Remote)
+	b[n] = byte(size(t.Number)) | byte(size(uint64(t.Lost)))<<4
+	n = put(b, n+1, t.Number)
+	n = put(b, n, uint64(t.Lost))
+	n = putFixed(b, n, uint64(t.Offset), 8)
+	n = putFixed(b, n, uint64(len(t.records))|uint64(len(t.figures))<<8, 2)
+	w := writer{offset: t.Offset}
 	for i := range t.records {
-		e.record(t.Offset, &t.records[i])
+		b = grown(b, n, mostRecord)
+		n = w.record(b, n, &t.records[i])
 	}
 	for i := range t.figures {
-		e.figure(&t.figures[i])
+		b = grown(b, n, mostFigure)
+		n = t.figures[i].put(b, n)
 	}
-	return e.b
+	return b[:n]
 }
 
-// octets is a transcript's compact form while it is written, with what the differences
-// are from.
-type octets struct {
-	b     []byte
-	at    Instant
-	clock uint32
-	state byte
-	seq   [2]Seq // the last numbers of either direction, whichever way a segment went
+// grown returns b, all of which may be written, with room for more octets after n.
+func grown(b []byte, n, more int) []byte {
+	if len(b)-n < more {
+		b = slices.Grow(b[:n], more)
+		b = b[:cap(b)]
+	}
+	return b
 }
+
+// putFixed writes the lowest octets of a number at b[n] and returns where they end. For
+// eight of them there is room.
+func putFixed(b []byte, n int, v uint64, octets int) int {
+	binary.LittleEndian.PutUint64(b[n:], v)
+	return n + octets
+}
+
+// put writes as many octets as a number needs; the reader is told how many.
+func put(b []byte, n int, v uint64) int { return putFixed(b, n, v, size(v)) }
+
+// size is how many octets a number needs, 0 to 8.
+func size(v uint64) int { return (bits.Len64(v) + 7) / 8 }
+
+// folded has small numbers below 0 need few octets.
+func folded(v int64) uint64 { return uint64(v)<<1 ^ uint64(v>>63) }
 
 // states are both in one octet: there are fewer than sixteen.
 func (r *Record) states() byte { return byte(r.Local)<<4 | byte(r.Peer)&15 }
 
-func (e *octets) record(offset int64, r *Record) {
+// A writer is what the differences are from.
+type writer struct {
+	offset int64
+	at     Instant
+	clock  uint32
+	state  byte
+	seq    [2]Seq // the last numbers of either direction, whichever way a segment went
+}
+
+// record writes a record at b[n], as all its parts do, and returns where it ends.
+func (w *writer) record(b []byte, n int, r *Record) int {
 	ev := &r.Event
 	what := uint16(ev.Kind) & 15
-	if ev.Stamp != (Stamp{}) {
+	at, wall := folded(int64(r.At-w.at)), uint64(0)
+	w.at = r.At
+	if s := &ev.Stamp; s.Wall != 0 || s.Clock != 0 || s.Kernel {
 		what |= hasStamp
-		if ev.Stamp.Kernel {
+		wall = folded(s.Wall - int64(r.At) - w.offset)
+		if s.Kernel {
 			what |= hasKernelStamp
 		}
-		if ev.Stamp.Clock != e.clock {
+		if s.Clock != w.clock {
 			what |= hasClock
 		}
 	}
-	if ev.Segment != (Segment{}) {
+	if ev.Segment.Options.any() {
+		what |= hasSegment | hasOptions
+	} else if ev.Segment.any() {
 		what |= hasSegment
 	}
-	if ev.ICMP != (ICMP{}) {
+	if ev.ICMP.any() {
 		what |= hasICMP
 	}
 	if ev.Discard != 0 {
 		what |= hasDiscard
 	}
-	if r.states() != e.state {
+	if r.states() != w.state {
 		what |= hasOtherStates
 	}
-	e.b = append(e.b, byte(what), byte(what>>8), byte(r.Note))
-	e.b = binary.AppendVarint(e.b, int64(r.At-e.at))
-	e.at = r.At
+	n = putFixed(b, n, uint64(what)|uint64(r.Note)<<16|uint64(size(at))<<24|uint64(size(wall))<<28, 4)
+	n = put(b, n, at)
 	if what&hasOtherStates != 0 {
-		e.state = r.states()
-		e.b = append(e.b, e.state)
+		w.state = r.states()
+		b[n] = w.state
+		n++
 	}
 	if what&hasDiscard != 0 {
-		e.b = append(e.b, byte(ev.Discard))
+		b[n] = byte(ev.Discard)
+		n++
 	}
-	if what&hasStamp != 0 {
-		e.b = binary.AppendVarint(e.b, ev.Stamp.Wall-int64(r.At)-offset)
-	}
+	n = put(b, n, wall)
 	if what&hasClock != 0 {
-		e.clock = ev.Stamp.Clock
-		e.b = binary.AppendUvarint(e.b, uint64(e.clock))
+		w.clock = ev.Stamp.Clock
+		n = putFixed(b, n, uint64(w.clock), 4)
 	}
 	if what&hasSegment != 0 {
-		e.segment(&ev.Segment, direction(ev.Kind))
+		n = w.segment(b, n, &ev.Segment, direction(ev.Kind))
+	}
+	if what&hasOptions != 0 {
+		n = ev.Segment.Options.put(b, n)
 	}
 	if what&hasICMP != 0 {
-		e.icmp(&ev.ICMP)
+		n = ev.ICMP.put(b, n)
 	}
+	return n
 }
 
 // direction is 1 for an event's segment that came from the peer, 0 for one of ours.
@@ -142,36 +191,113 @@ func direction(k EventKind) int {
 	return 0
 }
 
-func (e *octets) segment(s *Segment, way int) {
-	what := hasAck * bit(s.Ack != 0)
-	what |= hasWindow*bit(s.Window != 0) | hasUrgent*bit(s.Urgent != 0) | hasLen*bit(s.Len != 0) | hasTTL*bit(s.TTL != 0) |
-		hasTOS*bit(s.TOS != 0) | hasOptions*bit(s.Options != Options{})
-	b := append(e.b, what, byte(s.Flags), byte(s.Flags>>8))
-	b = binary.AppendVarint(b, int64(s.Seq.Sub(e.seq[way])))
-	e.seq[way] = s.Seq
-	if what&hasAck != 0 {
-		b = binary.AppendVarint(b, int64(s.Ack.Sub(e.seq[1-way])))
-		e.seq[1-way] = s.Ack
+// any reports whether there is a segment, options aside.
+func (s *Segment) any() bool {
+	return uint32(s.Seq)|uint32(s.Ack)|s.Len|uint32(s.Flags|Flags(s.Window)|Flags(s.Urgent)|Flags(s.TTL)|Flags(s.TOS)) != 0
+}
+
+// any reports whether there are options.
+func (o *Options) any() bool {
+	return uint32(o.Set)|uint32(o.MSS)|uint32(o.WindowScale|o.CookieLen|o.RawLen)|o.TSVal|o.TSEcr != 0
+}
+
+// any reports whether there is an error.
+func (i *ICMP) any() bool {
+	return i.Type|i.Code != 0 || i.Seq != 0 || i.V6 || i.From.IsValid()
+}
+
+func (w *writer) segment(b []byte, n int, s *Segment, way int) int {
+	seq, ack := folded(int64(s.Seq.Sub(w.seq[way]))), uint64(0)
+	w.seq[way] = s.Seq
+	if s.Ack != 0 { // else it is not in use: what the next one differs from stays
+		ack = folded(int64(s.Ack.Sub(w.seq[1-way])))<<1 | 1
+		w.seq[1-way] = s.Ack
 	}
-	if what&hasWindow != 0 {
-		b = binary.LittleEndian.AppendUint16(b, s.Window)
+	what := uint64(0)
+	at := n
+	n = put(b, n+4, seq)
+	n = put(b, n, ack)
+	if s.Window != 0 {
+		what |= hasWindow
+		n = putFixed(b, n, uint64(s.Window), 2)
 	}
-	if what&hasUrgent != 0 {
-		b = binary.LittleEndian.AppendUint16(b, s.Urgent)
+	if s.Urgent != 0 {
+		what |= hasUrgent
+		n = putFixed(b, n, uint64(s.Urgent), 2)
 	}
-	if what&hasLen != 0 {
-		b = binary.AppendUvarint(b, uint64(s.Len))
+	if s.Len != 0 {
+		what |= hasLen
+		n = putFixed(b, n, uint64(s.Len), 4)
 	}
-	if what&hasTTL != 0 {
-		b = append(b, s.TTL)
+	if s.TTL != 0 {
+		what |= hasTTL
+		b[n] = s.TTL
+		n++
 	}
-	if what&hasTOS != 0 {
-		b = append(b, s.TOS)
+	if s.TOS != 0 {
+		what |= hasTOS
+		b[n] = s.TOS
+		n++
 	}
-	if what&hasOptions != 0 {
-		b = s.Options.appendOctets(b)
+	binary.LittleEndian.PutUint32(b[at:], uint32(what|uint64(s.Flags)<<8|uint64(size(seq))<<24|uint64(size(ack))<<28))
+	return n
+}
+
+func (o *Options) put(b []byte, n int) int {
+	at, what := n, byte(0)
+	n = putFixed(b, n, uint64(o.Set)<<8, 3)
+	if o.MSS != 0 {
+		what |= hasMSS
+		n = putFixed(b, n, uint64(o.MSS), 2)
 	}
-	e.b = b
+	if o.WindowScale != 0 {
+		what |= hasWindowScale
+		b[n] = o.WindowScale
+		n++
+	}
+	if o.TSVal|o.TSEcr != 0 {
+		what |= hasTimestamps
+		n = putFixed(b, n, uint64(o.TSVal)|uint64(o.TSEcr)<<32, 8)
+	}
+	if o.CookieLen != 0 {
+		what |= hasCookie
+		b[n] = o.CookieLen
+		n++
+		n += copy(b[n:], o.Cookie[:min(int(o.CookieLen), len(o.Cookie))])
+	}
+	if o.RawLen != 0 {
+		what |= hasRaw
+		b[n] = o.RawLen
+		n++
+		*(*[MaxOptions]byte)(b[n:]) = o.Raw // for all of it there is room
+		n += min(int(o.RawLen), len(o.Raw))
+	}
+	b[at] = what
+	return n
+}
+
+func (i *ICMP) put(b []byte, n int) int {
+	n = putFixed(b, n, uint64(bit(i.V6))|uint64(i.Type)<<8|uint64(i.Code)<<16|uint64(i.Seq)<<24, 7)
+	return putAddr(b, n, i.From)
+}
+
+// putEnd writes one end of a connection.
+func putEnd(b []byte, n int, a netip.AddrPort) int {
+	n = putAddr(b, n, a.Addr())
+	return putFixed(b, n, uint64(a.Port()), 2)
+}
+
+// putAddr writes an address with its length. A zone longer than any interface's name is
+// cut.
+func putAddr(b []byte, n int, a netip.Addr) int {
+	if a.Is4() {
+		v := a.As4()
+		return putFixed(b, n, 4|uint64(binary.LittleEndian.Uint32(v[:]))<<8, 5)
+	}
+	all, _ := a.AppendBinary(b[n+1 : n+1]) // cannot fail
+	length := min(len(all), 0xff)
+	b[n] = byte(length)
+	return n + 1 + copy(b[n+1:], all[:length]) // which may have had no room there
 }
 
 func bit(is bool) byte {
@@ -181,91 +307,44 @@ func bit(is bool) byte {
 	return 0
 }
 
-func (o *Options) appendOctets(b []byte) []byte {
-	at := len(b)
-	b = append(b, 0, byte(o.Set), byte(o.Set>>8))
-	if o.MSS != 0 {
-		b[at] |= hasMSS
-		b = binary.LittleEndian.AppendUint16(b, o.MSS)
-	}
-	if o.WindowScale != 0 {
-		b[at] |= hasWindowScale
-		b = append(b, o.WindowScale)
-	}
-	if o.TSVal != 0 || o.TSEcr != 0 {
-		b[at] |= hasTimestamps
-		b = binary.LittleEndian.AppendUint64(b, uint64(o.TSVal)|uint64(o.TSEcr)<<32)
-	}
-	if o.CookieLen != 0 {
-		b[at] |= hasCookie
-		b = append(b, o.CookieLen)
-		b = append(b, o.Cookie[:min(int(o.CookieLen), len(o.Cookie))]...)
-	}
-	if o.RawLen != 0 {
-		b[at] |= hasRaw
-		b = append(b, o.RawLen)
-		b = append(b, o.Raw[:min(int(o.RawLen), len(o.Raw))]...)
-	}
-	return b
-}
-
-func (e *octets) icmp(i *ICMP) {
-	e.b = append(e.b, bit(i.V6), i.Type, i.Code)
-	e.b = binary.AppendVarint(e.b, int64(i.Seq.Sub(e.seq[0])))
-	e.b = appendAddr(e.b, i.From)
-}
-
-// appendEnd writes one end of a connection.
-func appendEnd(b []byte, a netip.AddrPort) []byte {
-	return binary.LittleEndian.AppendUint16(appendAddr(b, a.Addr()), a.Port())
-}
-
-// appendAddr writes an address with its length. A zone longer than any interface's
-// name is cut.
-func appendAddr(b []byte, a netip.Addr) []byte {
-	at := len(b)
-	b = append(b, 0)
-	b, _ = a.AppendBinary(b) // cannot fail
-	b = b[:min(len(b), at+1+0xff)]
-	b[at] = byte(len(b) - at - 1)
-	return b
-}
-
-func (e *octets) figure(f *Figure) {
+func (f *Figure) put(b []byte, n int) int {
 	o := &f.Observation
-	at := len(e.b)
-	b := append(e.b, byte(o.Kind), 0)
-	b = binary.AppendUvarint(b, uint64(f.record))
-	what := uint8(0)
+	at, what := n, byte(0)
+	n = putFixed(b, n, uint64(o.Kind)|uint64(f.record)<<16, 3)
+	if f.record > 0xff {
+		what |= hasFarRecord
+		n += 3
+	}
 	if o.Reason != 0 {
 		what |= hasReason
-		b = append(b, byte(o.Reason))
+		b[n] = byte(o.Reason)
+		n++
 	}
-	if o.Discard != 0 || o.Reject != 0 || o.Form != 0 || o.Side != 0 || o.Answer != 0 {
+	if uint8(o.Discard)|uint8(o.Reject)|uint8(o.Form)|uint8(o.Side)|uint8(o.Answer) != 0 {
 		what |= hasRare
-		b = append(b, byte(o.Discard), byte(o.Reject), byte(o.Form), byte(o.Side), byte(o.Answer))
+		n = putFixed(b, n, uint64(o.Discard)|uint64(o.Reject)<<8|uint64(o.Form)<<16|uint64(o.Side)<<24|uint64(o.Answer)<<32, 5)
 	}
 	if o.Port != 0 {
 		what |= hasPort
-		b = binary.LittleEndian.AppendUint16(b, o.Port)
+		n = putFixed(b, n, uint64(o.Port), 2)
 	}
 	if o.Octets != 0 {
 		what |= hasOctets
-		b = binary.AppendUvarint(b, uint64(o.Octets))
+		n = putFixed(b, n, uint64(o.Octets), 4)
 	}
-	if p := &o.Peer; *p != (Fingerprint{}) {
+	p := &o.Peer
+	traits := bit(p.SACK) | bit(p.Timestamps)<<1 | bit(p.ECN)<<2 | byte(p.SYNCookies)<<3
+	if peer := uint64(p.TTL) | uint64(uint8(p.WindowScale))<<8 | uint64(traits)<<16 | uint64(p.MSS)<<24 | uint64(p.Window)<<40; peer != 0 {
 		what |= hasPeer
-		b = append(b, p.TTL, byte(p.WindowScale), bit(p.SACK)|bit(p.Timestamps)<<1|bit(p.ECN)<<2|byte(p.SYNCookies)<<3)
-		b = binary.LittleEndian.AppendUint32(b, uint32(p.MSS)|uint32(p.Window)<<16)
+		n = putFixed(b, n, peer, 7)
 	}
-	if o.Duration != 0 {
-		what |= hasDuration
-		b = binary.AppendVarint(b, int64(o.Duration))
-	}
-	if o.Least != 0 {
-		what |= hasLeast
-		b = binary.AppendVarint(b, int64(o.Least))
+	if o.Duration|o.Least != 0 {
+		what |= hasTimes
+		d, least := folded(int64(o.Duration)), folded(int64(o.Least))
+		b[n] = byte(size(d)) | byte(size(least))<<4
+		n = put(b, n+1, d)
+		n = put(b, n, least)
 	}
 	b[at+1] = what
-	e.b = b
+	return n
 }

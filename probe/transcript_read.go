@@ -1,7 +1,6 @@
 package probe
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"time"
 )
@@ -13,9 +12,10 @@ func (t *Transcript) ReadOctets(b []byte) error {
 	*t = Transcript{Kind: Kind(r.octet()), records: t.records[:0], figures: t.figures[:0]}
 	t.Tuple.Local = r.end()
 	t.Tuple.Remote = r.end()
-	t.Number = r.uvarint()
+	sizes := r.octet()
+	t.Number = r.fixed(int(sizes & 15))
+	t.Lost = uint32(r.fixed(int(sizes >> 4)))
 	t.Offset = int64(r.fixed(8))
-	t.Lost = uint32(r.uvarint())
 	records, figures := int(r.octet()), int(r.octet())
 	if records > MaxRecords {
 		r.fail()
@@ -35,7 +35,7 @@ func (t *Transcript) ReadOctets(b []byte) error {
 	return nil
 }
 
-// A reader reads what octets writes. Once it has failed, all is zero.
+// A reader reads what a writer writes. Once it has failed, all is zero.
 type reader struct {
 	b      []byte
 	failed bool
@@ -68,18 +68,9 @@ func (r *reader) fixed(n int) (v uint64) {
 
 func (r *reader) octet() byte { return byte(r.fixed(1)) }
 
-func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.fail()
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) varint() int64 {
-	v := r.uvarint()
+// number reads what folded made of a number, of so many octets.
+func (r *reader) number(octets byte) int64 {
+	v := r.fixed(int(octets))
 	return int64(v>>1) ^ -int64(v&1)
 }
 
@@ -100,7 +91,8 @@ func (r *reader) record(offset int64, to *Record) {
 	what := uint16(r.fixed(2))
 	ev.Kind = EventKind(what & 15)
 	to.Note = Note(r.octet())
-	r.at += Instant(r.varint())
+	sizes := r.octet()
+	r.at += Instant(r.number(sizes & 15))
 	to.At = r.at
 	if what&hasOtherStates != 0 {
 		r.state = r.octet()
@@ -110,21 +102,24 @@ func (r *reader) record(offset int64, to *Record) {
 		ev.Discard = DiscardReason(r.octet())
 	}
 	if what&hasStamp != 0 {
-		ev.Stamp.Wall = r.varint() + int64(r.at) + offset
+		ev.Stamp.Wall = r.number(sizes>>4) + int64(r.at) + offset
 		ev.Stamp.Kernel = what&hasKernelStamp != 0
 		if what&hasClock != 0 {
-			r.clock = uint32(r.uvarint())
+			r.clock = uint32(r.fixed(4))
 		}
 		ev.Stamp.Clock = r.clock
 	}
 	if what&hasSegment != 0 {
 		r.segment(&ev.Segment, direction(ev.Kind))
 	}
+	if what&hasOptions != 0 {
+		r.options(&ev.Segment.Options)
+	}
 	if what&hasICMP != 0 {
 		i := &ev.ICMP
 		i.V6 = r.octet() != 0
 		i.Type, i.Code = r.octet(), r.octet()
-		i.Seq = r.seq[0] + Seq(r.varint())
+		i.Seq = Seq(r.fixed(4))
 		i.From = r.addr()
 	}
 }
@@ -132,10 +127,12 @@ func (r *reader) record(offset int64, to *Record) {
 func (r *reader) segment(s *Segment, way int) {
 	what := r.octet()
 	s.Flags = Flags(r.fixed(2))
-	s.Seq = r.seq[way] + Seq(r.varint())
+	sizes := r.octet()
+	s.Seq = r.seq[way] + Seq(r.number(sizes&15))
 	r.seq[way] = s.Seq
-	if what&hasAck != 0 {
-		s.Ack = r.seq[1-way] + Seq(r.varint())
+	if ack := r.fixed(int(sizes >> 4)); ack != 0 {
+		ack >>= 1
+		s.Ack = r.seq[1-way] + Seq(int64(ack>>1)^-int64(ack&1))
 		r.seq[1-way] = s.Ack
 	}
 	if what&hasWindow != 0 {
@@ -145,16 +142,13 @@ func (r *reader) segment(s *Segment, way int) {
 		s.Urgent = uint16(r.fixed(2))
 	}
 	if what&hasLen != 0 {
-		s.Len = uint32(r.uvarint())
+		s.Len = uint32(r.fixed(4))
 	}
 	if what&hasTTL != 0 {
 		s.TTL = r.octet()
 	}
 	if what&hasTOS != 0 {
 		s.TOS = r.octet()
-	}
-	if what&hasOptions != 0 {
-		r.options(&s.Options)
 	}
 }
 
@@ -184,7 +178,10 @@ func (r *reader) figure(f *Figure) {
 	o := &f.Observation
 	o.Kind = ObservationKind(r.octet())
 	what := r.octet()
-	f.record = uint32(r.uvarint())
+	f.record = uint32(r.octet())
+	if what&hasFarRecord != 0 {
+		f.record |= uint32(r.fixed(3)) << 8
+	}
 	if what&hasReason != 0 {
 		o.Reason = Reason(r.octet())
 	}
@@ -196,7 +193,7 @@ func (r *reader) figure(f *Figure) {
 		o.Port = uint16(r.fixed(2))
 	}
 	if what&hasOctets != 0 {
-		o.Octets = uint32(r.uvarint())
+		o.Octets = uint32(r.fixed(4))
 	}
 	if what&hasPeer != 0 {
 		p := &o.Peer
@@ -205,10 +202,8 @@ func (r *reader) figure(f *Figure) {
 		p.SACK, p.Timestamps, p.ECN, p.SYNCookies = traits&1 != 0, traits&2 != 0, traits&4 != 0, Tristate(traits>>3)
 		p.MSS, p.Window = uint16(r.fixed(2)), uint16(r.fixed(2))
 	}
-	if what&hasDuration != 0 {
-		o.Duration = time.Duration(r.varint())
-	}
-	if what&hasLeast != 0 {
-		o.Least = time.Duration(r.varint())
+	if what&hasTimes != 0 {
+		sizes := r.octet()
+		o.Duration, o.Least = time.Duration(r.number(sizes&15)), time.Duration(r.number(sizes>>4))
 	}
 }
