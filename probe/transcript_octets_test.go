@@ -12,8 +12,8 @@ import (
 	"github.com/probed/probed/probe"
 )
 
-// same reports whether two transcripts say the same.
-func same(a, b *probe.Transcript) bool {
+// sameTranscript reports whether two transcripts say the same.
+func sameTranscript(a, b *probe.Transcript) bool {
 	return a.Tuple == b.Tuple && a.Kind == b.Kind && a.Number == b.Number && a.Offset == b.Offset && a.Lost == b.Lost &&
 		slices.Equal(a.Records(), b.Records()) && slices.Equal(a.Figures(), b.Figures())
 }
@@ -23,7 +23,7 @@ func throughOctets(t *testing.T, want *probe.Transcript) {
 	t.Helper()
 	b := want.AppendOctets([]byte("before"))
 	var got probe.Transcript
-	if err := got.ReadOctets(b[len("before"):]); err != nil || !same(&got, want) {
+	if err := got.ReadOctets(b[len("before"):]); err != nil || !sameTranscript(&got, want) {
 		t.Fatalf("%v: %+v\nis not\n%+v", err, &got, want)
 	}
 	for i := range want.Figures() {
@@ -123,7 +123,7 @@ func FuzzReadOctets(f *testing.F) {
 			}
 			return
 		}
-		if err := again.ReadOctets(tr.AppendOctets(nil)); err != nil || !same(&tr, &again) {
+		if err := again.ReadOctets(tr.AppendOctets(nil)); err != nil || !sameTranscript(&tr, &again) {
 			t.Fatalf("%v: %+v\nis not\n%+v", err, &again, &tr)
 		}
 	})

@@ -189,6 +189,7 @@ func Probing(t *config.Target, ip string, addr netip.Addr) engine.Target {
 		Device:   m.Interface,
 		TTL:      m.TTL,
 		TOS:      m.TOS,
+		Direct:   m.Packet,
 	}
 	e.Params.Linger, e.Params.IPv6 = linger, addr.Is6()
 	if m.Probe == probe.HalfOpen {

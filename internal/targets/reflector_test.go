@@ -40,6 +40,8 @@ func (r *reflector) Source(netip.Addr, netip.Addr, string) (netip.Addr, int, err
 	return netip.AddrFrom4([4]byte{198, 19, 255, 1}), 1, nil
 }
 
+func (r *reflector) Hop(netip.Addr, netip.Addr, int, uint8) uint64 { return 0 }
+
 func (r *reflector) RouteGeneration() uint64 { return 0 }
 func (r *reflector) Drops() uint64           { return 0 }
 func (r *reflector) Wake()                   { r.woken.Store(true) }
