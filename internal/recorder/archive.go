@@ -1,6 +1,8 @@
 package recorder
 
 import (
+	"encoding/binary"
+	"math"
 	"slices"
 
 	"github.com/probed/probed/probe"
@@ -22,9 +24,17 @@ type piece struct {
 	failed     bool   // it is among the last that failed
 }
 
+// appendPart appends a transcript, or what has come since it was kept, with its length.
+func appendPart(b []byte, t *probe.Transcript) []byte {
+	at := len(b)
+	b = t.AppendOctets(append(b, 0, 0))
+	binary.LittleEndian.PutUint16(b[at:], uint16(len(b)-at-2))
+	return b
+}
+
 // put keeps a transcript, whose octets b are, in the place of one that is no longer to
 // be kept.
-func (a *archive) put(t *probe.Transcript, failed bool, b []byte) {
+func (a *archive) put(number uint64, failed bool, b []byte) {
 	var hole piece
 	a.retire(&hole, func(p *piece) *bool { return &p.last })
 	if failed {
@@ -33,7 +43,7 @@ func (a *archive) put(t *probe.Transcript, failed bool, b []byte) {
 	if len(a.pieces) == cap(a.pieces) { // one by one: most targets never need more than the first few
 		a.pieces = append(make([]piece, 0, max(MaxTranscripts, len(a.pieces)+1)), a.pieces...)
 	}
-	a.pieces = append(a.pieces, piece{number: t.Number, last: true, failed: failed})
+	a.pieces = append(a.pieces, piece{number: number, last: true, failed: failed})
 	a.write(len(a.pieces)-1, hole, b)
 }
 
@@ -109,20 +119,39 @@ func (a *archive) find(number uint64) int {
 	return -1
 }
 
-// extend adds what has come since to the i-th piece.
-func (a *archive) extend(i int, since *probe.Transcript) {
-	t := a.read(i)
-	t.Extend(since)
+// of returns the i-th piece's octets.
+func (a *archive) of(i int) []byte {
+	p := &a.pieces[i]
+	return a.octets[p.at:][:p.size]
+}
+
+// replace puts other octets in place of the i-th piece's.
+func (a *archive) replace(i int, b []byte) {
+	if len(b) > math.MaxUint16 {
+		return // more was added than one conversation does
+	}
 	hole := a.pieces[i]
 	a.pieces[i].room = 0
-	a.write(i, hole, t.AppendOctets(nil))
+	a.write(i, hole, b)
 }
 
 // read returns the i-th piece.
 func (a *archive) read(i int) (t probe.Transcript) {
-	p := &a.pieces[i]
-	if err := t.ReadOctets(a.octets[p.at:][:p.size]); err != nil {
-		panic("recorder: " + err.Error()) // it wrote them itself
+	b := a.of(i)
+	for first := true; len(b) > 0; first = false {
+		part := b[2:][:binary.LittleEndian.Uint16(b)]
+		b = b[2+len(part):]
+		var since probe.Transcript
+		to := &since
+		if first {
+			to = &t
+		}
+		if err := to.ReadOctets(part); err != nil {
+			panic("recorder: " + err.Error()) // it wrote them itself
+		}
+		if !first {
+			t.Extend(&since)
+		}
 	}
 	return t
 }

@@ -35,11 +35,11 @@ func (p *plain) settled(t *probe.Transcript) {
 	}
 }
 
-func (p *plain) record(t *probe.Transcript) {
+func (p *plain) record(since *probe.Transcript) {
 	for _, kept := range [][]probe.Transcript{p.last, p.failed} {
 		for i := range kept {
-			if kept[i].Number == t.Number {
-				kept[i] = t.Clone()
+			if kept[i].Number == since.Number {
+				kept[i].Extend(since)
 			}
 		}
 	}
@@ -111,6 +111,7 @@ func TestShowsWhatWasSettled(t *testing.T) {
 			}
 			r.Settled(&h.tr)
 			p.settled(&h.tr)
+			h.settled()
 			if unfinished = append(unfinished, h); rng.IntN(2) == 0 {
 				i := rng.IntN(len(unfinished))
 				late := unfinished[i]

@@ -107,14 +107,14 @@ func (r *Recorder) Settled(t *probe.Transcript) {
 		}
 	}
 	var space [room]byte
-	octets := t.AppendOctets(space[:0])
+	octets := appendPart(space[:0], t)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.kept == nil {
 		r.kept = new(memory)
 	}
 	r.kept.take(&s, rtt)
-	r.kept.transcripts.put(t, s.Failed(), octets)
+	r.kept.transcripts.put(t.Number, s.Failed(), octets)
 	if peer != nil {
 		r.kept.sees(s.At, *peer)
 	}
@@ -125,13 +125,17 @@ func (r *Recorder) Settled(t *probe.Transcript) {
 func (r *Recorder) Record(since *probe.Transcript) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.kept == nil {
+	if r.kept == nil || len(since.Records())+len(since.Figures()) == 0 {
 		return
 	}
-	if i := r.kept.transcripts.find(since.Number); i >= 0 {
-		r.kept.transcripts.extend(i, since)
-		r.kept.version++
+	kept := &r.kept.transcripts
+	i := kept.find(since.Number)
+	if i < 0 {
+		return
 	}
+	var space [room]byte
+	kept.replace(i, appendPart(append(space[:0], kept.of(i)...), since))
+	r.kept.version++
 }
 
 // take remembers a sample.

@@ -202,10 +202,14 @@ func TestChanges(t *testing.T) {
 // Recording allocates nothing once the rings are full.
 func TestNoAllocation(t *testing.T) {
 	r := new(recorder.Recorder)
-	h := answered(1, 1460)
+	h, late := answered(1, 1460), silent(1)
+	late.settled()
+	late.after(time.Second).synAck(1460)
 	record := func() {
 		h.tr.Number++
+		late.tr.Number = h.tr.Number
 		r.Settled(&h.tr)
+		r.Record(&late.tr)
 	}
 	for range recorder.MaxSamples {
 		record()
