@@ -240,6 +240,7 @@ func (s *Shard) reject(e *entry, r probe.RejectReason) {
 // taken for silence.
 func (s *Shard) expire() {
 	for {
+		s.table.settle()
 		i := s.table.expired(s.caughtUp)
 		if i == none {
 			return
