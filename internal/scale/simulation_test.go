@@ -70,6 +70,7 @@ func BenchmarkMillion(b *testing.B) {
 		check(b, o)
 		b.ReportMetric(float64(o.ending.probes), "probes")
 		b.ReportMetric(float64(o.perProbe().Nanoseconds()), "cpu-ns/probe")
+		b.ReportMetric(float64(o.alone().Nanoseconds()), "network-ns/probe")
 		b.ReportMetric(o.perTarget(o.ending), "B/target")
 		b.ReportMetric(o.allocations(), "allocs/probe")
 	}
