@@ -2,6 +2,7 @@ package scale
 
 import (
 	"flag"
+	"runtime"
 	"testing"
 	"time"
 
@@ -13,6 +14,10 @@ var (
 	shards   = flag.Int("shards", 2, "among which BenchmarkMillion divides its targets")
 	interval = flag.Duration("interval", 10*time.Minute, "at which BenchmarkMillion probes each")
 	million  = flag.Int("targets", 1_000_000, "of BenchmarkMillion")
+
+	fleetSize     = flag.Int("fleet", 100_000, "targets of BenchmarkFleet")
+	fleetInterval = flag.Duration("fleet.interval", 10*time.Second, "at which BenchmarkFleet probes each")
+	fleetProbes   = flag.Int("fleet.probes", 260, "of each target of BenchmarkFleet")
 )
 
 // check holds an outcome against what is promised of memory.
@@ -73,5 +78,28 @@ func BenchmarkMillion(b *testing.B) {
 		b.ReportMetric(float64(o.alone().Nanoseconds()), "network-ns/probe")
 		b.ReportMetric(o.perTarget(o.ending), "B/target")
 		b.ReportMetric(o.allocations(), "allocs/probe")
+	}
+}
+
+// BenchmarkFleet is all that the daemon keeps of many targets: before the first probe,
+// after some probes, and with no conversation open any more.
+func BenchmarkFleet(b *testing.B) {
+	for range b.N {
+		network := nowhere(b, *fleetSize)
+		before, wide := heap(), network.footprint()
+		f := newFleet(b, network, *fleetInterval)
+		taken := time.Duration(*fleetSize) * time.Microsecond * 10 // the list is taken in by pieces
+		f.run(taken, nil)
+		own := func() float64 { return heap() - before - float64(network.footprint()-wide) }
+		b.ReportMetric(own()/float64(*fleetSize), "idle-B/target")
+		from, probed := processTime(), network.peers.probes
+		live := 0.0
+		span := time.Duration(*fleetProbes) * *fleetInterval
+		f.run(span, map[time.Duration]func(){span - time.Millisecond: func() { live = own() }})
+		b.ReportMetric(float64((processTime()-from).Nanoseconds())/float64(network.peers.probes-probed), "cpu-ns/probe")
+		b.ReportMetric(live/float64(*fleetSize), "live-B/target")
+		b.ReportMetric(own()/float64(*fleetSize), "warm-B/target")
+		b.ReportMetric(float64(network.peers.probes), "probes")
+		runtime.KeepAlive(f)
 	}
 }
