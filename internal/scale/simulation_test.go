@@ -55,7 +55,7 @@ func TestPortsGoRound(t *testing.T) {
 func TestLimitsHold(t *testing.T) {
 	o := play(t, scenario{
 		targets: 10_000, shards: 1, perAddress: 500, interval: 5250 * time.Millisecond, span: 40 * time.Second, settle: 20 * time.Second,
-		rtts: usual[:2], limits: engine.Limits{Global: 3900, PerAddress: 200}, crowded: true, bound: time.Second,
+		rtts: usual[:2], limits: engine.Limits{Global: 3900, PerAddress: 200}, crowded: true, bound: 2500 * time.Millisecond,
 	})
 	check(t, o)
 	if o.worlds[0].longest < 10*time.Millisecond {
