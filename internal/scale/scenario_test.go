@@ -25,6 +25,7 @@ type scenario struct {
 	settle     time.Duration   // after which memory must have come to rest
 	rtts       []time.Duration // the peers', in equal shares; one beyond the timeout is the last
 	limits     engine.Limits
+	alike      bool          // all peers answer
 	crowded    bool          // addresses are watched, each for its limit
 	bound      time.Duration // how far a probe may be from its slot
 }
