@@ -75,6 +75,7 @@ type Module struct {
 	SourceAddress    netip.Addr // the zero Addr: routing decides
 	Interface        string     // empty: routing decides
 	Buckets          []float64  // seconds, ascending; nil: no classic buckets
+	Packet           bool       // transmit: segments go to their next hop by a packet socket where they can
 	DetectSYNCookies bool       // half_open
 
 	// The rest is for the kinds that go past the SYN-ACK; zero where the module's

@@ -122,6 +122,8 @@ var module = object[Module]{
 			address, func(m *Module) *netip.Addr { return &m.SourceAddress }, "source_ip", "source_ip_address"),
 		at(Key{Path: "interface", Example: "eth1", Doc: "Network interface to send through; without it routing decides."},
 			device, func(m *Module) *string { return &m.Interface }, "device"),
+		at(Key{Path: "transmit", Example: "packet", Doc: "By which sockets segments leave. raw: routing, neighbours, firewall and connection tracking treat them like any client's. packet: a packet socket hands them straight to the device, with the next hop's link address as the kernel knows it, at about half the cost. They are then past netfilter's OUTPUT rules, NAT, connection tracking and IPsec: a rule that forbids them is not obeyed, and one that lets in what is established keeps the answers from this host's kernel, which probed notices: it goes back to raw with that target and says so in the log. What has no Ethernet device to leave by, no resolved neighbour, or more than 552 octets (IPv6: 1280) goes as raw anyway, and so does everything to this host itself."},
+			either("raw", "packet"), func(m *Module) *bool { return &m.Packet }),
 		at(Key{Path: "buckets", Unit: "seconds", Example: "[0.001, 0.01, 0.1, 1]", Doc: "Bounds of the classic histograms' buckets. [] turns classic histograms off; native ones are always there."},
 			buckets, func(m *Module) *[]float64 { return &m.Buckets }),
 		of(onlyHalfOpen, at(Key{Path: "detect_syn_cookies", Example: "true", Doc: "Send each SYN a second time after the RST: the same answer means SYN cookies. A probe is then 4 packets."},

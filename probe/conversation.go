@@ -231,59 +231,69 @@ func (o *Output) reject(r RejectReason, n Note) {
 	o.observe(Observation{Kind: Rejected, Reject: r})
 }
 
+// reset empties the output. What is beyond its counts stays: nobody reads it.
+func (o *Output) reset() { o.Note, o.nSegments, o.nObserved = NoteNone, 0, 0 }
+
 // Step advances the conversation by one event: a value in, a value out. It is
 // total: an event that the conversation's state has no use for changes
 // nothing. now is the moment at which the event is handled; it never runs
 // backwards, and for an event with a stamp it lies after the stamp.
 func Step(c Conversation, now Instant, ev Event) (Conversation, Output) {
 	var out Output
+	c.Step(now, &ev, &out)
+	return c, out
+}
+
+// Step is the function of that name in place, for whoever counts nanoseconds: it
+// overwrites out and only reads ev.
+func (c *Conversation) Step(now Instant, ev *Event, out *Output) {
+	out.reset()
 	if ev.Kind == Open {
 		if c.phase == idle {
-			c.open(now, ev.Segment, &out)
+			c.open(now, &ev.Segment, out)
 		}
-		return c, out
+		return
 	}
 	if c.phase == idle || c.phase == done {
-		return c, out
+		return
 	}
 	switch ev.Kind {
 	case SegmentSent:
-		c.segmentSent(now, &ev, &out)
+		c.segmentSent(now, ev, out)
 	case SegmentArrives:
-		c.segmentArrives(now, &ev, &out)
+		c.segmentArrives(now, ev, out)
 	case ICMPArrives:
-		c.icmpArrives(now, &ev, &out)
+		c.icmpArrives(now, ev, out)
 	case SendFailed:
-		c.sendFailed(now, &out)
+		c.sendFailed(now, out)
 	case UserTimeout, RetransmissionTimeout, TimeWaitTimeout, ACKTimeout, Close:
 		if kind, at := c.Timer(); kind == ev.Kind && now >= at {
-			c.timeout(now, ev.Kind, &out)
+			c.timeout(now, ev.Kind, out)
 		}
 	case Reopen:
 		switch {
 		case c.phase == reopening:
-			c.reopen(now, ev.Segment, &out)
+			c.reopen(now, ev.Segment, out)
 		case c.phase == measuring && now >= c.tw.next && c.tw.next != 0:
-			c.touch(now, ev.Segment, &out)
+			c.touch(now, ev.Segment, out)
 		}
 	case Spoiled:
-		c.discard(now, ev.Discard, &out)
+		c.discard(now, ev.Discard, out)
 	case Abort:
-		c.abort(now, ev.Discard, &out)
+		c.abort(now, ev.Discard, out)
 	}
-	return c, out
 }
 
 // open is the active OPEN of RFC 9293 §3.10.1: "A SYN segment of the form
 // <SEQ=ISS><CTL=SYN> is sent. Set SND.UNA to ISS, SND.NXT to ISS+1, enter
 // SYN-SENT state, and return."
-func (c *Conversation) open(now Instant, syn Segment, out *Output) {
+func (c *Conversation) open(now Instant, syn *Segment, out *Output) {
 	c.iss, c.sndNxt = syn.Seq, syn.Seq.Add(1)
 	c.local, c.opened = SynSent, now
-	c.conn.offer(now, &syn)
+	c.conn.offer(now, syn)
 	c.wait(opening, now.Add(c.Timeout))
 	out.Note = NoteOpen
-	out.send(syn)
+	out.send(*syn)
 }
 
 // wait enters a phase whose timer goes off at t.

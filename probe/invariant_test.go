@@ -2,6 +2,7 @@ package probe_test
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/probed/probed/probe"
@@ -21,6 +22,10 @@ type watch struct {
 	touch    probe.Seq // the last SYN to TIME-WAIT
 	touched  bool
 	clean    bool // a connection that was established was closed on both sides, or reset by either
+
+	twin  probe.Conversation // stepped in place, where something else was before
+	small probe.Compact
+	told  probe.Output // the twin's
 }
 
 func newWatch(p probe.Params) *watch { return &watch{c: probe.New(p)} }
@@ -32,6 +37,9 @@ func (w *watch) step(now probe.Instant, ev probe.Event) (probe.Output, error) {
 	again, outAgain := probe.Step(before, now, ev)
 	if after != again || out != outAgain {
 		return out, fmt.Errorf("the same event gave two results: %+v %+v, %+v %+v", after, out, again, outAgain)
+	}
+	if err := w.inPlace(now, &before, &after, &ev, &out); err != nil {
+		return out, err
 	}
 	w.c = after
 	if before.Done() && (after != before || out != probe.Output{}) {
@@ -49,6 +57,44 @@ func (w *watch) step(now probe.Instant, ev probe.Event) (probe.Output, error) {
 		return out, err
 	}
 	return out, w.state(now, &ev)
+}
+
+// inPlace holds the pointer form of Step to the value's, also from the conversation's
+// compact form, if it has one, in the memory of another.
+func (w *watch) inPlace(now probe.Instant, before, after *probe.Conversation, ev *probe.Event, out *probe.Output) error {
+	given := *ev
+	w.twin = *before
+	w.twin.Step(now, ev, &w.told)
+	if w.twin != *after || !same(&w.told, out) || *ev != given {
+		return fmt.Errorf("in place: %+v %+v, not %+v %+v", w.twin, w.told, after, out)
+	}
+	if !before.Compacts() {
+		return nil
+	}
+	before.Compact(&w.small)
+	w.twin.Scribble()
+	w.twin.Restore(&before.Params, &w.small)
+	w.twin.Step(now, ev, &w.told)
+	var got, want probe.Compact
+	w.twin.Compact(&got)
+	after.Compact(&want)
+	kind, at := w.twin.Timer()
+	wantKind, wantAt := after.Timer()
+	switch {
+	case got != want || !same(&w.told, out):
+		return fmt.Errorf("of the compact form: %+v %+v, not %+v %+v", got, w.told, want, out)
+	case kind != wantKind || at != wantAt || w.twin.Done() != after.Done() || w.twin.Rests() != after.Rests() ||
+		w.twin.Local() != after.Local() || w.twin.Peer() != after.Peer():
+		return fmt.Errorf("of the compact form: %+v, not %+v", w.twin, after)
+	case want.Settled() != after.Settled() || want.Closed() != after.Closed() || want.Left() != after.Left():
+		return fmt.Errorf("the compact form %+v says otherwise than %+v", want, after)
+	}
+	return nil
+}
+
+// same compares what two outputs say.
+func same(a, b *probe.Output) bool {
+	return a.Note == b.Note && slices.Equal(a.Segments(), b.Segments()) && slices.Equal(a.Observations(), b.Observations())
 }
 
 // hear notes what the event itself says.

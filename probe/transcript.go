@@ -126,18 +126,39 @@ func (t *Transcript) NotOpened(now Instant, o *Observation) {
 
 // Add records a step that Step returned c and out for.
 func (t *Transcript) Add(now Instant, ev *Event, c *Conversation, out *Output) {
-	for _, o := range out.Observations() {
-		switch o.Kind {
+	observed := out.Observations()
+	for i := range observed {
+		switch observed[i].Kind {
 		case SYNACKDuplicate, SYNACKLate, Rejected, FINRetransmit:
 		default:
-			t.figures = append(t.figures, Figure{o, uint32(len(t.records)) + t.Lost})
+			t.figures = append(t.figures, Figure{observed[i], uint32(len(t.records)) + t.Lost})
 		}
 	}
+	t.room()
+	t.records = append(t.records, Record{At: now, Event: *ev, Local: c.local, Peer: c.peer, Note: out.Note})
+}
+
+// room makes room for one more record.
+func (t *Transcript) room() {
 	if len(t.records) == MaxRecords {
 		t.Lost++
 		t.records = append(t.records[:FirstRecords], t.records[FirstRecords+1:]...)
 	}
-	t.records = append(t.records, Record{At: now, Event: *ev, Local: c.local, Peer: c.peer, Note: out.Note})
+}
+
+// Extend adds what has come since t was handed over, in a transcript of its own: t is
+// then as if it had been kept whole.
+func (t *Transcript) Extend(since *Transcript) {
+	before := uint32(len(t.records)) + t.Lost
+	for _, f := range since.figures {
+		f.record += before
+		t.figures = append(t.figures, f)
+	}
+	for i := range since.records {
+		t.room()
+		t.records = append(t.records, since.records[i])
+	}
+	t.Lost += since.Lost
 }
 
 // Records returns the records in order; if Lost is not 0, that many are missing

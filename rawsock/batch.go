@@ -9,7 +9,7 @@ import (
 
 // batchLen is how many packets one sendmmsg(2) takes. From 32 up the cost per
 // packet hardly falls any more.
-const batchLen = 128
+const batchLen = 64
 
 // controlLen holds IPv6's three control messages, the longer set: pktinfo,
 // hop limit, traffic class. Every part is aligned to a word.
@@ -94,15 +94,20 @@ func (c *control) addInt(level, typ int32, v uint8) {
 	}
 }
 
-// flush sends the batch. sendmmsg(2) stops at the packet that fails and tells
-// why only when that is the first of a call.
+// sendmmsg sends messages and returns how many went. It stops at the one that
+// fails and tells why only when that is the first.
+func sendmmsg(fd int, messages []message) (int, unix.Errno) {
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), 0, 0, 0)
+	return int(n), errno
+}
+
+// flush sends the batch.
 func (b *batch) flush(failed func(i int, err error)) {
 	for k := 0; k < b.n; {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.messages[k])),
-			uintptr(b.n-k), 0, 0, 0)
+		n, errno := sendmmsg(b.fd, b.messages[k:b.n])
 		switch errno {
 		case 0:
-			k += int(n)
+			k += n
 		case unix.EINTR:
 		default:
 			failed(b.index[k], os.NewSyscallError("sendmmsg", errno))
@@ -125,11 +130,14 @@ func (b *batch) bind(ifindex int) error {
 	return nil
 }
 
-func (b *batch) close() error {
-	if b.fd < 0 {
+func (b *batch) close() error { return closeFD(&b.fd) }
+
+// closeFD closes a descriptor, unless it is closed.
+func closeFD(fd *int) error {
+	if *fd < 0 {
 		return nil
 	}
-	err := unix.Close(b.fd)
-	b.fd = -1
+	err := unix.Close(*fd)
+	*fd = -1
 	return os.NewSyscallError("close", err)
 }

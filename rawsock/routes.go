@@ -59,18 +59,30 @@ func openRouteEvents() (*os.File, error) {
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, errors.Join(os.NewSyscallError("bind", err), file.Close())
 	}
-	for _, group := range []int{
+	if err := joinGroups(fd, routeGroups()); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// routeGroups are rtnetlink's groups of what decides where packets go.
+func routeGroups() []int {
+	return []int{
 		unix.RTNLGRP_LINK, // IPv4 routes go with their link, unannounced
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
 		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE,
 		unix.RTNLGRP_NEXTHOP,
-	} {
+	}
+}
+
+func joinGroups(fd int, groups []int) error {
+	for _, group := range groups {
 		err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
 		if err != nil {
-			return nil, errors.Join(optionError("NETLINK_ADD_MEMBERSHIP", err), file.Close())
+			return optionError("NETLINK_ADD_MEMBERSHIP", err)
 		}
 	}
-	return file, nil
+	return nil
 }
 
 // listen counts events until Close.

@@ -9,20 +9,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Packet is one TCP segment to send. The kernel writes its IP header.
+// A Packet is one TCP segment to send. The kernel writes its IP header, or, where
+// it has a Hop, the Sender does as the kernel would.
 type Packet struct {
 	Segment  []byte     // TCP header with its full checksum, options and payload
 	Src, Dst netip.Addr // of one family, never 4-in-6; Src is an address of this host
 	Ifindex  int        // the interface to leave by; 0: routing decides. A link-local Dst needs it.
 	TTL      uint8      // IPv4 time to live or IPv6 hop limit; 0: the system's default
 	TOS      uint8      // IPv4 type of service or IPv6 traffic class
+	Hop      uint64     // what Sender.Hop said of Src and Dst; 0: by raw socket
 }
 
 // A Sender sends TCP segments through raw IP sockets, so that routing,
 // neighbour table, firewall and connection tracking treat them like any
-// client's. It receives nothing. It is one goroutine's.
+// client's; or, those that have a Hop, through a packet socket, past all of that,
+// as long as the kernel knows the neighbour that they go to. It receives nothing.
+// It is one goroutine's.
 type Sender struct {
 	v4, v6 batch
+
+	hops    *hopTable // nil: raw sockets only
+	frames  *frames
+	packets []Packet // Send's
+	failed  func(i int, err error)
+	instead func(i int)
+	mixed   bool // raw batches have packets whose Hop could not be used
 }
 
 // sndbuf is asked of SO_SNDBUF in octets; the kernel cuts it to
@@ -99,35 +110,132 @@ func deafen(fd, family int) error {
 // ip_send_skb: its ENOBUFS is hidden without IP_RECVERR), and so does one that
 // waits in vain for its neighbour's address: that it left is known only when
 // the tap has seen it.
+//
+// Packets with a Hop go by the packet socket, unless they are longer than any path
+// has room for, the kernel does not know their neighbour's link address (any more)
+// or something has changed since that makes the hop doubtful; then they go by raw
+// socket, which has the kernel find out. So do those that the packet socket refuses.
+// What goes to one neighbour stays in order.
 func (s *Sender) Send(packets []Packet, failed func(i int, err error)) {
+	s.packets, s.failed = packets, failed
+	heard := false
 	for i := range packets {
 		p := &packets[i]
 		if err := p.check(); err != nil {
 			failed(i, err)
 			continue
 		}
-		b := &s.v4
-		if p.Dst.Is6() {
-			b = &s.v6
-		}
-		if b.fd < 0 {
-			failed(i, os.NewSyscallError("socket", unix.EAFNOSUPPORT))
+		if p.Hop == 0 || s.hops == nil {
+			s.raw(i)
 			continue
 		}
-		if p.Dst.Is6() && p.Ifindex != b.device {
-			b.flush(failed)
-			if err := b.bind(p.Ifindex); err != nil {
-				failed(i, err)
-				continue
-			}
+		if !heard {
+			heard = true
+			s.hops.read()
 		}
-		b.add(i, p)
-		if b.n == batchLen {
-			b.flush(failed)
+		if h := s.hops.find(p); h != nil {
+			s.direct(i, h)
+			continue
+		}
+		s.frames.flush(s.instead)
+		s.mixed = true
+		s.raw(i)
+	}
+	if s.hops != nil {
+		s.frames.flush(s.instead)
+	}
+	s.flushRaw()
+	s.packets, s.failed = nil, nil
+}
+
+// raw adds a packet to what goes by raw sockets.
+func (s *Sender) raw(i int) {
+	p := &s.packets[i]
+	b := &s.v4
+	if p.Dst.Is6() {
+		b = &s.v6
+	}
+	if b.fd < 0 {
+		s.failed(i, os.NewSyscallError("socket", unix.EAFNOSUPPORT))
+		return
+	}
+	if p.Dst.Is6() && p.Ifindex != b.device {
+		b.flush(s.failed)
+		if err := b.bind(p.Ifindex); err != nil {
+			s.failed(i, err)
+			return
 		}
 	}
-	s.v4.flush(failed)
-	s.v6.flush(failed)
+	b.add(i, p)
+	if b.n == batchLen {
+		b.flush(s.failed)
+	}
+}
+
+func (s *Sender) flushRaw() {
+	s.v4.flush(s.failed)
+	s.v6.flush(s.failed)
+	s.mixed = false
+}
+
+// direct adds a packet to what goes by the packet socket.
+func (s *Sender) direct(i int, to *hop) {
+	if s.mixed {
+		s.flushRaw()
+	}
+	p := &s.packets[i]
+	if q := priorityOf(p); q != s.frames.priority {
+		s.frames.flush(s.instead)
+		if s.frames.prioritise(q) != nil {
+			s.refused(i)
+			return
+		}
+	}
+	s.frames.add(i, p, to)
+	if s.frames.n == batchLen {
+		s.frames.flush(s.instead)
+	}
+}
+
+// refused sends by raw socket what the packet socket did not take, before what
+// comes after it.
+func (s *Sender) refused(i int) {
+	s.raw(i)
+	s.flushRaw()
+}
+
+// AllowHops opens what Hop needs.
+func (s *Sender) AllowHops() error {
+	hops, err := newHopTable()
+	if err != nil {
+		return err
+	}
+	frames, err := openFrames()
+	if err != nil {
+		return errors.Join(err, hops.close())
+	}
+	s.hops, s.frames, s.instead = hops, frames, s.refused
+	return nil
+}
+
+// Hop returns Packet.Hop for packets from src to dst, with a TOS and through an
+// interface if that is not 0. It is 0 where they have to go by raw socket: to this
+// host itself, through devices that are no Ethernet (a tunnel, loopback) or need no
+// ARP, by routes that encapsulate. A name is good until HopGeneration rises; packets
+// that have an older one go by raw socket. It costs some system calls.
+func (s *Sender) Hop(dst, src netip.Addr, ifindex int, tos uint8) uint64 {
+	if s.hops == nil {
+		return 0
+	}
+	return s.hops.resolve(dst, src, ifindex, tos)
+}
+
+// HopGeneration rises when hops are to be asked for anew. Any goroutine may ask.
+func (s *Sender) HopGeneration() uint64 {
+	if s.hops == nil {
+		return 0
+	}
+	return s.hops.generation.Load()
 }
 
 // check refuses what must never be sent. Whether Src is this host's and Dst a
@@ -160,5 +268,9 @@ func limitedBroadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 25
 
 // Close closes the sockets.
 func (s *Sender) Close() error {
-	return errors.Join(s.v4.close(), s.v6.close())
+	err := errors.Join(s.v4.close(), s.v6.close())
+	if s.hops != nil {
+		err = errors.Join(err, s.hops.close(), s.frames.close())
+	}
+	return err
 }

@@ -158,6 +158,18 @@ func operate() error {
 		return err
 	}
 	defer sender.Close()
+	if err := sender.AllowHops(); err != nil {
+		return err
+	}
+	if err := errors.Join(sender.hops.follow(), sender.frames.prioritise(6)); err != nil {
+		return err
+	}
+	if w, ok := sender.hops.kernel.askRoute(netip.IPv6Loopback(), netip.IPv6Loopback(), 0, 0); ok {
+		return fmt.Errorf("a way to this host itself: %+v", w)
+	}
+	if l := sender.hops.kernel.askLink(1); l.ethernet || l.mtu == 0 {
+		return fmt.Errorf("lo is %+v", l)
+	}
 	poller, err := NewPoller(tap.FD())
 	if err != nil {
 		return err

@@ -14,18 +14,31 @@ import (
 // A pingRecorder books what the engine sees and hands it on to be shown. It is the
 // shard's goroutine's, until that has ended.
 type pingRecorder struct {
-	tally    *ping.Tally
-	out      *pingOutput
-	left     uint64 // probes that have not come to their end
-	enough   func() // when none is left
-	flows    bool
-	interval time.Duration
+	tally  *ping.Tally
+	out    *pingOutput
+	left   uint64 // probes that have not come to their end
+	enough func() // when none is left
+	flows  bool
+
+	unanswered []probe.Transcript // the last of them
+	interval   time.Duration
 }
+
+// keptUnanswered is how many probes without an answer are kept until one may come: more
+// than linger at any rate that limits allow a person.
+const keptUnanswered = 1024
 
 // Settled implements engine.Recorder.
 func (r *pingRecorder) Settled(t *probe.Transcript) {
 	r.tally.Settle(t, r.flows)
 	r.out.put(pingEvent{transcript: t})
+	r.tellLate(t, t)
+	if reason, _, _ := t.Settled(); reason != probe.OK {
+		if len(r.unanswered) == keptUnanswered {
+			r.unanswered = slices.Delete(r.unanswered, 0, keptUnanswered/2)
+		}
+		r.unanswered = append(r.unanswered, t.Clone())
+	}
 	if r.left--; r.left == 0 {
 		r.enough()
 	}
@@ -33,9 +46,21 @@ func (r *pingRecorder) Settled(t *probe.Transcript) {
 
 // Record implements engine.Recorder: of what comes after the verdict, an answer is
 // worth a line.
-func (r *pingRecorder) Record(t *probe.Transcript) {
+func (r *pingRecorder) Record(since *probe.Transcript) {
+	i := slices.IndexFunc(r.unanswered, func(t probe.Transcript) bool { return t.Number == since.Number })
+	if i < 0 {
+		return
+	}
+	t := &r.unanswered[i]
+	t.Extend(since)
+	r.tellLate(t, since)
+	r.unanswered = slices.Delete(r.unanswered, i, i+1)
+}
+
+// tellLate says so if a part of a transcript has an answer after the timeout.
+func (r *pingRecorder) tellLate(t, part *probe.Transcript) {
 	late := func(x probe.Record) bool { return x.Note == probe.NoteSYNACKLate }
-	if slices.ContainsFunc(t.Records(), late) {
+	if slices.ContainsFunc(part.Records(), late) {
 		r.out.put(pingEvent{transcript: t, late: true})
 	}
 }

@@ -55,13 +55,17 @@ func (d *diary) Observe(o *probe.Observation) {
 }
 
 // Settled implements engine.Recorder.
-func (d *diary) Settled(*probe.Transcript) {}
-
-// Record implements engine.Recorder.
-func (d *diary) Record(tr *probe.Transcript) {
+func (d *diary) Settled(tr *probe.Transcript) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.transcripts = append(d.transcripts, tr.Clone())
+}
+
+// Record implements engine.Recorder.
+func (d *diary) Record(since *probe.Transcript) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	extend(d.transcripts, since)
 }
 
 // settled is how many conversations have a verdict or were discarded.

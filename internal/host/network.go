@@ -64,6 +64,9 @@ func (n *Network) open(p Ports) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.sender.Close)
+	if err := n.sender.AllowHops(); err != nil {
+		return err
+	}
 	if n.routes, err = rawsock.NewRoutes(); err != nil {
 		return err
 	}
@@ -126,8 +129,15 @@ func (n *Network) Source(dst, source netip.Addr, device string) (netip.Addr, int
 	return src, i.Index, nil
 }
 
-// RouteGeneration implements engine.Network.
-func (n *Network) RouteGeneration() uint64 { return n.routes.Generation() }
+// Hop implements engine.Network.
+func (n *Network) Hop(dst, src netip.Addr, ifindex int, tos uint8) uint64 {
+	return n.sender.Hop(dst, src, ifindex, tos)
+}
+
+// RouteGeneration implements engine.Network. The sender hears of a change before
+// it sends, the routes soon after it: each asks for hops that the other may have
+// been asked for too early.
+func (n *Network) RouteGeneration() uint64 { return n.routes.Generation() + n.sender.HopGeneration() }
 
 // Queue implements engine.Network.
 func (n *Network) Queue(p engine.Packet) {

@@ -113,12 +113,26 @@ func (l *ledger) Observe(o *probe.Observation) {
 	}
 }
 
-func (l *ledger) Settled(*probe.Transcript) {}
-
-func (l *ledger) Record(tr *probe.Transcript) {
+func (l *ledger) Settled(tr *probe.Transcript) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.transcripts = append(l.transcripts, tr.Clone())
+}
+
+func (l *ledger) Record(since *probe.Transcript) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	extend(l.transcripts, since)
+}
+
+// extend adds what has come since a transcript was handed over, unless that was
+// forgotten since.
+func extend(all []probe.Transcript, since *probe.Transcript) {
+	for i := range all {
+		if all[i].Number == since.Number {
+			all[i].Extend(since)
+		}
+	}
 }
 
 // settled is how many probes have a verdict or were discarded.

@@ -49,6 +49,13 @@ func (h *held) after(d time.Duration) *held {
 	return h
 }
 
+// settled makes the transcript one of what comes after it was handed over.
+func (h *held) settled() {
+	number, offset := h.tr.Number, h.tr.Offset
+	h.tr.Reset(tuple, probe.HalfOpen)
+	h.tr.Number, h.tr.Offset = number, offset
+}
+
 // synAck has the peer answer.
 func (h *held) synAck(mss uint16) *held {
 	h.step(probe.Event{Kind: probe.SegmentArrives, Stamp: h.stamp(), Segment: probe.Segment{
@@ -117,6 +124,7 @@ func TestSamples(t *testing.T) {
 	for i := range uint64(n) {
 		h := answered(i, 1460)
 		r.Settled(&h.tr)
+		h.settled()
 		r.Record(&h.tr)
 	}
 	unresolved := held{now: 7}
@@ -142,6 +150,7 @@ func TestRecordCompletes(t *testing.T) {
 	h := silent(1)
 	r.Settled(&h.tr)
 	before := len(h.tr.Records())
+	h.settled()
 	h.after(time.Second).synAck(1460)
 	r.Record(&h.tr)
 	gone := silent(0)
@@ -193,11 +202,14 @@ func TestChanges(t *testing.T) {
 // Recording allocates nothing once the rings are full.
 func TestNoAllocation(t *testing.T) {
 	r := new(recorder.Recorder)
-	h := answered(1, 1460)
+	h, late := answered(1, 1460), silent(1)
+	late.settled()
+	late.after(time.Second).synAck(1460)
 	record := func() {
 		h.tr.Number++
+		late.tr.Number = h.tr.Number
 		r.Settled(&h.tr)
-		r.Record(&h.tr)
+		r.Record(&late.tr)
 	}
 	for range recorder.MaxSamples {
 		record()

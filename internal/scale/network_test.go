@@ -243,6 +243,9 @@ func (n *network) Source(dst, _ netip.Addr, _ string) (netip.Addr, int, error) {
 	return local6, 0, nil
 }
 
+// Hop implements engine.Network: everything goes as the host routes.
+func (n *network) Hop(_, _ netip.Addr, _ int, _ uint8) uint64 { return 0 }
+
 // RouteGeneration implements engine.Network.
 func (n *network) RouteGeneration() uint64 { return 1 }
 

@@ -253,8 +253,7 @@ func (s *server) target(r *http.Request) (Target, bool) {
 
 // apiTarget serves /api/v1/targets/{id}.
 func (s *server) apiTarget(w http.ResponseWriter, r *http.Request, t *Target) {
-	e, _ := newEntry(t, nil, nil)
-	sendJSON(w, r, http.StatusOK, newDetailJSON(e))
+	sendJSON(w, r, http.StatusOK, newDetailJSON(newEntry(t, nil)))
 }
 
 // apiSamples serves /api/v1/targets/{id}/samples.

@@ -95,7 +95,7 @@ func (s *Shard) change(c *command, x change) {
 		s.add(x.add, old)
 	case old != nil:
 		old.leave()
-		if old.guarded() {
+		if old.guarded {
 			if c.gone == nil {
 				c.gone = make(map[uint64]*entry)
 			}
@@ -111,7 +111,7 @@ func (s *Shard) add(t *Target, old *entry) {
 	if s.targets[t] != nil {
 		return
 	}
-	e := &entry{Target: t, send: []byte(t.Send)}
+	e := s.enter(t)
 	s.targets[t] = e
 	s.demand += t.demands()
 	if t.Remote.IsValid() {
@@ -140,7 +140,7 @@ func (s *Shard) add(t *Target, old *entry) {
 func (e *entry) leave() {
 	if e.peer != nil && e.peer.target == e {
 		e.peer.target = nil
-		e.peer.way = way{e.route.source, e.route.ifindex, e.TTL, e.TOS}
+		e.peer.way = &way{source: e.route.source, ifindex: e.route.ifindex, ttl: e.TTL, tos: e.TOS}
 	}
 }
 
@@ -150,14 +150,18 @@ func (s *Shard) abandon(gone map[uint64]*entry) {
 	if len(gone) == 0 {
 		return
 	}
-	for i := range s.table.slots {
-		sl := &s.table.slots[i]
-		if sl.target == nil || !sl.target.guarded() || !sl.open() {
+	for _, w := range s.table.wholes.all {
+		if w == nil || w.slot == none {
+			continue
+		}
+		sl := s.table.slot(w.slot)
+		of := s.entries[sl.target]
+		if !of.guarded || !s.table.isOpen(sl) {
 			continue
 		}
 		// A target with a count lends its ID: only its own conversations end.
-		if e := gone[sl.target.ID]; e != nil && (e.Count == 0 || e == sl.target) {
-			s.step(int32(i), &probe.Event{Kind: probe.Abort, Discard: probe.DiscardReload})
+		if e := gone[of.id]; e != nil && (e.Count == 0 || e == of) {
+			s.step(w.slot, &probe.Event{Kind: probe.Abort, Discard: probe.DiscardReload})
 		}
 	}
 }
@@ -178,6 +182,7 @@ func (s *Shard) forget(e *entry) {
 		}
 		s.peers.unuse(e.peer, s.now)
 	}
+	s.letGo(e)
 }
 
 // tidySchedule drops the targets that are gone once they are many: they may lie far
@@ -186,6 +191,13 @@ func (s *Shard) tidySchedule() {
 	if s.goners <= len(s.targets)/4+apiece {
 		return
 	}
-	s.schedule.filter(func(e *entry) bool { return !e.gone })
+	s.schedule.filter(func(i int32) bool {
+		e := s.entries[i]
+		if e.gone {
+			e.scheduled = false
+			s.letGo(e)
+		}
+		return !e.gone
+	})
 	s.goners = 0
 }

@@ -56,8 +56,8 @@ func TestCount(t *testing.T) {
 			}
 			w.shard.Update(nil, []*Target{x})
 			w.obey()
-			if w.shard.goners > len(w.shard.schedule) || len(w.shard.targets) > 0 {
-				t.Errorf("left: %d targets, %d gone of %d in the schedule", len(w.shard.targets), w.shard.goners, len(w.shard.schedule))
+			if w.shard.goners > w.shard.schedule.n || len(w.shard.targets) > 0 {
+				t.Errorf("left: %d targets, %d gone of %d in the schedule", len(w.shard.targets), w.shard.goners, w.shard.schedule.n)
 			}
 		})
 	}

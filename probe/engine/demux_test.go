@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -188,32 +189,109 @@ func TestOwnReset(t *testing.T) {
 	}
 }
 
-// Each conversation's transcript is handed over once, with its SYN in it.
-func TestTranscripts(t *testing.T) {
+// A firewall that knows nothing of what went past it keeps the SYN-ACK from our
+// kernel: that target goes by raw sockets from then on, and says so once.
+func TestPacketSocketsAreGivenUp(t *testing.T) {
 	w := newWorld(t, nil)
+	w.hop, w.stateful, w.past = 7, true, make(map[uint16]bool)
 	w.peer = listening(10 * time.Millisecond)
-	ts := w.targets(20, nil)
-	for i, x := range ts {
-		l := w.ledgers[i]
-		x.Recorder = l
-		seen := make(map[probe.Seq]bool)
-		l.onRecord = func(tr *probe.Transcript) {
-			r := tr.Records()
-			if len(r) < 4 || r[0].Event.Kind != probe.Open || tr.Tuple.Remote != x.Remote {
-				t.Fatalf("transcript of %v: %+v", tr.Tuple, r)
-			}
-			if iss := r[0].Event.Segment.Seq; seen[iss] {
-				t.Fatalf("a conversation's second transcript")
-			} else {
-				seen[iss] = true
-			}
+	direct, l := w.target(1, "198.19.0.1:443", nil)
+	direct.Direct = true
+	usual, other := w.target(2, "198.19.0.2:443", nil)
+	hops := make(map[netip.Addr]int)
+	w.refuse = func(p *Packet) bool {
+		if p.Hop != 0 {
+			hops[p.Dst]++
 		}
+		return false
 	}
-	w.add(ts...)
+	w.add(direct, usual)
+	w.run(30 * time.Second)
+	if l.verdicts[probe.OK] != 30 || other.verdicts[probe.OK] != 30 || w.resets != 60 {
+		t.Errorf("%d and %d answered, %d RSTs", l.verdicts[probe.OK], other.verdicts[probe.OK], w.resets)
+	}
+	// The SYN and our own RST.
+	if len(hops) != 1 || hops[direct.Remote.Addr()] != 2 {
+		t.Errorf("past the host's routing: %v", hops)
+	}
+	if len(w.troubles) != 1 || w.troubles[0] != errBypassed.Error() {
+		t.Errorf("reported %q", w.troubles)
+	}
+}
+
+// Where raw sockets have no RST seen either, that is another finding.
+func TestPacketSocketsAreNotAlwaysTheReason(t *testing.T) {
+	w := newWorld(t, nil)
+	w.hop, w.noReset = 7, true
+	w.peer = listening(10 * time.Millisecond)
+	target, _ := w.target(1, "198.19.0.1:443", nil)
+	target.Direct = true
+	w.add(target)
 	w.run(10 * time.Second)
-	for _, l := range w.ledgers {
-		if l.records != 10 {
-			t.Errorf("%d transcripts", l.records)
-		}
+	if want := []string{errBypassed.Error(), errNoReset.Error()}; !slices.Equal(w.troubles, want) {
+		t.Errorf("reported %q", w.troubles)
+	}
+}
+
+// Each conversation's transcript is handed over once, with its SYN in it; and what comes
+// after that, if anything does, when its four-tuple is free.
+func TestTranscripts(t *testing.T) {
+	for name, tt := range map[string]struct {
+		peer   peerFunc
+		copies int
+		again  probe.Note // what comes after
+	}{
+		"nothing more":      {listening(10 * time.Millisecond), 1, 0},
+		"a late answer":     {listening(1200 * time.Millisecond), 1, probe.NoteSYNACKLate},
+		"the answer, twice": {listening(10 * time.Millisecond), 2, probe.NoteSYNACKDuplicate},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.peer = tt.peer
+			w.impair = func() (int, time.Duration) { return tt.copies, 0 }
+			if tt.copies > 1 {
+				extra := time.Duration(0)
+				w.impair = func() (int, time.Duration) { // the second comes after the RST
+					extra = 50*time.Millisecond - extra
+					return tt.copies, 50*time.Millisecond - extra
+				}
+			}
+			ts := w.targets(20, nil)
+			for i, x := range ts {
+				l := w.ledgers[i]
+				x.Recorder = l
+				seen := make(map[probe.Seq]bool)
+				check := func(tr *probe.Transcript) probe.Seq {
+					r := tr.Records()
+					if len(r) < 3 || r[0].Event.Kind != probe.Open || tr.Tuple.Remote != x.Remote || len(tr.Figures()) == 0 {
+						t.Fatalf("transcript of %v: %+v", tr.Tuple, r)
+					}
+					return r[0].Event.Segment.Seq
+				}
+				l.onSettled = func(tr *probe.Transcript) {
+					iss := check(tr)
+					if seen[iss] {
+						t.Fatalf("a conversation's second transcript")
+					}
+					seen[iss] = true
+				}
+				l.onRecord = func(tr *probe.Transcript) {
+					iss := check(tr)
+					if !slices.ContainsFunc(tr.Records(), func(r probe.Record) bool { return r.Note == tt.again }) {
+						t.Fatalf("nothing has come since: %+v", tr.Records())
+					}
+					if last := tr.Records()[len(tr.Records())-1]; !seen[iss] || last.Note != probe.NoteDone && last.Note != probe.NoteAborted {
+						t.Fatalf("handed over before its end, %v", last.Note)
+					}
+				}
+			}
+			w.add(ts...)
+			w.run(10 * time.Second)
+			for _, l := range w.ledgers {
+				if again := min(int(tt.again), 1) * l.records; l.handed != 10 || l.records != again || tt.again != 0 && again < 8 {
+					t.Errorf("%d transcripts, %d of them again", l.handed, l.records)
+				}
+			}
+		})
 	}
 }

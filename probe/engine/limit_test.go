@@ -241,11 +241,11 @@ func TestWaitingIsCheap(t *testing.T) {
 		w.Wait(w.shard.turn(true), false)
 	}
 	due := 0
-	for i := 0; i < len(w.shard.schedule); i++ {
-		if w.shard.schedule[i].at < w.now.Add(100*time.Millisecond) {
+	w.shard.schedule.each(func(at probe.Instant, _ int32) {
+		if at < w.now.Add(100*time.Millisecond) {
 			due++
 		}
-	}
+	})
 	if due > 1000 {
 		t.Errorf("%d of 5000 targets come back within 100 ms, room is for 10", due)
 	}

@@ -19,7 +19,12 @@ type Network interface {
 	// refuses a dst that is not unicast.
 	Source(dst, source netip.Addr, device string) (src netip.Addr, ifindex int, err error)
 
-	// RouteGeneration rises when an answer of Source may have changed.
+	// Hop names the next hop of packets from src to dst, through the device of an
+	// index if that is not 0, for Packet.Hop. It is 0 where there is none that
+	// packets can be handed to past the host's routing.
+	Hop(dst, src netip.Addr, ifindex int, tos uint8) uint64
+
+	// RouteGeneration rises when an answer of Source or Hop may have changed.
 	RouteGeneration() uint64
 
 	// Queue adds a packet to the batch that Flush sends. The segment's bytes
@@ -50,6 +55,7 @@ type Packet struct {
 	Ifindex  int   // 0: as the host routes
 	TTL      uint8 // 0: the host's default
 	TOS      uint8
+	Hop      uint64 // where it goes by a packet socket, if that can still be; 0: as the host routes
 }
 
 // A Frame is one packet as the tap saw it.

@@ -13,20 +13,27 @@ const tupleMemory = 120 * time.Second
 // A peer is one remote address and port, however many targets name it: they
 // share its four-tuples.
 type peer struct {
-	remote  netip.AddrPort
 	address *address
-	ports   [2]uint32 // the next source port to take, counted from the range's first: reserved and guarded
 	target  *entry    // the last one to probe it: whose ledger strays go to; nil once it is removed
-	way     way       // that one's, then
-	users   int
-	left    probe.Instant // when the last user went
+	hi, lo  uint64    // its address
+	ports   [2]uint32 // the next source port to take, counted from the range's first: reserved and guarded
+	port    uint16
+
+	users  int32
+	left   probe.Instant // when the last user went
+	remote netip.AddrPort
+	way    *way // that of the last target, once that is removed
 }
+
+// key is that of a conversation with the peer from a port of ours.
+func (p *peer) key(ours uint16) key { return key{p.hi, p.lo, uint32(p.port)<<16 | uint32(ours)} }
 
 // A way is how a peer is reached that no target names any more.
 type way struct {
 	source   addr
 	ifindex  int
 	ttl, tos uint8
+	hop      uint64 // 0 for strays: they are few
 }
 
 // An address is what the per-address limit is about.
@@ -67,7 +74,8 @@ func (ps *peers) use(remote netip.AddrPort, k secret) *peer {
 		}
 		a.users++
 		start := k.iss(&probe.FourTuple{Remote: remote}, 0)
-		p = &peer{remote: remote, address: a, ports: [2]uint32{uint32(start), uint32(start)}}
+		p = &peer{remote: remote, port: remote.Port(), address: a, ports: [2]uint32{uint32(start), uint32(start)}}
+		p.hi, p.lo = halves(remote.Addr())
 		ps.byRemote[remote] = p
 	}
 	p.users++

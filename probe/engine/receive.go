@@ -89,9 +89,9 @@ func (s *Shard) noticeDrops() {
 	if s.table.unsure == 0 {
 		return
 	}
-	for i := range s.table.slots {
-		if sl := &s.table.slots[i]; sl.target != nil && !sl.conv.Settled() {
-			s.step(int32(i), &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardTapDrop})
+	for i := range s.table.len() {
+		if sl := s.table.slot(i); sl.target != free && !s.table.isSettled(sl) {
+			s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardTapDrop})
 		}
 	}
 }
@@ -113,81 +113,94 @@ func (s *Shard) keepFrame(f *Frame) {
 // the only one to be delivered; of one that leaves, the last.
 func (s *Shard) handle(f *frame) {
 	p := &f.packet
-	again := s.sightings.again(f)
+	var k key // of the conversation
+	local := p.Dst
+	switch {
+	case p.Kind == wire.KindTCP && f.outgoing:
+		k, local = keyOf(p.Dst, p.DstPort, p.SrcPort), p.Src
+	case p.Kind == wire.KindTCP:
+		k = keyOf(p.Src, p.SrcPort, p.DstPort)
+	case p.Kind == wire.KindICMPError:
+		k, local = keyOf(p.Quote.Dst, p.Quote.DstPort, p.Quote.SrcPort), p.Quote.Src
+	default:
+		return
+	}
+	h := k.hash()
+	again := s.sightings.again(f, h)
 	if again && !f.outgoing {
 		return
 	}
-	stamp := s.clock.stamp(f, s.caughtUp)
-	switch {
-	case p.Kind == wire.KindTCP && f.outgoing:
-		if i, ok := s.find(p.Src, p.SrcPort, p.Dst, p.DstPort); ok {
-			if !again {
-				s.Stats.SegmentsSent.Add(1)
-			}
-			if p.Segment.Flags.Has(probe.SYN) {
-				s.table.slots[i].target.trouble = ""
-				s.passUnsent(&s.table.slots[i])
-			}
-			s.countStamp(f)
-			s.step(i, &probe.Event{Kind: probe.SegmentSent, Stamp: stamp, Segment: p.Segment})
-		}
-	case p.Kind == wire.KindTCP && s.ours(p.DstPort):
-		s.Stats.SegmentsReceived.Add(1)
-		i, ok := s.find(p.Dst, p.DstPort, p.Src, p.SrcPort)
-		switch {
-		case !ok:
-			s.stray(p)
-		case !f.intact:
-			s.reject(s.table.slots[i].target, probe.RejectBadChecksum)
-		default:
-			s.countStamp(f)
-			s.step(i, &probe.Event{Kind: probe.SegmentArrives, Stamp: stamp, Segment: p.Segment})
-		}
-	case p.Kind == wire.KindICMPError && !f.outgoing && s.ours(p.Quote.SrcPort):
-		s.Stats.SegmentsReceived.Add(1)
-		i, ok := s.find(p.Quote.Src, p.Quote.SrcPort, p.Quote.Dst, p.Quote.DstPort)
-		switch {
-		case !ok:
-		case !f.intact:
-			s.reject(s.table.slots[i].target, probe.RejectBadChecksum)
-		default:
-			s.countStamp(f)
-			s.step(i, &probe.Event{Kind: probe.ICMPArrives, Stamp: stamp, ICMP: p.ICMP})
-		}
+	ours := s.ours(k.port())
+	if !ours || p.Kind == wire.KindICMPError && f.outgoing {
+		return
 	}
-}
-
-// countStamp keeps account of the frames whose stamp is the tap's own reading of the
-// clock.
-func (s *Shard) countStamp(f *frame) {
-	if !f.stamped {
+	i := s.find(&k, h, local)
+	ev := &s.event
+	switch {
+	case f.outgoing:
+		if i == none {
+			return
+		}
+		if !again {
+			s.Stats.SegmentsSent.Add(1)
+		}
+		if p.Segment.Flags.Has(probe.SYN) {
+			sl := s.table.slot(i)
+			e := s.entries[sl.target]
+			e.untroubled()
+			s.passUnsent(sl, e)
+		}
+		*ev = probe.Event{Kind: probe.SegmentSent, Segment: p.Segment}
+	case p.Kind == wire.KindTCP:
+		s.Stats.SegmentsReceived.Add(1)
+		if i == none {
+			s.stray(p)
+			return
+		}
+		*ev = probe.Event{Kind: probe.SegmentArrives, Segment: p.Segment}
+	default:
+		s.Stats.SegmentsReceived.Add(1)
+		if i == none {
+			return
+		}
+		*ev = probe.Event{Kind: probe.ICMPArrives, ICMP: p.ICMP}
+	}
+	if !f.intact {
+		s.reject(s.entries[s.table.slot(i).target], probe.RejectBadChecksum)
+		return
+	}
+	if !f.stamped { // the stamp is the tap's own reading of the clock
 		s.Stats.StampFallbacks.Add(1)
 	}
+	ev.Stamp = s.clock.stamp(f, s.caughtUp)
+	s.step(i, ev)
 }
 
 // ours reports whether a port is one of the shard's.
 func (s *Shard) ours(port uint16) bool { return s.cfg.Reserved.has(port) || s.cfg.Guarded.has(port) }
 
 // find looks a conversation up by its whole four-tuple.
-func (s *Shard) find(local addr, localPort uint16, remote addr, remotePort uint16) (int32, bool) {
-	i, ok := s.table.byKey[keyOf(remote, remotePort, localPort)]
-	if !ok || s.table.slots[i].tuple.Local.Addr() != local.WithZone("") {
-		return 0, false
+func (s *Shard) find(k *key, h uint64, local addr) int32 {
+	i := s.table.find(k, h)
+	if i == none || s.table.locals[s.table.slot(i).local] != local {
+		return none
 	}
-	return i, true
+	return i
 }
 
 // stray books a segment that no conversation expects with the target whose
 // address it claims to come from. Anybody else's is just not ours, and what
 // this host only forwards is nobody's.
 func (s *Shard) stray(p *wire.Packet) {
-	peer := s.peers.byRemote[addrPortFrom(p.Src, p.SrcPort)]
+	peer := s.peers.byRemote[netip.AddrPortFrom(p.Src, p.SrcPort)]
 	if peer == nil {
 		return
 	}
-	w := peer.way
+	var w way
 	if e := peer.target; e != nil {
-		w = way{e.route.source, e.route.ifindex, e.TTL, e.TOS}
+		w = way{source: e.route.source, ifindex: e.route.ifindex, ttl: e.TTL, tos: e.TOS}
+	} else if peer.way != nil {
+		w = *peer.way
 	}
 	if p.Dst != w.source {
 		return
@@ -227,63 +240,86 @@ func (s *Shard) reject(e *entry, r probe.RejectReason) {
 // taken for silence.
 func (s *Shard) expire() {
 	for {
-		i, ok := s.table.expired(s.caughtUp)
-		if !ok {
+		s.table.settle()
+		i := s.table.expired(s.caughtUp)
+		if i == none {
 			return
 		}
-		if kind, _ := s.table.slots[i].conv.Timer(); kind == probe.Reopen {
+		if kind := s.table.alarm(i).kind; kind == probe.Reopen {
 			s.step(i, s.syn(i, kind))
 		} else {
-			s.step(i, &probe.Event{Kind: kind})
+			s.event = probe.Event{Kind: kind}
+			s.step(i, &s.event)
 		}
 	}
 }
 
 // step advances a conversation and does what it asks.
 func (s *Shard) step(i int32, ev *probe.Event) {
-	sl := &s.table.slots[i]
-	wasOpen, wasSettled := sl.open(), sl.conv.Settled()
+	sl := s.table.slot(i)
+	e := s.entries[sl.target]
 	out := &s.output
-	sl.conv, *out = probe.Step(sl.conv, s.now, *ev)
-	if sl.transcript != nil {
-		sl.transcript.Add(s.now, ev, &sl.conv, out)
+	c := s.table.conversation(sl, &e.manner.params, &s.scratch)
+	wasSettled := c.Settled()
+	wasOpen := !wasSettled || !c.Closed()
+	c.Step(s.now, ev, out)
+	if sl.whole == none {
+		c.Compact(&sl.small)
 	}
-	for _, seg := range out.Segments() {
-		s.queue(i, &seg)
+	if e.recorder != nil {
+		s.transcribe(sl, e, c, ev)
 	}
-	target := sl.target
-	observations := out.Observations()
-	for j := range observations {
-		observations[j].Port = sl.tuple.Local.Port()
-		target.Sink.Observe(&observations[j])
+	for segments, j := out.Segments(), 0; j < len(segments); j++ {
+		s.queue(i, sl, e, c, ev, &segments[j])
 	}
-	if sl.conv.Settled() && !wasSettled {
-		target.prompt = sl.conv.Prompts()
+	if observations := out.Observations(); len(observations) > 0 {
+		for j := range observations {
+			observations[j].Port = sl.key.port()
+		}
+		e.sink.ObserveAll(observations)
+	}
+	settled, closed := c.Settled(), c.Closed()
+	if settled && !wasSettled {
+		e.prompt = c.Prompts()
 		s.table.unsure--
 	}
-	if out.Note == probe.NoteResetOwn && sl.conv.ResetGrace > 0 && !target.resetsUnseen {
-		target.resetsUnseen = true
-		s.cfg.Observer.Trouble(target.Target, errNoReset)
+	if out.Note == probe.NoteResetOwn && c.ResetGrace > 0 {
+		s.noReset(sl, e)
 	}
-	s.noteSent(sl)
+	if sl.unsent {
+		s.noteSent(sl, e)
+	}
 	// A late SYN-ACK opens a conversation again, until it is reset.
-	if isOpen := sl.open(); isOpen != wasOpen {
+	if isOpen := !settled || !closed; isOpen != wasOpen {
 		s.count(isOpen)
 	}
-	if sl.conv.Rests() {
-		sl.handOver()
+	if !sl.handed && c.Rests() {
+		s.handOver(sl, e)
 	}
-	if sl.conv.Done() {
-		s.table.release(i)
-	} else {
-		s.table.arm(i)
+	if c.Done() {
+		s.release(i)
+		return
 	}
+	kind, at := c.Timer()
+	s.table.arm(i, kind, at)
+}
+
+// transcribe adds a step to the conversation's transcript: to a new one if the one
+// before was handed over, and unless the step is then no more than the end.
+func (s *Shard) transcribe(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event) {
+	if sl.transcript == none {
+		if c.Done() && len(s.output.Segments()) == 0 {
+			return
+		}
+		sl.transcript = s.transcript(s.tuple(sl, e), c.Kind, sl.number)
+	}
+	s.table.transcripts.at(sl.transcript).Add(s.now, ev, c, &s.output)
 }
 
 // tell hands over an observation that no conversation made.
 func (s *Shard) tell(e *entry, o probe.Observation) {
-	s.told = o
-	e.Sink.Observe(&s.told)
+	s.told[0] = o
+	e.sink.ObserveAll(s.told[:])
 }
 
 // count keeps account of a conversation that has opened or is open no more.

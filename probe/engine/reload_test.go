@@ -51,7 +51,7 @@ func TestReload(t *testing.T) {
 			}
 			w.shard.Update(next, now)
 			now = next
-			schedule = max(schedule, len(w.shard.schedule))
+			schedule = max(schedule, w.shard.schedule.n)
 			if i == 60 || i == 99 {
 				runtime.GC()
 				var m runtime.MemStats
@@ -100,15 +100,15 @@ func TestRemoval(t *testing.T) {
 	if w.queued != sent || all.verdicts[probe.OK] != sent || sent < 2900 {
 		t.Errorf("%d sent by the removal, %d at the end, verdicts %v", sent, w.queued, all.verdicts)
 	}
-	if len(w.shard.schedule) != 0 || w.shard.Stats.Targets.Load() != 0 {
-		t.Errorf("%d left in the schedule", len(w.shard.schedule))
+	if w.shard.schedule.n != 0 || w.shard.Stats.Targets.Load() != 0 {
+		t.Errorf("%d left in the schedule", w.shard.schedule.n)
 	}
 	w.shard.Update(nil, ts) // those that are not there, and twice the same
 	again := ts[0]
 	w.shard.Update([]*Target{again, again}, nil)
 	w.obey()
-	if len(w.shard.targets) != 1 || len(w.shard.schedule) != 1 {
-		t.Errorf("%d targets, %d entries", len(w.shard.targets), len(w.shard.schedule))
+	if len(w.shard.targets) != 1 || w.shard.schedule.n != 1 {
+		t.Errorf("%d targets, %d entries", len(w.shard.targets), w.shard.schedule.n)
 	}
 }
 
@@ -216,8 +216,8 @@ func TestLateAnswersAreCounted(t *testing.T) {
 	var check func()
 	check = func() {
 		open := 0
-		for i := range w.shard.table.slots {
-			if sl := &w.shard.table.slots[i]; sl.target != nil && sl.open() {
+		for i := range w.shard.table.len() {
+			if sl := w.shard.table.slot(i); sl.target != free && w.shard.table.isOpen(sl) {
 				open++
 			}
 		}

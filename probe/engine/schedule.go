@@ -6,9 +6,6 @@ import (
 	"github.com/probed/probed/probe"
 )
 
-// guarded reports whether the target's probes leave from guarded ports.
-func (t *Target) guarded() bool { return t.Params.Kind != probe.HalfOpen }
-
 // splitmix is SplitMix64's finaliser: it spreads the bits of a target's
 // identity so that phases and jitter don't follow it.
 func splitmix(x uint64) uint64 {

@@ -26,36 +26,43 @@ type route struct {
 	err     error
 }
 
-// send opens the conversations that are due, one burst at most, and returns how
-// long until the next.
-func (s *Shard) send() time.Duration {
+// send opens the conversations that are due, one burst at most, and returns when
+// the next are.
+func (s *Shard) send() probe.Instant {
 	s.launched = s.launched[:0]
-	for len(s.launched) < burst && s.schedule.due(s.now) {
-		e := s.schedule[0].value
+	for len(s.launched) < burst {
+		x, due := s.schedule.first(s.now)
+		if !due {
+			break
+		}
+		e := s.entries[x.value]
 		if e.sends(s.now) {
-			packets := e.Params.Packets()
+			packets := e.manner.packets
 			if at := s.window.room(s.now, packets+s.unsent, s.demand.most(s.limits.Global, packets, globalSlack)); at > s.now {
 				s.throttled = true
 				s.sent()
-				return max(at.Sub(s.now), burstGap)
+				return max(at, s.now.Add(burstGap))
 			}
 		}
 		s.schedule.pop()
+		e.scheduled = false
 		if e.gone {
 			s.goners--
+			s.letGo(e)
 		} else {
 			s.fire(e)
 		}
 	}
 	s.sent()
-	if s.schedule.due(s.now) {
-		return burstGap
+	if _, due := s.schedule.first(s.now); due {
+		return s.now.Add(burstGap)
 	}
 	s.throttled = false
-	if len(s.schedule) == 0 {
-		return idlePause
+	idle := s.now.Add(idlePause)
+	if x, soon := s.schedule.first(idle); soon {
+		return max(x.at, s.now.Add(tick))
 	}
-	return max(s.schedule[0].at.Sub(s.now), tick)
+	return idle
 }
 
 // sent ends a burst: it hands the batch to the kernel, says how late each of
@@ -85,31 +92,31 @@ func (s *Shard) fire(e *entry) {
 		for range missed {
 			s.cfg.Observer.Skipped(reason)
 		}
-		s.reschedule(e, e.slot.Add(time.Duration(missed)*e.Interval))
+		s.reschedule(e, e.slot.Add(time.Duration(missed)*e.interval))
 		return
 	}
-	if !e.Remote.IsValid() {
+	if e.peer == nil {
 		s.notOpened(e, probe.Observation{Kind: probe.Verdict, Reason: probe.NotResolved})
 		s.made(e)
 		return
 	}
-	if e.Params.Measure == probe.MeasureDuration && s.measured(e) {
+	if e.manner.params.Measure == probe.MeasureDuration && s.measured(e) {
 		s.reschedule(e, s.now.Add(time.Second)) // and the slots after it, lest its own overlap
 		return
 	}
 	e.throttle(false)
-	packets := e.Params.Packets()
+	packets := e.manner.packets
 	a := e.peer.address
 	most := a.demand.most(s.limits.PerAddress, packets, addressSlack)
 	if a.window.room(s.now, packets+a.unsent, most) > s.now {
 		// It queues behind those that wait already: if all came back at once,
 		// all but one would have come for nothing.
-		s.schedule.push(a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most), e)
+		s.plan(e, a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most))
 		e.throttle(true)
 		return
 	}
-	if r := s.route(e); r.err != nil {
-		s.trouble(e, r.err)
+	if err := s.reach(e); err != nil {
+		s.trouble(e, err)
 		s.notOpened(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardSendError})
 	} else if a.unsent >= maxUnsent*packets {
 		s.trouble(e, errUnsent)
@@ -119,7 +126,7 @@ func (s *Shard) fire(e *entry) {
 		s.skip(e, SkipNoPort)
 		return
 	} else {
-		s.open(e, r, port)
+		s.open(e, port)
 	}
 	s.made(e)
 }
@@ -128,8 +135,12 @@ func (s *Shard) fire(e *entry) {
 // way: a peer in TIME-WAIT is touched by one at a time. A target's own do not
 // overlap, if its interval is as long as the configuration asks.
 func (s *Shard) measured(e *entry) bool {
-	for i := range s.table.slots {
-		if sl := &s.table.slots[i]; sl.target != nil && sl.target != e && sl.target.ID == e.ID && sl.open() {
+	for _, w := range s.table.wholes.all {
+		if w == nil || w.slot == none {
+			continue
+		}
+		sl := s.table.slot(w.slot)
+		if other := s.entries[sl.target]; other != e && other.id == e.id && s.table.isOpen(sl) {
 			return true
 		}
 	}
@@ -143,21 +154,30 @@ func (s *Shard) made(e *entry) {
 		e.throttle(false)
 		return
 	}
-	s.reschedule(e, e.slot.Add(e.Interval))
+	s.reschedule(e, e.slot.Add(e.interval))
 }
 
 // skip goes on to a target's next slot without a probe.
 func (s *Shard) skip(e *entry, r SkipReason) {
 	s.cfg.Observer.Skipped(r)
-	s.reschedule(e, e.slot.Add(e.Interval))
+	s.reschedule(e, e.slot.Add(e.interval))
 }
 
 // reschedule puts a target into the schedule for a slot.
 func (s *Shard) reschedule(e *entry, slot probe.Instant) {
 	e.throttle(false)
 	e.slot = slot
-	e.due = slot.Add(jitter(e.ID, slot, e.Jitter))
-	s.schedule.push(e.due, e)
+	e.due = slot
+	if e.jitters {
+		e.due = slot.Add(jitter(e.id, slot, e.Jitter))
+	}
+	s.plan(e, e.due)
+}
+
+// plan puts a target into the schedule for a moment.
+func (s *Shard) plan(e *entry, at probe.Instant) {
+	e.scheduled = true
+	s.schedule.push(at, e.index)
 }
 
 // throttle notes whether the target waits for the limit of its address.
@@ -175,15 +195,19 @@ func (e *entry) throttle(on bool) {
 
 // sends reports whether a target that is due has something to send.
 func (e *entry) sends(now probe.Instant) bool {
-	return !e.gone && e.Remote.IsValid() && e.missed(now) == 0
+	return !e.gone && e.peer != nil && e.missed(now) == 0
 }
 
 // missed counts the target's slots that are lost: those whose next one is due
 // too.
 func (e *entry) missed(now probe.Instant) int64 {
-	n := int64(now.Sub(e.slot) / e.Interval)
-	last := e.slot.Add(time.Duration(n) * e.Interval)
-	if n > 0 && last.Add(jitter(e.ID, last, e.Jitter)) > now {
+	late := now.Sub(e.slot)
+	if late < e.interval {
+		return 0
+	}
+	n := int64(late / e.interval)
+	last := e.slot.Add(time.Duration(n) * e.interval)
+	if last.Add(jitter(e.id, last, e.Jitter)) > now {
 		n--
 	}
 	return n
@@ -193,19 +217,30 @@ func (e *entry) missed(now probe.Instant) int64 {
 // family.
 var errFamily = errors.New("source and destination are not of one address family")
 
-// route returns how the host reaches a target, asked anew when the host's
+// reach finds out how the host reaches a target, asked anew when the host's
 // routes or addresses have changed.
-func (s *Shard) route(e *entry) *route {
-	if g := s.net.RouteGeneration(); !e.asked || e.generation != g || e.route.err != nil {
-		e.asked, e.generation = true, g
-		r := &e.route
-		r.source, r.ifindex, r.err = s.net.Source(e.Remote.Addr(), e.Source, e.Device)
-		r.source = r.source.WithZone("")
-		if r.err == nil && r.source.Is4() != e.Remote.Addr().Is4() {
-			r.err = errFamily
-		}
+func (s *Shard) reach(e *entry) error {
+	g := s.net.RouteGeneration()
+	if e.asked && e.generation == g {
+		return nil
 	}
-	return &e.route
+	e.asked, e.generation = false, g
+	r := &e.route
+	r.source, r.ifindex, r.err = s.net.Source(e.Remote.Addr(), e.Source, e.Device)
+	r.source = r.source.WithZone("")
+	if r.err == nil && r.source.Is4() != e.Remote.Addr().Is4() {
+		r.err = errFamily
+	}
+	e.hop = 0
+	if r.err == nil {
+		e.asked = true
+		if e.Direct && !e.hindered {
+			e.hop = s.net.Hop(e.Remote.Addr(), r.source, r.ifindex, e.TOS)
+		}
+		e.local, e.ifindex = s.table.intern(r.source), int32(r.ifindex)
+		e.between = wire.PseudoSum(r.source, e.Remote.Addr())
+	}
+	return r.err
 }
 
 // port takes the next source port towards a target. A four-tuple comes round
@@ -214,7 +249,7 @@ func (s *Shard) route(e *entry) *route {
 // lingers is taken from it. A flow keeps its port.
 func (s *Shard) port(e *entry) (uint16, bool) {
 	r, next := s.cfg.Reserved, &e.peer.ports[0]
-	if e.guarded() {
+	if e.guarded {
 		r, next = s.cfg.Guarded, &e.peer.ports[1]
 	}
 	n := r.len()
@@ -235,72 +270,123 @@ func (s *Shard) port(e *entry) (uint16, bool) {
 // vacate makes a source port towards a target free, unless a conversation is
 // still open on it.
 func (s *Shard) vacate(e *entry, port uint16) (uint16, bool) {
-	i, taken := s.table.byKey[keyOf(e.Remote.Addr(), e.Remote.Port(), port)]
-	if taken && s.table.slots[i].open() {
-		return 0, false
-	}
-	if taken {
-		s.table.release(i)
+	k := e.peer.key(port)
+	if i := s.table.find(&k, k.hash()); i != none {
+		if s.table.isOpen(s.table.slot(i)) {
+			return 0, false
+		}
+		s.release(i)
 	}
 	return port, true
 }
 
+// tuple is the four-tuple of a slot's conversation.
+func (s *Shard) tuple(sl *slot, e *entry) probe.FourTuple {
+	return probe.FourTuple{Local: netip.AddrPortFrom(s.table.locals[sl.local], sl.key.port()), Remote: e.Remote}
+}
+
 // open begins a conversation.
-func (s *Shard) open(e *entry, r *route, port uint16) {
-	tuple := probe.FourTuple{
-		Local:  netip.AddrPortFrom(r.source, port),
-		Remote: e.Remote,
+func (s *Shard) open(e *entry, port uint16) {
+	i := s.table.claim(e.peer.key(port))
+	sl := s.table.slot(i)
+	sl.target, sl.local, sl.ifindex = e.index, e.local, e.ifindex
+	sl.whole, sl.transcript = none, none
+	sl.packets, sl.unsent, sl.handed, sl.direct = 0, false, false, e.hop != 0
+	if m := e.manner; m.params.Compacts() {
+		sl.small = m.fresh
+	} else {
+		params := m.params
+		params.Prompt = e.prompt
+		sl.whole = s.table.wholes.take()
+		*s.table.wholes.at(sl.whole) = whole{probe.New(params), i}
 	}
-	i := s.table.claim(keyOf(e.Remote.Addr(), e.Remote.Port(), port))
-	sl := &s.table.slots[i]
-	params := e.Params
-	params.Prompt = e.prompt
-	sl.conv, sl.tuple, sl.target, sl.ifindex = probe.New(params), tuple, e, r.ifindex
-	if e.Recorder != nil {
-		sl.transcript = s.newTranscript(tuple, e.Params.Kind)
+	if e.recorder != nil {
+		sl.transcript = s.newTranscript(s.tuple(sl, e), e.manner.params.Kind)
+		sl.number = s.opened
 	}
 	s.table.unsure++
-	if e.guarded() {
+	if e.guarded {
 		s.table.guarded++
 	}
 	s.count(true)
+	e.conversations++
 	e.peer.target = e
 	e.sent++
-	packets := e.Params.Packets()
+	packets := e.manner.packets
 	s.window.add(s.now, packets)
 	e.peer.address.window.add(s.now, packets)
 	s.launched = append(s.launched, launch{e.due, e.peer.address})
-	s.leaving = append(s.leaving, departure{s.now, ref{i, sl.generation}})
+	s.leaving.push(departure{s.now, ref{i, s.table.alarm(i).generation}})
 
 	s.step(i, s.syn(i, probe.Open))
+}
+
+// release frees a slot and hands over what its transcript has that was not yet.
+func (s *Shard) release(i int32) {
+	sl := s.table.slot(i)
+	e := s.entries[sl.target]
+	if sl.transcript != none {
+		if sl.handed {
+			e.recorder.Record(s.table.transcripts.at(sl.transcript))
+		} else {
+			s.handOver(sl, e)
+		}
+	}
+	if e.guarded {
+		s.table.guarded--
+	}
+	s.table.drop(i)
+	e.conversations--
+	s.letGo(e)
+}
+
+// handOver gives the transcript to whoever waits for the end, once, and keeps no more
+// of it.
+func (s *Shard) handOver(sl *slot, e *entry) {
+	if sl.transcript != none && !sl.handed {
+		sl.handed = true
+		e.recorder.Settled(s.table.transcripts.at(sl.transcript))
+		s.table.transcripts.put(sl.transcript)
+		sl.transcript = none
+	}
 }
 
 // notOpened books what became of a probe that could not open a conversation.
 func (s *Shard) notOpened(e *entry, o probe.Observation) {
 	s.tell(e, o)
-	if e.Recorder == nil {
+	if e.recorder == nil {
 		return
 	}
-	t := s.newTranscript(probe.FourTuple{Remote: e.Remote}, e.Params.Kind)
+	i := s.newTranscript(probe.FourTuple{Remote: e.Remote}, e.manner.params.Kind)
+	t := s.table.transcripts.at(i)
 	t.NotOpened(s.now, &o)
-	e.Recorder.Settled(t)
-	e.Recorder.Record(t)
-	s.table.spare = append(s.table.spare, t)
+	e.recorder.Settled(t)
+	s.table.transcripts.put(i)
 }
 
-// newTranscript returns an empty transcript with a number.
-func (s *Shard) newTranscript(tuple probe.FourTuple, k probe.Kind) *probe.Transcript {
-	t := s.table.newTranscript(tuple, k)
+// newTranscript returns the number of an empty transcript, which has the next number
+// among all.
+func (s *Shard) newTranscript(tuple probe.FourTuple, k probe.Kind) int32 {
 	s.opened++
-	t.Number, t.Offset = s.opened, s.clock.offset
-	return t
+	return s.transcript(tuple, k, s.opened)
+}
+
+// transcript returns the number of an empty transcript.
+func (s *Shard) transcript(tuple probe.FourTuple, k probe.Kind, number uint64) int32 {
+	i := s.table.transcripts.take()
+	t := s.table.transcripts.at(i)
+	t.Reset(tuple, k)
+	t.Number, t.Offset = number, s.clock.offset
+	return i
 }
 
 // syn returns the event that sends a conversation's SYN.
 func (s *Shard) syn(i int32, k probe.EventKind) *probe.Event {
-	sl := &s.table.slots[i]
-	s.event = probe.Event{Kind: k, Segment: sl.target.SYN}
-	s.event.Segment.Seq = s.secret.iss(&sl.tuple, s.now)
+	sl := s.table.slot(i)
+	e := s.entries[sl.target]
+	s.event = probe.Event{Kind: k, Segment: e.manner.SYN}
+	tuple := s.tuple(sl, e)
+	s.event.Segment.Seq = s.secret.iss(&tuple, s.now)
 	if s.event.Segment.Options.Has(probe.OptTimestamps) {
 		s.event.Segment.Options.TSVal = s.secret.tsval(s.now)
 	}
@@ -308,37 +394,44 @@ func (s *Shard) syn(i int32, k probe.EventKind) *probe.Event {
 }
 
 // queue adds a conversation's segment to the batch.
-func (s *Shard) queue(i int32, seg *probe.Segment) {
-	sl := &s.table.slots[i]
-	var payload []byte
-	if seg.Len > 0 {
-		from := seg.Seq.Sub(sl.conv.FirstOctet())
-		payload = sl.target.send[from : from+int32(seg.Len)]
+func (s *Shard) queue(i int32, sl *slot, e *entry, c *probe.Conversation, ev *probe.Event, seg *probe.Segment) {
+	w := way{ifindex: int(sl.ifindex), ttl: e.TTL, tos: e.TOS}
+	if sl.direct {
+		w.hop = e.hop
 	}
-	s.enqueue(way{ifindex: sl.ifindex, ttl: sl.target.TTL, tos: sl.target.TOS}, &sl.tuple, seg, payload)
-	s.sending = append(s.sending, ref{i, sl.generation})
+	if ev.Kind == probe.Open {
+		from := len(s.arena)
+		s.arena = e.manner.syn.Append(s.arena, e.between, sl.key.port(), e.Remote.Port(), seg.Seq, seg.Options.TSVal)
+		s.post(w, s.table.locals[sl.local], e.Remote.Addr(), s.arena[from:])
+	} else {
+		var payload []byte
+		if seg.Len > 0 {
+			from := seg.Seq.Sub(c.FirstOctet())
+			payload = e.send[from : from+int32(seg.Len)]
+		}
+		tuple := s.tuple(sl, e)
+		s.enqueue(w, &tuple, seg, payload)
+	}
+	s.sending = append(s.sending, ref{i, s.table.alarm(i).generation})
 	// What goes beyond the packets that the SYN stood for counts by itself.
-	if sl.packets++; sl.packets > sl.target.Params.Packets() {
+	if sl.packets++; int(sl.packets) > e.manner.packets {
 		s.window.add(s.now, 1)
-		sl.target.peer.address.window.add(s.now, 1)
+		e.peer.address.window.add(s.now, 1)
 	}
 }
 
 func (s *Shard) enqueue(w way, tuple *probe.FourTuple, seg *probe.Segment, payload []byte) {
 	from := len(s.arena)
 	s.arena = wire.AppendTCP(s.arena, tuple, seg, payload)
-	s.net.Queue(Packet{
-		Segment: s.arena[from:],
-		Src:     tuple.Local.Addr(),
-		Dst:     tuple.Remote.Addr(),
-		Ifindex: w.ifindex,
-		TTL:     w.ttl,
-		TOS:     w.tos,
-	})
+	s.post(w, tuple.Local.Addr(), tuple.Remote.Addr(), s.arena[from:])
+}
+
+func (s *Shard) post(w way, src, dst addr, segment []byte) {
+	s.net.Queue(Packet{Segment: segment, Src: src, Dst: dst, Ifindex: w.ifindex, TTL: w.ttl, TOS: w.tos, Hop: w.hop})
 }
 
 // noConv is the ref of a segment that belongs to no conversation.
-var noConv = ref{slot: -1}
+var noConv = ref{slot: none}
 
 // flush sends the batch.
 func (s *Shard) flush() {
@@ -352,11 +445,9 @@ func (s *Shard) flush() {
 // sendFailed tells a conversation that our host refused its segment.
 func (s *Shard) sendFailed(k int, err error) {
 	r := s.sending[k]
-	if r == noConv {
+	if !s.table.is(r) {
 		return
 	}
-	if sl := &s.table.slots[r.slot]; sl.generation == r.generation {
-		s.trouble(sl.target, err)
-		s.step(r.slot, &probe.Event{Kind: probe.SendFailed})
-	}
+	s.trouble(s.entries[s.table.slot(r.slot).target], err)
+	s.step(r.slot, &probe.Event{Kind: probe.SendFailed})
 }

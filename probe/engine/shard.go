@@ -93,7 +93,10 @@ type Shard struct {
 	limits Limits
 
 	targets   map[*Target]*entry
-	schedule  heap[*entry]
+	entries   []*entry // by number; nil: none has it
+	spare     []int32  // those numbers
+	manners   manners
+	schedule  wheel
 	goners    int  // entries in the schedule whose target is gone
 	throttled bool // probes are waiting for the global limit
 	peers     peers
@@ -113,14 +116,16 @@ type Shard struct {
 	busy      bool          // the last turn had frames to handle
 	hurried   probe.Instant // when turns with frames would be reactionGap apart on average
 	keep      func(*Frame)
-	sending   []ref       // whose segments are in the batch
-	arena     []byte      // the batch's bytes
-	launched  []launch    // the SYNs in the batch
-	leaving   []departure // the SYNs that were not looked for yet, in order
+	sending   []ref            // whose segments are in the batch
+	arena     []byte           // the batch's bytes
+	launched  []launch         // the SYNs in the batch
+	leaving   queue[departure] // the SYNs that were not looked for yet
 	failed    func(int, error)
-	event     probe.Event  // that sends a SYN
-	output    probe.Output // of the last step: on a function's stack it would escape to the heap
-	told      probe.Observation
+	event     probe.Event        // the one that is being delivered
+	scratch   probe.Conversation // a small one, while it is stepped
+	output    probe.Output       // of the last step: on a function's stack it would escape to the heap
+	told      [1]probe.Observation
+	trimmed   probe.Instant // when memory was given back last
 	beaten    probe.Instant // the last Heartbeat
 	orders    []command     // what is not carried out yet
 
@@ -137,25 +142,6 @@ type frame struct {
 	stamped  bool // as it arrived or left
 	outgoing bool
 	intact   bool // the checksum holds
-}
-
-// An entry is a target in the schedule.
-type entry struct {
-	*Target
-	send         []byte // Target.Send
-	peer         *peer
-	slot         probe.Instant // the scheduled moment
-	due          probe.Instant // slot and jitter
-	sent         uint64        // probes sent, to take the flows in turn
-	probes       uint64        // probes made, those of them that could not be sent included
-	route        route
-	generation   uint64 // of the route
-	asked        bool   // for the route
-	throttled    bool   // it waits for the limit per address
-	prompt       bool   // the peer is to be asked for the acknowledgement of a FIN
-	trouble      string // what kept its last SYN here, as reported
-	resetsUnseen bool   // reported too
-	gone         bool
 }
 
 // A launch is a SYN that goes with the next batch.
@@ -175,7 +161,8 @@ func New(cfg Config) *Shard {
 	}
 	s.peers.byRemote = make(map[addrPort]*peer)
 	s.peers.byAddress = make(map[addr]*address)
-	s.table.byKey = make(map[key]int32)
+	s.manners = make(manners)
+	s.table.index.reserve(1)
 	s.keep = s.keepFrame
 	s.failed = s.sendFailed
 	return s
@@ -234,42 +221,57 @@ func (s *Shard) turn(probing bool) time.Duration {
 	drained := s.receive()
 	s.obey()
 	s.expire()
-	pause := idlePause
+	next := s.now.Add(idlePause)
 	if probing {
-		pause = min(s.send(), idlePause)
+		next = min(next, s.send())
 	}
 	s.flush()
 	s.peers.sweep(s.now)
+	s.trim()
+	s.read() // all of that took its time
 	if s.cfg.Heartbeat != nil {
-		pause = min(pause, s.beat())
+		next = min(next, s.beat())
 	}
 	if !drained || len(s.orders) > 0 {
 		return 0
 	}
-	if len(s.table.byKey) > 0 {
-		pause = min(pause, readPause)
+	if s.table.open > 0 {
+		next = min(next, s.now.Add(readPause))
 	}
-	if len(s.table.timers) > 0 {
-		pause = min(pause, max(s.table.timers[0].at.Sub(s.now), tick))
+	s.table.settle()
+	if x, ok := s.table.first(next); ok {
+		next = min(next, max(x.at, s.now.Add(tick)))
 	}
-	return pause
+	return max(next.Sub(s.now), 0)
 }
 
-// beat says that the loop is alive, if it is time, and returns how long it may
-// sleep until it must say so again.
-func (s *Shard) beat() time.Duration {
+// trimEvery is how often memory is given back that was not needed in between.
+const trimEvery = time.Minute
+
+// trim gives it back.
+func (s *Shard) trim() {
+	if s.now.Sub(s.trimmed) >= trimEvery {
+		s.trimmed = s.now
+		s.table.wholes.trim()
+		s.table.transcripts.trim()
+	}
+}
+
+// beat says that the loop is alive, if it is time, and returns until when it may
+// sleep before it must say so again.
+func (s *Shard) beat() probe.Instant {
 	if s.now.Sub(s.beaten) >= s.cfg.HeartbeatEvery {
 		s.beaten = s.now
 		s.cfg.Heartbeat()
 	}
-	return max(s.beaten.Add(s.cfg.HeartbeatEvery).Sub(s.now), tick)
+	return max(s.beaten.Add(s.cfg.HeartbeatEvery), s.now.Add(tick))
 }
 
 // abort ends every conversation that is left.
 func (s *Shard) abort(r probe.DiscardReason) {
-	for i := range s.table.slots {
-		if s.table.slots[i].target != nil {
-			s.step(int32(i), &probe.Event{Kind: probe.Abort, Discard: r})
+	for i := range s.table.len() {
+		if s.table.slot(i).target != free {
+			s.step(i, &probe.Event{Kind: probe.Abort, Discard: r})
 		}
 	}
 	s.flush()

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/binary"
 	"time"
 
 	"github.com/probed/probed/probe/wire"
@@ -21,9 +20,10 @@ type sighting struct {
 // stackDelay bounds the way of a packet through the layers of one host.
 const stackDelay = 5 * time.Millisecond
 
-// again reports whether a frame shows a packet that another layer has shown.
-func (l *sightings) again(f *frame) bool {
-	h := f.hash()
+// again reports whether a frame shows a packet that another layer has shown. h is the
+// hash of its conversation's key.
+func (l *sightings) again(f *frame, h uint64) bool {
+	h = f.hash(h)
 	s := &l[h%uint64(len(l))]
 	if s.packet == h && s.ifindex != f.ifindex && time.Duration(f.wall-s.wall).Abs() < stackDelay {
 		return true
@@ -32,27 +32,26 @@ func (l *sightings) again(f *frame) bool {
 	return false
 }
 
-// hash mixes what makes a packet: its direction, its ends, and what it says.
-func (f *frame) hash() uint64 {
+// hash mixes what makes a packet: its direction, its ends, and what it says. h stands
+// for the peer's end and our port.
+func (f *frame) hash(h uint64) uint64 {
 	p := &f.packet
-	h := uint64(p.Kind)
+	what := uint64(p.Kind)
 	if f.outgoing {
-		h |= 1 << 8
+		what |= 1 << 8
 	}
-	h = mixAddr(mixAddr(h, p.Src), p.Dst)
 	if p.Kind == wire.KindICMPError {
-		q := &p.Quote
-		h = mixAddr(h, q.Dst)
-		h = splitmix(h ^ uint64(q.SrcPort)<<48 ^ uint64(q.DstPort)<<32 ^ uint64(p.ICMP.Seq))
-		return splitmix(h ^ uint64(p.ICMP.Type)<<8 ^ uint64(p.ICMP.Code))
+		srcHi, srcLo := halves(p.Src)
+		dstHi, dstLo := halves(p.Dst)
+		h = mix(mix(h, what), mix(srcHi^dstHi, srcLo)+dstLo)
+		return mix(h, uint64(p.ICMP.Seq)<<16|uint64(p.ICMP.Type)<<8|uint64(p.ICMP.Code))
 	}
+	local := p.Dst
+	if f.outgoing {
+		local = p.Src
+	}
+	hi, lo := halves(local)
 	s := &p.Segment
-	h = splitmix(h ^ uint64(p.SrcPort)<<48 ^ uint64(p.DstPort)<<32 ^ uint64(s.Seq))
-	return splitmix(h ^ uint64(s.Ack)<<32 ^ uint64(s.Flags)<<16 ^ uint64(s.Len))
-}
-
-func mixAddr(h uint64, a addr) uint64 {
-	b := a.As16()
-	h = splitmix(h ^ binary.NativeEndian.Uint64(b[:8]))
-	return splitmix(h ^ binary.NativeEndian.Uint64(b[8:]))
+	h = mix(mix(h, what), mix(hi, lo))
+	return mix(h^uint64(s.Seq)<<32^uint64(s.Ack), uint64(s.Flags)<<32|uint64(s.Len))
 }

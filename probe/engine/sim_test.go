@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"net/netip"
@@ -56,6 +57,9 @@ type sim struct {
 	impair    func() (copies int, delay time.Duration)                // on the way back
 	onWire    func(at probe.Instant, p *wire.Packet)                  // whatever leaves the host
 	source    func(dst netip.Addr, device string) (netip.Addr, error) // instead of local4, local6
+	hop       uint64                                                  // Hop's answer
+	stateful  bool                                                    // a firewall drops answers to what went by a hop
+	past      map[uint16]bool                                         // whether a source port's last SYN did
 	asked     int                                                     // calls of Source
 	waits     int                                                     // calls of Wait
 	naps      int                                                     // those of them that nothing that arrives would have ended
@@ -173,10 +177,15 @@ func (s *sim) Source(dst, source netip.Addr, device string) (netip.Addr, int, er
 	return local6, 0, nil
 }
 
+func (s *sim) Hop(_, _ netip.Addr, _ int, _ uint8) uint64 { return s.hop }
+
 func (s *sim) Queue(p Packet) {
 	s.batch = append(s.batch, p)
 	if p.Segment[13]&byte(probe.SYN) != 0 {
 		s.queued++
+		if s.stateful {
+			s.past[binary.BigEndian.Uint16(p.Segment)] = p.Hop != 0
+		}
 	}
 }
 
@@ -279,7 +288,7 @@ func (s *sim) arrives(b []byte) {
 		panic(err)
 	}
 	s.tap(b, p, false)
-	if p.Kind != wire.KindTCP || p.Checksum == wire.ChecksumBad || p.Segment.Flags.Has(probe.RST) || s.noReset || p.DstPort > 61127 {
+	if p.Kind != wire.KindTCP || p.Checksum == wire.ChecksumBad || p.Segment.Flags.Has(probe.RST) || s.noReset || s.stateful && s.past[p.DstPort] || p.DstPort > 61127 {
 		return
 	}
 	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}

@@ -1,52 +1,41 @@
 package engine
 
 import (
-	"encoding/binary"
 	"net/netip"
 
 	"github.com/probed/probed/probe"
 )
 
-// A key finds a conversation by what a segment of it must carry: the peer's
-// address and both ports. (Our own address is compared after.) It is all
-// integers, so that it hashes as plain memory.
-type key [3]uint64
-
-func keyOf(remote netip.Addr, remotePort, localPort uint16) key {
-	a := remote.As16()
-	return key{
-		binary.NativeEndian.Uint64(a[:8]),
-		binary.NativeEndian.Uint64(a[8:]),
-		uint64(remotePort)<<16 | uint64(localPort),
-	}
-}
-
-// A slot holds one conversation.
+// A slot holds one conversation: two cache lines, without a pointer, because at
+// 100,000 probes a second half a million of them linger.
 type slot struct {
-	conv       probe.Conversation
-	tuple      probe.FourTuple
+	small      probe.Compact // the conversation, if whole is none
 	key        key
-	target     *entry
-	ifindex    int
-	transcript *probe.Transcript
-	handed     bool          // the transcript, once settled
-	unsent     bool          // its SYN lies in this host
-	passed     uint32        // the address's when that was noticed
-	packets    int           // sent by us
-	generation uint32        // rises whenever the slot is freed: timers of before are stale
-	queued     probe.Instant // the earliest timer in the queue; 0: none
+	local      int32 // our address: an index of table.locals
+	target     int32 // an index of Shard.entries; free if the slot is
+	whole      int32 // the conversation, if it needs more: an index of table.wholes, or none
+	transcript int32 // an index of table.transcripts, or none
+	ifindex    int32
+	passed     uint32 // the address's when unsent was noticed
+	number     uint64 // the transcript's
+	packets    uint16 // sent by us
+	unsent     bool   // its SYN lies in this host
+	handed     bool   // the transcript, once settled
+	direct     bool   // its SYN went to a next hop
 }
 
-// open reports whether the conversation still waits for its verdict or for the
-// peer to be left with nothing open.
-func (sl *slot) open() bool { return !sl.conv.Settled() || !sl.conv.Closed() }
+const (
+	none = int32(-1)
+	free = int32(-1)
+)
 
-// handOver gives the transcript to whoever waits for the end, once.
-func (sl *slot) handOver() {
-	if sl.transcript != nil && !sl.handed {
-		sl.handed = true
-		sl.target.Recorder.Settled(sl.transcript)
-	}
+// An alarm is when a slot's conversation wants to hear of the time. It lies beside the
+// slots, so that a timer which is there no more is told from one that is by 24 octets.
+type alarm struct {
+	queued     probe.Instant // the earliest of its timers that is in a wheel; 0: none
+	due        probe.Instant // when one is to go off; 0: never
+	generation uint32        // rises whenever the slot is freed
+	kind       probe.EventKind
 }
 
 // A ref names a slot as it was when the ref was made.
@@ -55,90 +44,226 @@ type ref struct {
 	generation uint32
 }
 
+// A whole is a conversation that needs more than a slot has.
+type whole struct {
+	probe.Conversation
+	slot int32 // whose it is, or none
+}
+
+// slotsApiece is how many slots are made at a time. Those that are there never move.
+const slotsApiece = 256
+
+type piece struct {
+	slots  [slotsApiece]slot
+	alarms [slotsApiece]alarm
+}
+
 // A table holds a shard's conversations: slots that are used again, found by
 // key.
 type table struct {
-	slots   []slot
-	free    []int32
-	byKey   map[key]int32
-	timers  heap[ref]
-	open    int // conversations that are open()
-	unsure  int // conversations that are not settled
-	guarded int // conversations on guarded ports, lingering ones included
-	spare   []*probe.Transcript
+	pieces  []*piece
+	spare   []int32 // slots that are free
+	index   index
+	timers  wheel // that the loop wakes up for
+	lapses  lapses
+	pending []int32 // slots whose timers are not where they belong yet
+	open    int     // conversations that are open
+	unsure  int     // conversations that are not settled
+	guarded int     // conversations on guarded ports, lingering ones included
+
+	locals      []netip.Addr
+	wholes      pool[whole]
+	transcripts pool[probe.Transcript]
 }
+
+// slot and alarm find what belongs to a number.
+func (t *table) slot(i int32) *slot {
+	return &t.pieces[uint32(i)/slotsApiece].slots[uint32(i)%slotsApiece]
+}
+func (t *table) alarm(i int32) *alarm {
+	return &t.pieces[uint32(i)/slotsApiece].alarms[uint32(i)%slotsApiece]
+}
+
+// is reports whether a ref's slot has been freed since.
+func (t *table) is(r ref) bool { return r.slot >= 0 && t.alarm(r.slot).generation == r.generation }
+
+// len is how many slots there are.
+func (t *table) len() int32 { return int32(len(t.pieces)) * slotsApiece }
 
 // claim takes a slot for a new conversation.
 func (t *table) claim(k key) int32 {
-	var i int32
-	if n := len(t.free); n > 0 {
-		i, t.free = t.free[n-1], t.free[:n-1]
-	} else {
-		i = int32(len(t.slots))
-		t.slots = append(t.slots, slot{})
+	if len(t.spare) == 0 {
+		t.grow()
 	}
-	t.slots[i].key = k
-	t.byKey[k] = i
+	last := len(t.spare) - 1
+	i := t.spare[last]
+	t.spare = t.spare[:last]
+	t.slot(i).key = k
+	t.index.add(k.hash(), i)
 	return i
 }
 
-// release frees a slot and hands its transcript over.
-func (t *table) release(i int32) {
-	sl := &t.slots[i]
-	if sl.transcript != nil {
-		sl.handOver()
-		sl.target.Recorder.Record(sl.transcript)
-		t.spare = append(t.spare, sl.transcript)
-		if n := len(t.spare); n > len(t.byKey)+apiece { // there were more at a time than there are
-			clear(t.spare[n-2:])
-			t.spare = t.spare[:n-2]
-		}
+// grow makes more slots.
+func (t *table) grow() {
+	p := new(piece)
+	first := t.len()
+	t.pieces = append(t.pieces, p)
+	for i := int32(slotsApiece - 1); i >= 0; i-- {
+		p.slots[i].target = free
+		t.spare = append(t.spare, first+i)
 	}
-	if sl.target.guarded() {
-		t.guarded--
-	}
-	delete(t.byKey, sl.key)
-	*sl = slot{generation: sl.generation + 1}
-	t.free = append(t.free, i)
 }
 
-// newTranscript returns an empty transcript.
-func (t *table) newTranscript(tuple probe.FourTuple, k probe.Kind) *probe.Transcript {
-	var tr *probe.Transcript
-	if n := len(t.spare); n > 0 {
-		tr, t.spare = t.spare[n-1], t.spare[:n-1]
-	} else {
-		tr = new(probe.Transcript)
+// drop frees a slot.
+func (t *table) drop(i int32) {
+	sl, a := t.slot(i), t.alarm(i)
+	t.index.remove(sl.key.hash(), i)
+	if sl.whole != none {
+		t.wholes.at(sl.whole).slot = none
+		t.wholes.put(sl.whole)
 	}
-	tr.Reset(tuple, k)
-	return tr
+	if sl.transcript != none {
+		t.transcripts.put(sl.transcript)
+	}
+	sl.target = free
+	*a = alarm{generation: a.generation + 1}
+	t.spare = append(t.spare, i)
+}
+
+// find returns the conversation of a key, which has the hash h, or none.
+func (t *table) find(k *key, h uint64) int32 {
+	for at := t.index.start(h); ; at = t.index.after(at) {
+		i, same := t.index.at(at, h)
+		if i == none || same && t.slot(i).key == *k {
+			return i
+		}
+	}
+}
+
+// conversation returns a slot's conversation: its own, or scratch, into which a small
+// one is written out with its parameters.
+func (t *table) conversation(sl *slot, p *probe.Params, scratch *probe.Conversation) *probe.Conversation {
+	if sl.whole != none {
+		return &t.wholes.at(sl.whole).Conversation
+	}
+	scratch.Restore(p, &sl.small)
+	return scratch
+}
+
+// isOpen reports whether a conversation still waits for its verdict or for the peer
+// to be left with nothing open.
+func (t *table) isOpen(sl *slot) bool {
+	if sl.whole != none {
+		c := &t.wholes.at(sl.whole).Conversation
+		return !c.Settled() || !c.Closed()
+	}
+	return !sl.small.Settled() || !sl.small.Closed()
+}
+
+// isSettled reports whether a conversation has its verdict or discard.
+func (t *table) isSettled(sl *slot) bool {
+	if sl.whole != none {
+		return t.wholes.at(sl.whole).Settled()
+	}
+	return sl.small.Settled()
+}
+
+// hasLeft reports whether a conversation's SYN was seen leaving.
+func (t *table) hasLeft(sl *slot) bool {
+	if sl.whole != none {
+		return t.wholes.at(sl.whole).Left()
+	}
+	return sl.small.Left()
+}
+
+// intern returns the number of an address of ours. A host has few.
+func (t *table) intern(a netip.Addr) int32 {
+	for i, l := range t.locals {
+		if l == a {
+			return int32(i)
+		}
+	}
+	t.locals = append(t.locals, a)
+	return int32(len(t.locals) - 1)
 }
 
 // arm sees to it that a timer goes off no later than the conversation's
-// deadline. A deadline that moves out costs nothing until the old one comes.
-func (t *table) arm(i int32) {
-	sl := &t.slots[i]
-	if kind, at := sl.conv.Timer(); kind != 0 && (sl.queued == 0 || at < sl.queued) {
-		sl.queued = at
-		t.timers.push(at, ref{i, sl.generation})
+// deadline, once settle is called: a SYN-ACK sets a timer that the RST behind it, read
+// together with it, takes away. A deadline that moves out costs nothing until the old
+// one comes.
+func (t *table) arm(i int32, kind probe.EventKind, at probe.Instant) {
+	a := t.alarm(i)
+	if a.due, a.kind = at, kind; kind == 0 {
+		a.due = 0
+	} else if a.queued == 0 || at < a.queued {
+		t.pending = append(t.pending, i)
 	}
 }
 
-// expired returns the next slot whose conversation's timer has gone off, or
-// false.
-func (t *table) expired(now probe.Instant) (int32, bool) {
-	for t.timers.due(now) {
-		top := t.timers.pop()
-		i := top.value.slot
-		sl := &t.slots[i]
-		if top.value.generation != sl.generation || top.at != sl.queued {
+// settle puts the timers that were armed where they belong.
+func (t *table) settle() {
+	for _, i := range t.pending {
+		if a := t.alarm(i); a.due != 0 && (a.queued == 0 || a.due < a.queued) {
+			t.enqueue(i, a)
+		}
+	}
+	t.pending = t.pending[:0]
+}
+
+func (t *table) enqueue(i int32, a *alarm) {
+	a.queued = a.due
+	if a.kind == probe.TimeWaitTimeout {
+		t.lapses.push(a.due, i)
+	} else {
+		t.timers.push(a.due, i)
+	}
+}
+
+// first returns the earliest timer that is one still, if it goes off by end. Those
+// before it that are no more it removes, and those that have moved out it puts where
+// they belong.
+func (t *table) first(end probe.Instant) (timed[int32], bool) {
+	for {
+		x, ok := t.timers.first(end)
+		if !ok {
+			return x, false
+		}
+		a := t.alarm(x.value)
+		if a.queued == x.at && a.due == x.at && a.kind != probe.TimeWaitTimeout {
+			return x, true
+		}
+		t.timers.pop()
+		if a.queued == x.at {
+			if a.queued = 0; a.due != 0 {
+				t.enqueue(x.value, a)
+			}
+		}
+	}
+}
+
+// expired returns the next slot whose conversation's timer has gone off by now, or
+// none.
+func (t *table) expired(now probe.Instant) int32 {
+	if x, ok := t.first(now); ok {
+		t.timers.pop()
+		t.alarm(x.value).queued = 0
+		return x.value
+	}
+	for {
+		x, ok := t.lapses.pop(now)
+		if !ok {
+			return none
+		}
+		a := t.alarm(x.value)
+		if a.queued != x.at {
 			continue
 		}
-		sl.queued = 0
-		if kind, at := sl.conv.Timer(); kind != 0 && at <= now {
-			return i, true
+		a.queued = 0
+		if a.due != 0 && a.due <= now {
+			return x.value
 		}
-		t.arm(i)
+		if a.due != 0 {
+			t.enqueue(x.value, a)
+		}
 	}
-	return 0, false
 }

@@ -22,6 +22,7 @@ type Target struct {
 	Device   string        // empty: as the host routes
 	TTL      uint8         // 0: the host's default
 	TOS      uint8
+	Direct   bool   // segments go to their next hop by a packet socket, where that can be
 	Count    uint64 // more than 0: that many probes are made of it and no more, the first at once
 	Sink     Sink
 	Recorder Recorder // nil: no transcripts are made
@@ -31,7 +32,9 @@ type Target struct {
 // schedule no more.
 func (e *entry) spent() bool { return e.Count > 0 && e.probes >= e.Count }
 
-// A Sink receives what is observed of a target, from its shard's goroutine.
+// A Sink receives what is observed of a target, from its shard's goroutine. One that
+// has ObserveAll(o []probe.Observation) as well gets all that one event has told by one
+// call of that.
 type Sink interface {
 	Observe(o *probe.Observation)
 }
@@ -42,9 +45,9 @@ type Recorder interface {
 	// Settled hands over each probe's transcript, once, when it has a verdict, or
 	// none for a reason of ours, and nothing of it is open any more.
 	Settled(t *probe.Transcript)
-	// Record hands it over again when its four-tuple is free, with what has come
-	// since.
-	Record(t *probe.Transcript)
+	// Record hands over what has come since, if anything has, when the four-tuple is
+	// free: another transcript of the same number, to Extend the first by.
+	Record(since *probe.Transcript)
 }
 
 // An Observer receives what concerns probed itself, from its shard's goroutine.

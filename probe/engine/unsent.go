@@ -28,19 +28,18 @@ type departure struct {
 
 // noticeUnsent looks for the SYNs that should have been seen leaving by now.
 func (s *Shard) noticeUnsent() {
-	n := 0
-	for n < len(s.leaving) && s.leaving[n].at.Add(unsentAfter) <= s.caughtUp {
-		r := s.leaving[n].conv
-		n++
-		sl := &s.table.slots[r.slot]
-		if sl.generation == r.generation && !sl.conv.Left() && !sl.conv.Settled() {
-			a := sl.target.peer.address
-			sl.unsent, sl.passed = true, a.passed
-			s.setUnsent(a, sl.target.Params.Packets())
+	for s.leaving.len() > 0 && s.leaving.first().at.Add(unsentAfter) <= s.caughtUp {
+		r := s.leaving.first().conv
+		s.leaving.pop()
+		if !s.table.is(r) {
+			continue
 		}
-	}
-	if n > 0 {
-		s.leaving = s.leaving[:copy(s.leaving, s.leaving[n:])]
+		if sl := s.table.slot(r.slot); !s.table.hasLeft(sl) && !s.table.isSettled(sl) {
+			e := s.entries[sl.target]
+			a := e.peer.address
+			sl.unsent, sl.passed = true, a.passed
+			s.setUnsent(a, e.manner.packets)
+		}
 	}
 }
 
@@ -51,16 +50,17 @@ func (s *Shard) setUnsent(a *address, more int) {
 
 // noteSent keeps account of what lies in this host when a SYN has left, or is
 // waited for no more.
-func (s *Shard) noteSent(sl *slot) {
-	if !sl.unsent || !sl.conv.Left() && !sl.conv.Settled() {
+func (s *Shard) noteSent(sl *slot, e *entry) {
+	left := s.table.hasLeft(sl)
+	if !left && !s.table.isSettled(sl) {
 		return
 	}
 	sl.unsent = false
-	a, packets := sl.target.peer.address, sl.target.Params.Packets()
+	a, packets := e.peer.address, e.manner.packets
 	if sl.passed == a.passed {
 		s.setUnsent(a, -packets)
 	}
-	if sl.conv.Left() {
+	if left {
 		// It leaves only now: what goes later goes after it.
 		s.window.add(s.now, packets)
 		a.window.add(s.now, packets)
@@ -69,8 +69,8 @@ func (s *Shard) noteSent(sl *slot) {
 
 // passUnsent notes that a SYN has left without having waited. The neighbour is
 // known, then, and what it does not let wait any more was dropped by a queue.
-func (s *Shard) passUnsent(sl *slot) {
-	if a := sl.target.peer.address; !sl.unsent && a.unsent > 0 {
+func (s *Shard) passUnsent(sl *slot, e *entry) {
+	if a := e.peer.address; !sl.unsent && a.unsent > 0 {
 		s.setUnsent(a, -a.unsent)
 		a.passed++
 	}
@@ -84,10 +84,35 @@ var errUnsent = errors.New("SYNs to it are not seen leaving: its neighbour does 
 var errNoReset = errors.New("no RST of this host's kernel was seen leaving in time after the SYN-ACK, so that probed sends its own: " +
 	"a firewall rule or rp_filter keeps the SYN-ACK from the kernel or its RST from leaving, or it waits in a queue")
 
+// errBypassed is a finding about this host, not an error of a call.
+var errBypassed = errors.New("no RST of this host's kernel was seen leaving in time after the SYN-ACK, so that probed sends its own " +
+	"and goes on with transmit: raw: packets past this host's firewall are unknown to a rule that asks for their connection's state")
+
+// noReset reports that our kernel did not reset a SYN-ACK in time. A firewall that
+// follows connections knows of none whose SYN went past it, and keeps the SYN-ACK
+// from the kernel: so what goes past it is the first to be given up.
+func (s *Shard) noReset(sl *slot, e *entry) {
+	switch {
+	case sl.direct && !e.hindered:
+		e.hindered, e.hop = true, 0
+		s.cfg.Observer.Trouble(e.Target, errBypassed)
+	case !sl.direct && !e.resetsUnseen:
+		e.resetsUnseen = true
+		s.cfg.Observer.Trouble(e.Target, errNoReset)
+	}
+}
+
 // trouble reports what this host has against a target's segments.
 func (s *Shard) trouble(e *entry, err error) {
 	if text := err.Error(); text != e.trouble {
-		e.trouble = text
+		e.trouble, e.troubled = text, true
 		s.cfg.Observer.Trouble(e.Target, err)
+	}
+}
+
+// untroubled notes that a segment has left.
+func (e *entry) untroubled() {
+	if e.troubled {
+		e.trouble, e.troubled = "", false
 	}
 }

@@ -35,9 +35,11 @@ type ledger struct {
 	peers     int
 	reactions int
 	reacted   []time.Duration
-	records   int
-	handed    int // transcripts of settled conversations
-	unsettled int // of those that were not
+	records   int                         // handed over again, with something that came since
+	handed    int                         // transcripts of settled conversations
+	unsettled int                         // of those that were not
+	strange   int                         // of what was handed over again, what belongs to nothing
+	kept      map[uint64]probe.Transcript // of those, by number
 	target    *Target
 	onRecord  func(*probe.Transcript)
 	onSettled func(*probe.Transcript)
@@ -76,6 +78,10 @@ func (l *ledger) Settled(t *probe.Transcript) {
 		l.unsettled++
 	}
 	l.handed++
+	if l.kept == nil {
+		l.kept = make(map[uint64]probe.Transcript)
+	}
+	l.kept[t.Number] = t.Clone()
 	if l.onSettled != nil {
 		l.onSettled(t)
 	}
@@ -83,8 +89,14 @@ func (l *ledger) Settled(t *probe.Transcript) {
 
 func (l *ledger) Record(t *probe.Transcript) {
 	l.records++
+	whole, ok := l.kept[t.Number]
+	if !ok || len(t.Records()) == 0 || t.Tuple != whole.Tuple || t.Kind != whole.Kind {
+		l.strange++
+	}
+	whole.Extend(t)
+	l.kept[t.Number] = whole
 	if l.onRecord != nil {
-		l.onRecord(t)
+		l.onRecord(&whole)
 	}
 }
 
@@ -198,11 +210,11 @@ func (w *world) slots() (n int) {
 // left open.
 func (w *world) audit() {
 	w.tb.Helper()
-	settled, unsent, records, handed, recorded := 0, 0, 0, 0, 0
+	settled, unsent, strange, handed, recorded := 0, 0, 0, 0, 0
 	for _, l := range w.ledgers {
 		settled += l.settled()
 		unsent += l.verdicts[probe.NotResolved]
-		records += l.records
+		strange += l.strange
 		handed += l.handed - l.unsettled
 		if l.target.Recorder != nil {
 			recorded += l.settled()
@@ -215,18 +227,24 @@ func (w *world) audit() {
 	if len(w.delays) != w.queued {
 		w.tb.Errorf("%d schedule delays for %d SYNs", len(w.delays), w.queued)
 	}
-	if records != recorded || handed != recorded {
-		w.tb.Errorf("%d transcripts, %d settled, of %d conversations", records, handed, recorded)
+	if handed != recorded || strange != 0 {
+		w.tb.Errorf("%d transcripts of %d conversations, %d handed over again of none", handed, recorded, strange)
 	}
 	if got, want := w.queued+unsent+sum(w.skips[:]), w.slots(); got != want && !w.churn {
 		w.tb.Errorf("%d probes sent, failed or skipped for %d slots", got, want)
 	}
 	s := w.shard
-	if s.table.open != 0 || s.table.unsure != 0 || s.Stats.Conversations.Load() != 0 || len(s.table.byKey) != 0 {
-		w.tb.Errorf("left at the end: open %d, conversations %d, four-tuples %d", s.table.open, s.Stats.Conversations.Load(), len(s.table.byKey))
+	if s.table.open != 0 || s.table.unsure != 0 || s.Stats.Conversations.Load() != 0 || s.table.index.n != 0 {
+		w.tb.Errorf("left at the end: open %d, conversations %d, four-tuples %d", s.table.open, s.Stats.Conversations.Load(), s.table.index.n)
 	}
-	if len(s.table.free) != len(s.table.slots) {
-		w.tb.Errorf("%d of %d slots free", len(s.table.free), len(s.table.slots))
+	if len(s.table.spare) != int(s.table.len()) {
+		w.tb.Errorf("%d of %d slots free", len(s.table.spare), s.table.len())
+	}
+	if a, b := s.table.wholes.used(), s.table.transcripts.used(); a+b != 0 {
+		w.tb.Errorf("left at the end: %d conversations, %d transcripts", a, b)
+	}
+	if named := len(s.entries) - len(s.spare); named != len(s.targets)+s.goners {
+		w.tb.Errorf("%d entries for %d targets and %d that are gone", named, len(s.targets), s.goners)
 	}
 	spent := 0
 	for _, e := range s.targets {
@@ -234,8 +252,8 @@ func (w *world) audit() {
 			spent++
 		}
 	}
-	if len(s.schedule) != len(s.targets)-spent+s.goners {
-		w.tb.Errorf("schedule has %d entries for %d targets and %d that are gone", len(s.schedule), len(s.targets), s.goners)
+	if s.schedule.n != len(s.targets)-spent+s.goners {
+		w.tb.Errorf("schedule has %d entries for %d targets and %d that are gone", s.schedule.n, len(s.targets), s.goners)
 	}
 	for _, sk := range w.delays {
 		if sk < 0 {

@@ -67,8 +67,19 @@ func (p *Packet) parseTCP(n *network) error {
 // capacity.
 func AppendTCP(dst []byte, t *probe.FourTuple, s *probe.Segment, payload []byte) []byte {
 	start := len(dst)
-	dst = binary.BigEndian.AppendUint16(dst, t.Local.Port())
-	dst = binary.BigEndian.AppendUint16(dst, t.Remote.Port())
+	dst = appendHeader(dst, t.Local.Port(), t.Remote.Port(), s)
+	dst = append(dst, payload...)
+	segment := dst[start:]
+	check := sum(segment, pseudo(t.Local.Addr().Unmap(), t.Remote.Addr().Unmap(), protocolTCP, len(segment)))
+	binary.BigEndian.PutUint16(segment[tcpChecksum:], ^fold(check))
+	return dst
+}
+
+// appendHeader appends a TCP header with its options, and 0 for the checksum.
+func appendHeader(dst []byte, src, to uint16, s *probe.Segment) []byte {
+	start := len(dst)
+	dst = binary.BigEndian.AppendUint16(dst, src)
+	dst = binary.BigEndian.AppendUint16(dst, to)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(s.Seq))
 	dst = binary.BigEndian.AppendUint32(dst, uint32(s.Ack))
 	dst = binary.BigEndian.AppendUint16(dst, 0)
@@ -78,10 +89,6 @@ func AppendTCP(dst []byte, t *probe.FourTuple, s *probe.Segment, payload []byte)
 	dst = AppendOptions(dst, &s.Options)
 	words := uint16(len(dst)-start) / 4
 	binary.BigEndian.PutUint16(dst[start+tcpFlags:], words<<12|uint16(s.Flags)&tcpFlagBits)
-	dst = append(dst, payload...)
-	segment := dst[start:]
-	check := sum(segment, pseudo(t.Local.Addr().Unmap(), t.Remote.Addr().Unmap(), protocolTCP, len(segment)))
-	binary.BigEndian.PutUint16(segment[tcpChecksum:], ^fold(check))
 	return dst
 }
 

@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+// An entry is a target in the schedule. What each of its probes needs comes first, and
+// lies together.
+type entry struct {
+	slot          probe.Instant // the scheduled moment
+	due           probe.Instant // slot and jitter
+	interval      time.Duration
+	id            uint64
+	peer          *peer // nil: its name does not resolve
+	manner        *manner
+	generation    uint64 // of the route
+	sent          uint64 // probes sent, to take the flows in turn
+	between       uint64 // what the addresses add to a checksum
+	hop           uint64 // 0: as the host routes
+	sink          manySink
+	recorder      Recorder
+	probes        uint64 // probes made, those of them that could not be sent included
+	index         int32  // its number
+	conversations int32  // that are in the table
+	local         int32  // the source address: an index of table.locals
+	ifindex       int32
+	asked         bool // for the route
+	throttled     bool // it waits for the limit per address
+	prompt        bool // the peer is to be asked for the acknowledgement of a FIN
+	guarded       bool // its probes leave from guarded ports
+	scheduled     bool
+	gone          bool
+	jitters       bool
+	resetsUnseen  bool // reported
+	hindered      bool // so was that going past the firewall hinders its RSTs: it has a hop no more
+	troubled      bool // there is a trouble
+
+	*Target
+	send    []byte // Target.Send
+	route   route
+	trouble string // what kept its last SYN here, as reported
+}
+
+// A manySink is a Sink that takes all that an event has told in one call.
+type manySink interface{ ObserveAll(o []probe.Observation) }
+
+// each hands them to a Sink that does not, one by one.
+type each struct{ Sink }
+
+// ObserveAll implements manySink.
+func (s each) ObserveAll(o []probe.Observation) {
+	for i := range o {
+		s.Observe(&o[i])
+	}
+}
+
+// many makes a Sink a manySink.
+func many(s Sink) manySink {
+	if m, ok := s.(manySink); ok {
+		return m
+	}
+	return each{s}
+}
+
+// enter makes an entry for a target.
+func (s *Shard) enter(t *Target) *entry {
+	e := &entry{
+		Target: t, send: []byte(t.Send), manner: s.manners.use(t), guarded: t.Params.Kind != probe.HalfOpen,
+		interval: t.Interval, id: t.ID, jitters: t.Jitter > 0, sink: many(t.Sink), recorder: t.Recorder,
+	}
+	if n := len(s.spare); n > 0 {
+		e.index, s.spare = s.spare[n-1], s.spare[:n-1]
+		s.entries[e.index] = e
+	} else {
+		e.index = int32(len(s.entries))
+		s.entries = append(s.entries, e)
+	}
+	return e
+}
+
+// letGo frees the number of an entry once its target is gone and neither the schedule
+// nor a conversation names it any more.
+func (s *Shard) letGo(e *entry) {
+	if e.gone && !e.scheduled && e.conversations == 0 {
+		s.entries[e.index] = nil
+		s.spare = append(s.spare, e.index)
+		s.manners.unuse(e.manner)
+	}
+}

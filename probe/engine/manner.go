@@ -1,0 +1,44 @@
+package engine
+
+import (
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/wire"
+)
+
+// A manner is how targets are probed that are probed alike: what each of their probes
+// reads, once for all of them, so that it is in the processor's caches.
+type manner struct {
+	like
+	packets int           // of a probe
+	fresh   probe.Compact // a conversation before its OPEN, if it has that form
+	syn     wire.Template // the SYN
+	users   int
+}
+
+// A like is what makes a manner.
+type like struct {
+	params probe.Params
+	SYN    probe.Segment
+}
+
+// manners finds them.
+type manners map[like]*manner
+
+func (m manners) use(t *Target) *manner {
+	l := like{t.Params, t.SYN}
+	way := m[l]
+	if way == nil {
+		way = &manner{like: l, packets: t.Params.Packets(), syn: wire.NewTemplate(&t.SYN)}
+		c := probe.New(t.Params)
+		c.Compact(&way.fresh)
+		m[l] = way
+	}
+	way.users++
+	return way
+}
+
+func (m manners) unuse(way *manner) {
+	if way.users--; way.users == 0 {
+		delete(m, way.like)
+	}
+}
