@@ -20,12 +20,16 @@ var (
 	fleetProbes   = flag.Int("fleet.probes", 260, "of each target of BenchmarkFleet")
 )
 
+// trimmed is how much of what was given back is asked for again in a minute: the engine
+// gives back what it has not needed for as long.
+const trimmed = 20
+
 // check holds an outcome against what is promised of memory.
 func check(tb testing.TB, o *outcome) {
 	tb.Helper()
 	tb.Log(o)
-	if n := o.allocations(); n > 0.001 {
-		tb.Errorf("%v allocations a probe", n)
+	if n := o.ending.mallocs - o.settled.mallocs; float64(n) > maxAllocations*float64(o.ending.probes-o.settled.probes)+trimmed*(o.span-o.settle).Minutes()*float64(o.shards) {
+		tb.Errorf("%d allocations for %d probes", n, o.ending.probes-o.settled.probes)
 	}
 	if before, after := o.perTarget(o.settled), o.perTarget(o.ending); after > 1.01*before+16 {
 		tb.Errorf("memory grows: %.0f octets a target after %v, %.0f at the end", before, o.settle, after)
