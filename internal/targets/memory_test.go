@@ -91,25 +91,29 @@ func held() (octets, objects int) {
 	return int(m.HeapAlloc), int(m.HeapObjects)
 }
 
-// Of a target that has not been probed the daemon keeps 2.7 KB at most, and 6 KiB of one
+// Of a target that has not been probed the daemon keeps 2 KiB at most, and 6 KiB of one
 // whose recorder is full, in few pieces: the collector goes through all of them.
 func TestMemoryPerTarget(t *testing.T) {
-	const n = 500
-	octets, objects := held()
-	f := newFleet(t, n, 0)
-	f.run(time.Second) // n targets are not taken in at once
 	for _, tt := range []struct {
-		state           string
-		octets, objects int
-	}{{"idle", 2700, 11}, {"warm", 6 << 10, 19}} {
+		state   string
+		targets int
+		passes  time.Duration // n targets are not taken in at once
+		octets  int
+		objects float64
+	}{
+		{"idle", 3000, time.Second, 2 << 10, 9},
+		{"warm", 120, (recorder.MaxSamples + 4) * apart, 6 << 10, 16},
+	} {
+		octets, objects := held()
+		f := newFleet(t, tt.targets, 0)
+		f.run(tt.passes)
 		now, pieces := held()
-		each, apiece := (now-octets)/n, float64(pieces-objects)/n
-		if t.Logf("%s: %d octets a target, in %.1f objects", tt.state, each, apiece); each > tt.octets || apiece > float64(tt.objects) {
-			t.Errorf("%s: %d octets a target, in %.1f objects; want at most %d in %d", tt.state, each, apiece, tt.octets, tt.objects)
+		each, apiece := (now-octets)/tt.targets, float64(pieces-objects)/float64(tt.targets)
+		if t.Logf("%s: %d octets a target, in %.1f objects", tt.state, each, apiece); each > tt.octets || apiece > tt.objects {
+			t.Errorf("%s: %d octets a target, in %.1f objects; want at most %d in %v", tt.state, each, apiece, tt.octets, tt.objects)
 		}
-		f.run((recorder.MaxSamples + 4) * apart)
+		runtime.KeepAlive(f)
 	}
-	runtime.KeepAlive(f)
 }
 
 // BenchmarkMemory says what the daemon keeps of a target, room by room, of targets
