@@ -68,11 +68,8 @@ func (h *history) book(failed bool) {
 
 // bookFlow books a verdict or a round trip with its source port's flow. t.mu is held.
 func (t *Target) bookFlow(o *probe.Observation) {
-	if t.n.flows < 2 || o.Port == 0 {
-		return
-	}
 	if t.flows == nil {
-		t.flows = make(map[uint16]history, min(t.n.flows, 16))
+		t.flows = make(map[uint16]history, min(t.usual.flows, 16))
 	}
 	h := t.flows[o.Port]
 	if o.Kind == probe.HandshakeRTT {
