@@ -75,7 +75,7 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, place := range []string{"ratios", "accuracy", "growth"} {
+	for _, place := range []string{"ratios", "accuracy", "growth", "profile"} {
 		got, err := Page(string(text), place, "NEW\n")
 		if err != nil || !strings.Contains(got, "<!-- "+place+" -->\nNEW\n<!-- end of "+place+" -->\n") {
 			t.Errorf("%s: %v", place, err)
