@@ -41,11 +41,12 @@ func (l *lane) Clocks() (probe.Instant, int64) {
 func (l *lane) Source(netip.Addr, netip.Addr, string) (netip.Addr, int, error) {
 	return local4, 0, nil
 }
-func (l *lane) RouteGeneration() uint64      { return 0 }
-func (l *lane) Queue(p Packet)               { l.batch = append(l.batch, p) }
-func (l *lane) Drops() uint64                { return 0 }
-func (l *lane) Wait(d time.Duration, _ bool) { l.now = l.now.Add(d) }
-func (l *lane) Wake()                        {}
+func (l *lane) Hop(netip.Addr, netip.Addr, int, uint8) uint64 { return 0 }
+func (l *lane) RouteGeneration() uint64                       { return 0 }
+func (l *lane) Queue(p Packet)                                { l.batch = append(l.batch, p) }
+func (l *lane) Drops() uint64                                 { return 0 }
+func (l *lane) Wait(d time.Duration, _ bool)                  { l.now = l.now.Add(d) }
+func (l *lane) Wake()                                         {}
 
 func (l *lane) take(at probe.Instant, n int, outgoing bool) *passing {
 	if len(l.spare) == 0 {
