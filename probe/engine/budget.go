@@ -125,9 +125,9 @@ func (g *Group) share() {
 			given += more
 		}
 		want[0] += rest - given
-	case asked > limit:
-		for i, d := range g.demands {
-			want[i] = int(float64(g.limits.Global) * float64(d) / float64(asked))
+	case asked > limit || -rest >= n:
+		for i := range want {
+			want[i] = int(float64(g.limits.Global) * float64(want[i]) / float64(needed))
 		}
 	}
 	g.budget.set(g.limits.Global, want)
