@@ -81,16 +81,24 @@ LDFLAGS := -s -w -buildid= \
 # at once, with the race detector. Of the first, RACED run under it too, but for the
 # tests that hold a time against a bound or have a browser do so, which are named
 # Accuracy and Browser: those come after, without it. What waits for minutes and does
-# next to nothing meanwhile is named Lasting, and runs beside the others.
-REAL := /(rawsock|internal/host|internal/lab|internal/status|internal/booted|internal/monitoring|internal/kubernetes|cmd)(/|$$)
+# next to nothing meanwhile is named Lasting, and runs beside the others. internal/scale
+# simulates in one goroutine a shard: no race to find, and thirty times as long.
+REAL := /(rawsock|internal/host|internal/lab|internal/status|internal/booted|internal/monitoring|internal/kubernetes|internal/scale|cmd)(/|$$)
 RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
 # Tests that need root get it when we aren't: the compiled test runs under sudo,
 # the compiler doesn't.
-AS_ROOT := $(if $(filter 0,$(shell id -u)),,-exec "sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) PROMETHEUS=$(PROMETHEUS) AMTOOL=$(AMTOOL) NFPM=$(NFPM) DIST=$(DIST) DEBIAN_ROOT=$(DEBIAN_ROOT)")
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,-exec "sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) PROMETHEUS=$(PROMETHEUS) AMTOOL=$(AMTOOL) NFPM=$(NFPM) DIST=$(DIST) DEBIAN_ROOT=$(DEBIAN_ROOT) $(BENCH_ENV)")
 
 FUZZTIME ?= 10s
 BENCH ?= .
+
+# How 'make bench' measures: so many paired rounds, each for so long, of which of its
+# tests. Its lines are appended to RESULTS, which benchstat reads.
+BENCH_ROUNDS ?= 5
+BENCH_WINDOW ?= 1500ms
+BENCH_RUN ?= Handshakes|Monitoring|Accuracy|Growth
+RESULTS ?= $(CACHE)/bench.txt
 export DEMO_SECONDS DEMO_PORT
 
 .PHONY: build
@@ -142,8 +150,23 @@ fuzz: go ## run every fuzz target for FUZZTIME (10s) each
 	@internal/tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: go tools ## run the benchmarks that BENCH (a regular expression, all) names, one package at a time
+bench: BENCH_ENV = BENCH_ROUNDS=$(BENCH_ROUNDS) BENCH_WINDOW=$(BENCH_WINDOW) BENCH_OUT=$(RESULTS)
+bench: go tools build ## measure probed beside zmap, masscan, net.Dialer, exporters and pings: 15 minutes (BENCH_ROUNDS=1 BENCH_WINDOW=300ms: one)
+	@mkdir -p $(dir $(RESULTS)) && rm -f $(RESULTS)
+	$(BENCH_ENV) $(GO) test -count=1 -v -timeout 60m -run '$(BENCH_RUN)' $(AS_ROOT) ./internal/lab/bench
+
+.PHONY: bench-page
+bench-page: go ## write what 'make bench' found into docs/performance.md, its lines into docs/performance.txt
+	cp $(RESULTS) docs/performance.txt
+	BENCH_OUT=$(CURDIR)/docs/performance.txt BENCH_PAGE=$(CURDIR)/docs/performance.md $(GO) test -count=1 -run '^$$' ./internal/lab/bench
+
+.PHONY: bench-go
+bench-go: go tools ## run the Go benchmarks that BENCH (a regular expression, all) names, one package at a time
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 30m $(AS_ROOT) ./...
+
+.PHONY: simulate
+simulate: go ## a million targets through a day of virtual time: some minutes, 2 GiB
+	$(GO) test ./internal/scale -run '^$$' -bench Million -benchtime 1x -timeout 60m
 
 .PHONY: cover
 cover: go tools packages $(PROMTOOL) $(PROMETHEUS) $(AMTOOL) $(DEBIAN_ROOT) kubernetes ## run every test once and write .cache/cover.html
@@ -158,7 +181,7 @@ clean: ## remove what was built and fetched
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # What the others need.
 
@@ -173,7 +196,8 @@ certificates:
 
 .PHONY: tools
 tools:
-	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy nsd setcap gcc libc-headers lwip chromium fonts fonts-cjk mmdebstrap nspawn lintian rpm rpmlint mandoc runc
+	@internal/tools/install.sh ip ss nft sysctl tcpdump tshark nginx haproxy nsd setcap gcc libc-headers lwip chromium fonts fonts-cjk mmdebstrap nspawn lintian rpm rpmlint mandoc runc \
+		zmap masscan hping3 nping scamper ping prometheus-blackbox-exporter prometheus-smokeping-prober
 
 $(addprefix $(CACHE)/promtool/usr/bin/,promtool prometheus amtool) &:
 	@internal/tools/promtool.sh $(CACHE)/promtool

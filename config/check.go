@@ -50,7 +50,7 @@ func (d *decoder) checkTargets(j *Job, places []*node) {
 // contradiction says what speaks against probing an address by the target's
 // module, or nothing.
 func (t *Target) contradiction() string {
-	ip, m := t.IP, &t.Module
+	ip, m := t.IP, t.Module
 	switch {
 	case !ip.IsValid():
 		return ""

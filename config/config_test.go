@@ -137,7 +137,7 @@ func TestGood(t *testing.T) {
 			for _, target := range c.Targets() {
 				check(t, &target)
 				fmt.Fprintf(&b, "%s %s %s host=%s ip=%v port=%d every %s timeout %s jitter %s labels=%q\n    %+v\n", target.Job, target.Module.Name,
-					target.Address, target.Host, target.IP, target.Port, target.Interval, target.Timeout, target.Jitter, target.Labels, target.Module)
+					target.Address, target.Host, target.IP, target.Port, target.Interval, target.Timeout, target.Jitter, target.Labels, *target.Module)
 			}
 			golden(t, filepath.Join("testdata/good", strings.TrimSuffix(filepath.Base(name), ".yml")+".targets"), b.String())
 		})

@@ -48,7 +48,9 @@ func parseEndpoint(s string) (e Endpoint, wrong string) {
 	if e.IP, wrong = parseUnicast(host); wrong != "" {
 		return e, wrong
 	}
-	e.Host = e.IP.String()
+	if canonical := e.IP.String(); canonical != e.Host { // else it is a part of s
+		e.Host = canonical
+	}
 	if bracketed := s[0] == '['; bracketed != e.IP.Is6() {
 		return e, "only an IPv6 address goes in brackets; write " + netip.AddrPortFrom(e.IP, e.Port).String()
 	}

@@ -26,7 +26,7 @@ func (c *Config) One(module, address string) (Target, error) {
 		m.IPProtocol = protocolOf(m.SourceAddress)
 	}
 	m.Flows, m.Resolve = 1, ResolveFirst
-	t := Target{Endpoint: e, Module: m, Pace: m.Pace}
+	t := Target{Endpoint: e, Module: &m, Pace: m.Pace}
 	if wrong := t.contradiction(); wrong != "" {
 		return Target{}, fmt.Errorf("target: %s", wrong)
 	}
@@ -36,7 +36,7 @@ func (c *Config) One(module, address string) (Target, error) {
 // Within shortens the target's timeout so that one probe is over in a time. It
 // fails where that takes longer whatever the timeout.
 func (t *Target) Within(d time.Duration) error {
-	m, share := &t.Module, d
+	m, share := t.Module, d
 	switch m.Measure {
 	case probe.MeasureDuration:
 		return fmt.Errorf("module %s measures how long a TIME-WAIT lasts, for up to %s: give it to a job, and not to one scrape", m.Name, Brief(m.Limit))
@@ -50,8 +50,9 @@ func (t *Target) Within(d time.Duration) error {
 		}
 		return fmt.Errorf("module %s needs more than the %s that there are for a probe: %s alone takes that long", m.Name, Brief(d), sum)
 	}
-	m.Timeout = min(m.Timeout, share)
-	t.Timeout = m.Timeout
+	own := *m // the others' is not touched
+	own.Timeout = min(m.Timeout, share)
+	t.Module, t.Timeout = &own, own.Timeout
 	return nil
 }
 

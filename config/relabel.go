@@ -44,7 +44,7 @@ type saying struct {
 
 // way is how a target is probed, or why it cannot be.
 type way struct {
-	module Module // with the pace in force
+	module *Module // with the pace in force
 	wrong  string
 }
 
@@ -56,7 +56,7 @@ func newRelabeller(c *Config, j *Job) relabeller {
 	}
 	r := relabeller{
 		c: c, j: j,
-		plain:   way{module: m}, // a job's own way is checked when it is read
+		plain:   way{module: &m}, // a job's own way is checked when it is read
 		preset:  [3]string{j.Module, model.Duration(j.Interval).String(), model.Duration(j.Timeout).String()},
 		ways:    make(map[saying]way),
 		builder: promlabels.NewBuilder(promlabels.EmptyLabels()),
@@ -283,5 +283,5 @@ func (r *relabeller) another(says saying) (w way) {
 	if m.SourceAddress.IsValid() {
 		m.IPProtocol = protocolOf(m.SourceAddress)
 	}
-	return way{module: m}
+	return way{module: &m}
 }

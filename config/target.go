@@ -4,7 +4,7 @@ package config
 type Target struct {
 	Endpoint
 	Job    string
-	Module Module // with the job's pace, and the source address's ip_protocol
+	Module *Module // with the job's pace, and the source address's ip_protocol; shared between targets, read only
 	Pace
 	Labels Labels // the target's own; shared between targets, read only
 }

@@ -78,6 +78,7 @@ func (t *Target) Observe(o *probe.Observation) {
 		}
 	case probe.HandshakeRTT:
 		t.rtt.observe(o.Duration)
+		t.bookFlow(o)
 	case probe.PeerSeen:
 		n.peerSeenAs(o.Peer)
 	case probe.SYNACKDuplicate:

@@ -115,7 +115,7 @@ func (p *pinger) address(ctx context.Context) (netip.Addr, error) {
 
 // describe fills in the target as it is shown.
 func (p *pinger) describe(addr netip.Addr) {
-	m := &p.conf.Module
+	m := p.conf.Module
 	p.target = ping.Target{
 		Remote: netip.AddrPortFrom(addr, p.conf.Port), Kind: m.Probe,
 		Interval: m.Interval, Timeout: m.Timeout, Limit: m.Limit, Flows: m.Flows,

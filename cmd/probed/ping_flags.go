@@ -114,7 +114,7 @@ func (p *pinger) plan() error {
 	if err != nil {
 		errs = append(errs, err)
 	}
-	p.conf = config.Target{Endpoint: endpoint, Module: m, Pace: m.Pace}
+	p.conf = config.Target{Endpoint: endpoint, Module: &m, Pace: m.Pace}
 	errs = append(errs, p.unreachable())
 	if err := m.Feasible(); err != nil {
 		errs = append(errs, err)
@@ -196,7 +196,7 @@ func (p *pinger) unreachable() error {
 // them for the engine: a pace that uses one up has a little more, to make up for a
 // probe that was late.
 func (p *pinger) tooFast(most config.Limits) error {
-	m := &p.conf.Module
+	m := p.conf.Module
 	packets, limit := m.PacketsPerProbe(), most.PacketsPerSecondPerAddress
 	p.limits = engine.Limits{Global: most.PacketsPerSecond, PerAddress: limit}
 	least := time.Duration(packets) * time.Second / time.Duration(limit)
@@ -223,7 +223,7 @@ func roundUp(d time.Duration) time.Duration {
 // ports is how many source ports the probes need: enough for those that can be
 // open at once, and no more than there are probes.
 func (p *pinger) ports() int {
-	m := &p.conf.Module
+	m := p.conf.Module
 	n := max(usualPorts, m.Conversations())
 	if p.count > 0 {
 		n = min(n, p.count)
@@ -234,7 +234,7 @@ func (p *pinger) ports() int {
 // tooFewPorts says that the source ports do not suffice: half_open gives way where
 // there are fewer than it would use, the other kinds hold theirs.
 func (p *pinger) tooFewPorts() error {
-	m := &p.conf.Module
+	m := p.conf.Module
 	have, need := lastPingPort-firstPingPort, p.ports()
 	if p.sourcePorts != (config.PortRange{}) {
 		have, need = p.sourcePorts.Len()-1, m.Flows

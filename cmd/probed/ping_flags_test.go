@@ -135,7 +135,7 @@ func TestPingPlan(t *testing.T) {
 		p := parsePing(t, strings.Fields(tt.args)...)
 		if err := p.plan(); err != nil {
 			t.Errorf("%s: %v", tt.args, err)
-		} else if !tt.check(p, &p.conf.Module) {
+		} else if !tt.check(p, p.conf.Module) {
 			t.Errorf("%s: %+v, %d ports, limits %+v", tt.args, p.conf.Module, p.ports(), p.limits)
 		}
 	}

@@ -252,6 +252,7 @@ func (d *daemon) stats() metrics.Stats {
 		Conversations:    s.Conversations,
 		SegmentsSent:     s.SegmentsSent,
 		SegmentsReceived: s.SegmentsReceived,
+		StampFallbacks:   s.StampFallbacks,
 		TapDrops:         s.TapDrops,
 		ResolveFailures:  d.roster.ResolveFailures.Load(),
 	}

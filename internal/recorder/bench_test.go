@@ -2,7 +2,10 @@ package recorder_test
 
 import (
 	"runtime"
+	"strconv"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/probed/probed/internal/recorder"
 )
@@ -35,13 +38,32 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// BenchmarkSettled is what recording one probe costs.
+// BenchmarkSettled is what recording one probe costs, of one target and of so many that
+// none is in the processor's cache.
 func BenchmarkSettled(b *testing.B) {
-	var r recorder.Recorder
-	h := answered(1, 1460)
-	b.ReportAllocs()
-	for b.Loop() {
-		h.tr.Number++
-		r.Settled(&h.tr)
+	for _, n := range []int{1, 20000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			all := make([]recorder.Recorder, n)
+			h := answered(1, 1460)
+			i, cpu := 0, spent()
+			b.ReportAllocs()
+			for b.Loop() {
+				r := &all[i%n]
+				i++
+				h.tr.Number++
+				h.tr.Offset += 1e9 / int64(n)
+				r.Settled(&h.tr)
+			}
+			b.ReportMetric(float64(spent()-cpu)/float64(b.N), "cpu-ns/op")
+		})
 	}
+}
+
+// spent is the processor time of this process: others on the machine don't count.
+func spent() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -6,6 +6,7 @@ package recorder
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/probed/probed/probe"
 )
@@ -38,21 +39,52 @@ type Change struct {
 	Before, After probe.Fingerprint
 }
 
-// A Recorder is one target's. It takes 16 octets a sample (4 KiB when there are
-// MaxSamples), and for each transcript that it keeps 176 octets a record and 48 a
-// figure: 1 KiB of a half_open, 3 KiB of a closing, 12 KiB at most. It may be read from
-// any goroutine while its target is probed. The zero value is empty.
+// A Recorder is one target's. Until its first probe it takes 16 octets; then some 9 for
+// each sample that it remembers and 200 for each transcript of a half_open that it
+// keeps, 500 of a closing, and some 300 beside: 3.5 KiB of a target that answers, when
+// there are MaxSamples. It may be read from any goroutine while its target is probed.
+// The zero value is empty.
 type Recorder struct {
-	mu          sync.Mutex
-	samples     ring[Sample]
-	last        ring[probe.Transcript]
-	failed      ring[probe.Transcript]
+	mu   sync.Mutex
+	kept *memory // nil before the first probe
+}
+
+// A memory is what is kept of a target's probes.
+type memory struct {
+	samples     history
+	transcripts archive
+	version     uint64
+	totals      Totals
+	lastFailure Sample
 	peer        probe.Fingerprint
 	peerSeen    bool
-	changes     ring[Change]
-	lastFailure Sample
-	version     uint64
+	changes     []Change // the oldest first
 }
+
+// Totals say what became of the remembered probes.
+type Totals struct {
+	Verdicts  int
+	Failed    int // of them
+	Discarded int // have none
+	Last      Sample
+}
+
+// count adds n samples like s.
+func (c *Totals) count(s *Sample, n int) {
+	switch {
+	case s.Discard != 0:
+		c.Discarded += n
+	case s.Failed():
+		c.Failed += n
+		c.Verdicts += n
+	default:
+		c.Verdicts += n
+	}
+}
+
+// room is for the octets of a transcript of a half_open, or of a closing without
+// trouble.
+const room = 1536
 
 // Settled implements engine.Recorder.
 func (r *Recorder) Settled(t *probe.Transcript) {
@@ -60,24 +92,31 @@ func (r *Recorder) Settled(t *probe.Transcript) {
 	if len(records) == 0 {
 		return
 	}
+	var rtt time.Duration
+	var peer *probe.Fingerprint
 	s := Sample{At: t.Offset + int64(records[0].At), Port: t.Tuple.Local.Port()}
 	s.Reason, s.Discard, _ = t.Settled()
-	if o, ok := t.Figure(probe.HandshakeRTT); ok {
-		s.RTT = float32(o.Duration.Seconds())
+	figures := t.Figures()
+	for i := range figures {
+		switch o := &figures[i]; o.Kind {
+		case probe.HandshakeRTT:
+			rtt = o.Duration
+			s.RTT = seconds(rtt)
+		case probe.PeerSeen:
+			peer = &o.Peer
+		}
 	}
+	var space [room]byte
+	octets := appendPart(space[:0], t)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.take(s)
-	keep(&r.last, t)
-	if s.Failed() {
-		keep(&r.failed, t)
+	if r.kept == nil {
+		r.kept = new(memory)
 	}
-	if o, ok := t.Figure(probe.PeerSeen); ok {
-		now, traits := o.Peer.After(r.peer)
-		if r.peerSeen && slices.Contains(traits[:], true) {
-			r.changes.push(MaxChanges, Change{s.At, r.peer, now})
-		}
-		r.peer, r.peerSeen = now, true
+	r.kept.take(&s, rtt)
+	r.kept.transcripts.put(t.Number, s.Failed(), octets)
+	if peer != nil {
+		r.kept.sees(s.At, *peer)
 	}
 }
 
@@ -86,66 +125,108 @@ func (r *Recorder) Settled(t *probe.Transcript) {
 func (r *Recorder) Record(since *probe.Transcript) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, kept := range []*ring[probe.Transcript]{&r.last, &r.failed} {
-		for i := range kept.items {
-			if kept.items[i].Number == since.Number {
-				kept.items[i].Extend(since)
-				r.version++
-			}
-		}
+	if r.kept == nil || len(since.Records())+len(since.Figures()) == 0 {
+		return
 	}
+	kept := &r.kept.transcripts
+	i := kept.find(since.Number)
+	if i < 0 {
+		return
+	}
+	var space [room]byte
+	kept.replace(i, appendPart(append(space[:0], kept.of(i)...), since))
+	r.kept.version++
 }
 
 // take remembers a sample.
-func (r *Recorder) take(s Sample) {
-	r.samples.push(MaxSamples, s)
-	if s.Failed() {
-		r.lastFailure = s
+func (m *memory) take(s *Sample, rtt time.Duration) {
+	if m.samples.n == MaxSamples {
+		oldest := m.samples.drop()
+		m.totals.count(&oldest, -1)
 	}
-	r.version++
+	m.samples.push(s.At, rtt, s.Port, s.Reason, s.Discard)
+	m.totals.count(s, 1)
+	m.totals.Last = *s
+	if s.Failed() {
+		m.lastFailure = *s
+	}
+	m.version++
 }
 
-// keep puts a copy of a transcript into a ring, in the memory of the oldest.
-func keep(kept *ring[probe.Transcript], t *probe.Transcript) {
-	t.CopyTo(kept.next(MaxTranscripts))
+// sees takes in a fingerprint.
+func (m *memory) sees(at int64, f probe.Fingerprint) {
+	if m.peerSeen && f == m.peer {
+		return // as nearly always
+	}
+	now, traits := f.After(m.peer)
+	if m.peerSeen && slices.Contains(traits[:], true) {
+		if len(m.changes) == MaxChanges {
+			m.changes = slices.Delete(m.changes, 0, 1)
+		}
+		m.changes = append(m.changes, Change{at, m.peer, now})
+	}
+	m.peer, m.peerSeen = now, true
 }
 
 // Version rises with everything that is recorded.
 func (r *Recorder) Version() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.version
+	if r.kept == nil {
+		return 0
+	}
+	return r.kept.version
+}
+
+// Totals returns what became of the remembered probes. Without any, Last is empty.
+func (r *Recorder) Totals() Totals {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.kept == nil {
+		return Totals{}
+	}
+	return r.kept.totals
 }
 
 // AppendSamples appends the remembered probes, in the order of their verdicts.
 func (r *Recorder) AppendSamples(to []Sample) []Sample {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.samples.appendTo(to)
+	if r.kept == nil {
+		return to
+	}
+	return r.kept.samples.appendTo(to)
 }
 
 // LastFailure returns the last probe that failed, however long ago.
 func (r *Recorder) LastFailure() (Sample, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.lastFailure, r.lastFailure.Failed()
+	if r.kept == nil {
+		return Sample{}, false
+	}
+	return r.kept.lastFailure, r.kept.lastFailure.Failed()
 }
 
-// Last returns copies of the last conversations' transcripts, the newest first.
-func (r *Recorder) Last() []probe.Transcript { return r.copies(&r.last) }
+// Last returns the last conversations' transcripts, the newest first. They are the
+// caller's.
+func (r *Recorder) Last() []probe.Transcript {
+	return r.those(func(p *piece) bool { return p.last })
+}
 
-// Failed returns copies of those of the last conversations that failed, the newest
-// first.
-func (r *Recorder) Failed() []probe.Transcript { return r.copies(&r.failed) }
+// Failed returns those of the last conversations that failed, the newest first. They
+// are the caller's.
+func (r *Recorder) Failed() []probe.Transcript {
+	return r.those(func(p *piece) bool { return p.failed })
+}
 
-func (r *Recorder) copies(kept *ring[probe.Transcript]) []probe.Transcript {
+func (r *Recorder) those(are func(*piece) bool) []probe.Transcript {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make([]probe.Transcript, 0, kept.len())
-	for i := kept.len() - 1; i >= 0; i-- {
-		all = append(all, kept.at(i).Clone())
+	if r.kept == nil {
+		return []probe.Transcript{}
 	}
-	return all
+	return r.kept.transcripts.all(are)
 }
 
 // Peer returns the peer's fingerprint as last seen, and its last changes, the
@@ -153,8 +234,10 @@ func (r *Recorder) copies(kept *ring[probe.Transcript]) []probe.Transcript {
 func (r *Recorder) Peer() (f probe.Fingerprint, changes []Change, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := r.changes.len() - 1; i >= 0; i-- {
-		changes = append(changes, *r.changes.at(i))
+	if r.kept == nil {
+		return f, nil, false
 	}
-	return r.peer, changes, r.peerSeen
+	changes = slices.Clone(r.kept.changes)
+	slices.Reverse(changes)
+	return r.kept.peer, changes, r.kept.peerSeen
 }

@@ -53,21 +53,18 @@ type cells struct {
 
 // newEntry makes a target's entry. Of a target whose recorder has nothing new it is the
 // entry of before.
-func newEntry(t *Target, before *entry, samples []recorder.Sample) (*entry, []recorder.Sample) {
+func newEntry(t *Target, before *entry) *entry {
 	version := t.Recorder.Version()
 	if before != nil && before.version == version && before.target.same(t) {
-		return before, samples
+		return before
 	}
-	r := &entry{target: *t, version: version}
+	r := &entry{target: *t, version: version, figures: figuresOf(t.Recorder)}
 	if before != nil && before.target.same(t) {
 		r.folded = before.folded
 	} else {
 		r.folded = searchable(t)
 	}
-	samples = t.Recorder.AppendSamples(samples[:0])
-	r.figures = figuresOf(samples)
-	r.lastFailure, r.everFailed = t.Recorder.LastFailure()
-	return r, samples
+	return r
 }
 
 // same reports whether two targets are told apart by nothing that a row says.
@@ -88,23 +85,13 @@ func searchable(t *Target) string {
 	return strings.ToLower(strings.Join(parts, "\n"))
 }
 
-func figuresOf(samples []recorder.Sample) figures {
-	f := figures{state: unknown}
-	for i := range samples {
-		switch s := &samples[i]; {
-		case s.Discard != 0:
-			f.discarded++
-		case s.Failed():
-			f.failed++
-			f.verdicts++
-		default:
-			f.verdicts++
-		}
-	}
-	if n := len(samples); n > 0 {
-		f.last, f.settled = samples[n-1], true
+func figuresOf(r *recorder.Recorder) figures {
+	n := r.Totals()
+	f := figures{state: unknown, verdicts: n.Verdicts, failed: n.Failed, discarded: n.Discarded, last: n.Last}
+	if f.settled = n.Verdicts+n.Discarded > 0; f.settled {
 		f.state = stateOf(f.last)
 	}
+	f.lastFailure, f.everFailed = r.LastFailure()
 	return f
 }
 

@@ -3,8 +3,6 @@ package status
 import (
 	"sync"
 	"time"
-
-	"github.com/probed/probed/internal/recorder"
 )
 
 // snapshotEvery is how old a snapshot gets before there is a new one: all viewers
@@ -32,7 +30,6 @@ type snapshots struct {
 	mu      sync.Mutex
 	current *snapshot
 	byID    map[string]*entry
-	samples []recorder.Sample // room to read into
 }
 
 // get returns the snapshot in force: a new one if that is older than snapshotEvery.
@@ -50,7 +47,7 @@ func (m *snapshots) get() *snapshot {
 	byID := make(map[string]*entry, len(targets))
 	for i := range targets {
 		t := &targets[i]
-		next.rows[i], m.samples = newEntry(t, m.byID[t.ID], m.samples)
+		next.rows[i] = newEntry(t, m.byID[t.ID])
 		byID[t.ID] = next.rows[i]
 	}
 	next.labels = labelNames(targets)

@@ -3,9 +3,11 @@ package targets
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/probed/probed/config"
+	"github.com/probed/probed/internal/recorder"
 )
 
 // An ID is the same in every process: phases don't move when probed is started
@@ -29,7 +31,7 @@ func TestIDsAreDistinct(t *testing.T) {
 	seen := make(map[uint64]string, 100000)
 	for i := range 100000 {
 		conf := config.Target{Job: "edge", Endpoint: config.Endpoint{Address: fmt.Sprintf("198.18.%d.%d:%d", i>>8&0xff, i&0xff, 80+i>>16)}}
-		conf.Module.Name = "half_open"
+		conf.Module = &config.Module{Name: "half_open"}
 		ip := ""
 		if i%2 == 1 {
 			ip = "2001:db8::1"
@@ -45,9 +47,7 @@ func TestIDsAreDistinct(t *testing.T) {
 // What differs in any part is another target, however the parts are cut.
 func TestIdentity(t *testing.T) {
 	target := func(job, address, module string, labels ...config.Label) *config.Target {
-		c := &config.Target{Job: job, Endpoint: config.Endpoint{Address: address}, Labels: labels}
-		c.Module.Name = module
-		return c
+		return &config.Target{Job: job, Endpoint: config.Endpoint{Address: address}, Module: &config.Module{Name: module}, Labels: labels}
 	}
 	all := []*config.Target{
 		target("j", "a:1", "m"),
@@ -60,12 +60,46 @@ func TestIdentity(t *testing.T) {
 		target("j", "a:1", "m", config.Label{Name: "a", Value: `1""b""2`}),
 		target("j", "a:1", "m", config.Label{Name: "a", Value: "\ufffd"}),
 	}
-	seen := make(map[string]int)
-	for i, c := range all {
-		id := identity(c)
-		if other, taken := seen[id]; taken {
-			t.Errorf("targets %d and %d are the same", other, i)
+	for i, a := range all {
+		for j, b := range all {
+			if is := same(a, b); is != (i == j) {
+				t.Errorf("targets %d and %d are the same: %v", i, j, is)
+			}
+			if is := idOf(a, "") == idOf(b, ""); is != (i == j) {
+				t.Errorf("targets %d and %d have the same ID: %v", i, j, is)
+			}
 		}
-		seen[id] = i
+	}
+}
+
+// Targets whose hashes are the same are kept apart all the same.
+func TestSameHash(t *testing.T) {
+	w := newWorld(t)
+	w.hash = func(*config.Target) uint64 { return 1 }
+	addresses := func(from, to int) string {
+		var b strings.Builder
+		for i := from; i < to; i++ {
+			fmt.Fprintf(&b, "198.18.0.%d:80, ", i)
+		}
+		return "jobs: [{name: edge, module: half_open, targets: [" + b.String() + "]}]"
+	}
+	was := make(map[string]*recorder.Recorder)
+	for _, tt := range []struct{ from, to int }{{1, 10}, {1, 10}, {3, 12}, {3, 4}, {1, 10}, {9, 10}, {1, 2}, {1, 10}} {
+		w.load(addresses(tt.from, tt.to))
+		views := w.Views()
+		if len(views) != tt.to-tt.from || len(w.engine.targets()) != len(views) {
+			t.Fatalf("%+v: %d targets, %d probed", tt, len(views), len(w.engine.targets()))
+		}
+		now := make(map[string]*recorder.Recorder)
+		for i, v := range views {
+			if want := fmt.Sprintf("198.18.0.%d:80", tt.from+i); v.Target.Address != want || v.Remote.String() != want {
+				t.Fatalf("%+v: %s at %v, want %s", tt, v.Target.Address, v.Remote, want)
+			}
+			now[v.Target.Address] = v.Recorder
+			if before := was[v.Target.Address]; before != nil && before != v.Recorder {
+				t.Errorf("%+v: %s starts again", tt, v.Target.Address)
+			}
+		}
+		was = now
 	}
 }

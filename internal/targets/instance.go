@@ -27,13 +27,24 @@ const (
 // An instance is what the engine probes of a target and where that is booked: one,
 // or one an address with resolve: all.
 type instance struct {
+	ip       string // the label
 	engine   *engine.Target
 	metrics  *metrics.Target
-	recorder *recorder.Recorder
+	recorder recorder.Recorder
 }
 
-// instances are a target's, by their ip label.
-type instances map[string]*instance
+// instances are a target's: nearly always one.
+type instances []*instance
+
+// of returns that of an ip label, nil without.
+func (all instances) of(ip string) *instance {
+	for _, in := range all {
+		if in.ip == ip {
+			return in
+		}
+	}
+	return nil
+}
 
 // A change collects what is to happen to the engine and the metrics.
 type change struct {
@@ -46,46 +57,53 @@ type change struct {
 // plan gives a target the instances that it is to have.
 func (r *Roster) plan(ch *change, t *target) {
 	before := t.instances
-	if in := before[""]; in != nil && t.name == nil && len(before) == 1 { // as most are, in most lists
-		before[""] = ch.place(in, &t.conf, "", t.conf.IP)
+	if in := before.of(""); in != nil && t.name == nil && len(before) == 1 { // as most are, in most lists
+		ch.place(in, &t.conf, t.conf.IP)
 		return
 	}
-	after := make(instances)
+	after := t.room[:0:1]
+	if len(before) > 0 {
+		after = nil // that is before's
+	}
 	for ip, addr := range t.wanted(before) {
-		in := before[ip]
+		in := before.of(ip)
 		if in == nil {
-			m, err := r.metrics.AddTarget(labels(&t.conf, ip), options(&t.conf.Module))
+			m, err := r.metrics.AddTarget(labels(&t.conf, ip), options(t.conf.Module))
 			if err != nil {
 				ch.errs = append(ch.errs, err)
 				continue
 			}
-			in = &instance{metrics: m, recorder: new(recorder.Recorder)}
+			if in = &t.first; in.metrics != nil { // what books there may not be through
+				in = new(instance)
+			}
+			in.ip, in.metrics = ip, m
 		}
-		after[ip] = ch.place(in, &t.conf, ip, addr)
+		ch.place(in, &t.conf, addr)
+		after = append(after, in)
 	}
 	ch.drop(before, after)
 	t.instances = after
 }
 
 // place has the engine probe an instance of a target.
-func (ch *change) place(in *instance, t *config.Target, ip string, addr netip.Addr) *instance {
-	want := Probing(t, ip, addr)
-	want.Sink, want.Recorder = in.metrics, in.recorder
+func (ch *change) place(in *instance, t *config.Target, addr netip.Addr) {
+	want := Probing(t, in.ip, addr)
+	want.Sink, want.Recorder = in.metrics, &in.recorder
 	if in.engine != nil {
 		if *in.engine == want {
-			return in
+			return
 		}
 		ch.remove = append(ch.remove, in.engine)
 	}
 	e := want // which the heap has only now
 	ch.add = append(ch.add, &e)
-	return &instance{&e, in.metrics, in.recorder}
+	in.engine = &e
 }
 
 // drop ends the instances that are not in after.
 func (ch *change) drop(before, after instances) {
-	for ip, in := range before {
-		if after[ip] == nil {
+	for _, in := range before {
+		if after.of(in.ip) == nil {
 			ch.remove = append(ch.remove, in.engine)
 			ch.dead = append(ch.dead, in.metrics)
 		}
@@ -102,17 +120,21 @@ func (r *Roster) commit(ch *change) {
 	}
 	for _, t := range ch.changed {
 		for _, in := range t.instances {
-			if err := r.metrics.Reconfigure(in.metrics, options(&t.conf.Module)); err != nil {
+			if err := r.metrics.Reconfigure(in.metrics, options(t.conf.Module)); err != nil {
 				r.log.Error("cannot change a target's buckets", "target", t.conf.Address, "err", err)
 			}
 		}
 	}
 }
 
-// identity is what makes a target the same one across a reload: what its series
-// are labelled with. Quotes keep apart what only looks alike when joined.
-func identity(t *config.Target) string { return string(appendIdentity(nil, t)) }
+// same reports whether a target is another one across a reload: whether its series
+// are labelled alike.
+func same(a, b *config.Target) bool {
+	return a.Address == b.Address && a.Job == b.Job && a.Module.Name == b.Module.Name && slices.Equal(a.Labels, b.Labels)
+}
 
+// appendIdentity writes what same compares. Quotes keep apart what only looks alike when
+// joined.
 func appendIdentity(b []byte, t *config.Target) []byte {
 	for _, s := range []string{t.Job, t.Address, t.Module.Name} {
 		b = strconv.AppendQuote(b, s)
@@ -154,7 +176,7 @@ func idOf(t *config.Target, ip string) uint64 {
 // Probing is how the engine is to probe a target at an address, the zero Addr for a
 // name that does not resolve, less where that is booked.
 func Probing(t *config.Target, ip string, addr netip.Addr) engine.Target {
-	m := &t.Module
+	m := t.Module
 	e := engine.Target{
 		ID:       idOf(t, ip),
 		Params:   m.Params(),

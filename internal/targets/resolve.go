@@ -80,7 +80,7 @@ func (r *Roster) use(names map[question]*name, t *config.Target) *name {
 // first returns the address to probe of a name with several: the one that was
 // probed before, as long as it is among them.
 func (n *name) first(before instances) netip.Addr {
-	if in := before[""]; in != nil && slices.Contains(n.addrs, in.engine.Remote.Addr()) {
+	if in := before.of(""); in != nil && slices.Contains(n.addrs, in.engine.Remote.Addr()) {
 		return in.engine.Remote.Addr()
 	}
 	return n.addrs[0]

@@ -32,12 +32,12 @@ type Roster struct {
 	renamed  chan struct{} // the names have changed
 
 	mu      sync.Mutex
-	targets map[string]*target // by identity
+	targets map[uint64]*target // by hash
 	order   []*target          // as configured
 	names   map[question]*name
 	every   time.Duration // from one look-up of a name to the next
 	round   uint64        // counts Apply
-	key     []byte        // an identity, to look it up
+	hash    func(*config.Target) uint64
 }
 
 // A target is one line of the configuration, or what discovery has found.
@@ -45,7 +45,12 @@ type target struct {
 	conf      config.Target
 	name      *name // nil for an IP address
 	instances instances
-	round     uint64 // the last one that had it
+	round     uint64  // the last one that had it
+	twin      *target // another one with this one's hash
+
+	// Room for an only instance.
+	first instance
+	room  [1]*instance
 }
 
 // apiece is how many targets are handled in a row. After as many, the engine's loop
@@ -57,7 +62,8 @@ func New(e Engine, m *metrics.Metrics, r Resolver, log *slog.Logger) *Roster {
 	return &Roster{
 		engine: e, metrics: m, resolver: r, log: log,
 		renamed: make(chan struct{}, 1),
-		targets: make(map[string]*target),
+		targets: make(map[uint64]*target),
+		hash:    func(t *config.Target) uint64 { return idOf(t, "") },
 		names:   make(map[question]*name),
 	}
 }
@@ -82,7 +88,7 @@ func (r *Roster) Apply(list []config.Target, every time.Duration) (refused []err
 	}
 	for _, t := range before {
 		if t.round != r.round {
-			delete(r.targets, identity(&t.conf))
+			r.forget(t)
 			ch.drop(t.instances, nil)
 		}
 	}
@@ -98,16 +104,19 @@ func (r *Roster) Apply(list []config.Target, every time.Duration) (refused []err
 
 // take puts one target of a list in force.
 func (r *Roster) take(ch *change, names map[question]*name, conf *config.Target) {
-	r.key = appendIdentity(r.key[:0], conf)
-	t := r.targets[string(r.key)]
+	hash := r.hash(conf)
+	t := r.targets[hash]
+	for t != nil && !same(&t.conf, conf) {
+		t = t.twin
+	}
 	switch {
 	case t == nil:
-		t = new(target)
-		r.targets[string(r.key)] = t
+		t = &target{twin: r.targets[hash]}
+		r.targets[hash] = t
 	case t.round == r.round:
 		ch.errs = append(ch.errs, fmt.Errorf("target %s: %w", conf.Address, metrics.ErrDuplicate))
 		return
-	case !sameOptions(&t.conf.Module, &conf.Module):
+	case !sameOptions(t.conf.Module, conf.Module):
 		ch.changed = append(ch.changed, t)
 	}
 	t.conf, t.round, t.name = *conf, r.round, nil
@@ -121,12 +130,25 @@ func (r *Roster) take(ch *change, names map[question]*name, conf *config.Target)
 	r.plan(ch, t)
 }
 
+// forget takes a target out of the list.
+func (r *Roster) forget(t *target) {
+	hash := r.hash(&t.conf)
+	if first := r.targets[hash]; first != t {
+		for first.twin != t {
+			first = first.twin
+		}
+		first.twin = t.twin
+	} else if r.targets[hash] = t.twin; t.twin == nil {
+		delete(r.targets, hash)
+	}
+}
+
 // gather tells the names in force who has them.
 func (r *Roster) gather() {
 	for _, n := range r.names {
 		n.targets = nil
 	}
-	for _, t := range r.targets {
+	for _, t := range r.order {
 		if t.name != nil {
 			t.name.targets = append(t.name.targets, t)
 		}

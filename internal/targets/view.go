@@ -34,8 +34,8 @@ func (r *Roster) Views() []View {
 	all := make([]View, 0, len(r.targets))
 	for _, t := range r.order {
 		from := len(all)
-		for ip, in := range t.instances {
-			all = append(all, in.view(t, ip))
+		for _, in := range t.instances {
+			all = append(all, in.view(t))
 		}
 		slices.SortFunc(all[from:], func(a, b View) int { return cmp.Compare(a.IP, b.IP) })
 	}
@@ -51,19 +51,19 @@ func (r *Roster) View(id string) (View, bool) {
 		return View{}, false
 	}
 	for _, t := range r.order {
-		for ip, in := range t.instances {
+		for _, in := range t.instances {
 			if in.engine.ID == n {
-				return in.view(t, ip), true
+				return in.view(t), true
 			}
 		}
 	}
 	return View{}, false
 }
 
-func (in *instance) view(t *target, ip string) View {
+func (in *instance) view(t *target) View {
 	return View{
-		ID: formatID(in.engine.ID), Target: t.conf, IP: ip, Remote: in.engine.Remote,
-		Metrics: in.metrics, Recorder: in.recorder, Interval: in.engine.Interval,
+		ID: formatID(in.engine.ID), Target: t.conf, IP: in.ip, Remote: in.engine.Remote,
+		Metrics: in.metrics, Recorder: &in.recorder, Interval: in.engine.Interval,
 		engine: in.engine,
 	}
 }

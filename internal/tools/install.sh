@@ -7,6 +7,9 @@ PATH=$PATH:/usr/sbin:/sbin # where Debian keeps nft, ip and setcap, but not in a
 package_of() {
   case $1 in
     chromium | tcpdump | tshark | gcc | nginx | haproxy | nsd | mmdebstrap | lintian | rpm | rpmlint | mandoc | runc) echo "$1" ;;
+    zmap | masscan | hping3 | scamper | prometheus-blackbox-exporter | prometheus-smokeping-prober) echo "$1" ;;
+    nping) echo nmap ;;
+    ping) echo iputils-ping ;;
     ca-certificates) echo "$1" ;;
     nspawn) echo systemd-container ;;
     nft) echo nftables ;;
@@ -56,7 +59,7 @@ apt() {
 # now and at every boot: a policy says no to the first (invoke-rc.d(8)).
 servers=()
 for package in "${missing[@]}"; do
-  case $package in nginx | haproxy | nsd) servers+=("$package") ;; esac
+  case $package in nginx | haproxy | nsd | prometheus-*) servers+=("$package") ;; esac
 done
 policy=/usr/sbin/policy-rc.d
 if [ ${#servers[@]} -gt 0 ] && [ ! -e $policy ]; then

@@ -133,7 +133,7 @@ func (g *Group) SetLimits(l Limits) {
 
 // Totals are the sums of the shards' Stats.
 type Totals struct {
-	SegmentsSent, SegmentsReceived, TapDrops uint64
+	SegmentsSent, SegmentsReceived, StampFallbacks, TapDrops uint64
 	Conversations, Targets                   int
 }
 
@@ -142,6 +142,7 @@ func (g *Group) Totals() (t Totals) {
 	for _, s := range g.shards {
 		t.SegmentsSent += s.Stats.SegmentsSent.Load()
 		t.SegmentsReceived += s.Stats.SegmentsReceived.Load()
+		t.StampFallbacks += s.Stats.StampFallbacks.Load()
 		t.TapDrops += s.Stats.TapDrops.Load()
 		t.Conversations += int(s.Stats.Conversations.Load())
 		t.Targets += int(s.Stats.Targets.Load())

@@ -79,6 +79,7 @@ func (r Ports) has(port uint16) bool { return r.First <= port && port <= r.Last 
 type Stats struct {
 	SegmentsSent     atomic.Uint64 // ours seen leaving, those that our kernel sent for us included
 	SegmentsReceived atomic.Uint64 // TCP segments and ICMP errors to our ports
+	StampFallbacks   atomic.Uint64 // segments and ICMP errors of conversations that the kernel had not stamped as they arrived
 	TapDrops         atomic.Uint64 // frames lost between the kernel and the loop
 	Conversations    atomic.Int64  // open ones
 	Targets          atomic.Int64
@@ -242,7 +243,8 @@ func (s *Shard) turn(probing bool) time.Duration {
 	if s.table.open > 0 {
 		next = min(next, s.now.Add(readPause))
 	}
-	if x, ok := s.table.first(&s.table.timers, next); ok {
+	s.table.settle()
+	if x, ok := s.table.first(next); ok {
 		next = min(next, max(x.at, s.now.Add(tick)))
 	}
 	return max(next.Sub(s.now), 0)

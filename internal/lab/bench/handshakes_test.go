@@ -1,0 +1,145 @@
+package bench
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/internal/lab"
+)
+
+// scanned is how many addresses are scanned, over and over.
+const scanned = 1 << 14
+
+// probedRates are what the daemon is tried at.
+func probedRates() []int { return []int{50_000, 80_000, 120_000, 200_000} }
+
+// A place is where the kernel does its part of a handshake.
+type place struct {
+	name        string
+	there, here int // the core that takes what arrives at the targets, and at us; -1: the sender's
+	// fastest asks for as much as there is: a core that rests between interrupts
+	// books them to nobody.
+	fastest bool
+}
+
+// TestHandshakes has probed and the scanners make handshakes as fast as they can
+// and asks what each takes of a processor: SYN, SYN-ACK, and the kernel's RST.
+func TestHandshakes(t *testing.T) {
+	b := open(t)
+	tools := []scanner{
+		{name: "probed", rates: probedRates(), settle: 2, start: scanning("probe: half_open"), agrees: agrees},
+		{name: "probed-packet", rates: probedRates(), settle: 2, start: scanning("probe: half_open, transmit: packet"), agrees: agrees},
+		{name: "zmap", rates: []int{60_000, 120_000, 0}, settle: 1, start: zmap},
+		{name: "masscan", rates: []int{40_000, 160_000, 400_000}, settle: 1, start: masscan},
+	}
+	for _, p := range []place{
+		{"inline", -1, -1, false},
+		{"split", theirs, -1, false},
+		{"steered", theirs, ours, true},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			best := make([]int, len(tools))
+			for i, s := range tools {
+				best[i] = s.best(t, p)
+			}
+			for range rounds(t) {
+				for i, s := range tools {
+					l := s.measure(t, p, best[i], window(t))
+					l.Name = fmt.Sprintf("Handshakes/kernel=%s/tool=%s", p.name, s.name)
+					b.add(l)
+				}
+			}
+		})
+	}
+}
+
+// best finds out which rate a scanner makes most of, unless this is one round only.
+func (s scanner) best(t *testing.T, p place) int {
+	t.Helper()
+	if p.fastest {
+		return s.rates[len(s.rates)-1]
+	}
+	if rounds(t) == 1 {
+		return s.rates[0]
+	}
+	best, most := 0, 0.0
+	for _, rate := range s.rates {
+		l := s.measure(t, p, rate, window(t)/2)
+		done, _ := l.Get("handshakes/cpu-s")
+		t.Logf("asked for %d/s: %s", rate, l)
+		if done > most {
+			best, most = rate, done
+		}
+	}
+	return best
+}
+
+// measure runs a scanner once, for some length. Handshakes are counted by the targets' kernel, in
+// the same way for all: those that a RST ended (RFC 2012's tcpAttemptFails).
+func (s scanner) measure(t *testing.T, p place, rate int, length time.Duration) (l Line) {
+	t.Helper()
+	// A subtest, so that the world ends with it.
+	ok := t.Run(fmt.Sprintf("%s-%d", s.name, rate), func(t *testing.T) {
+		w := newWorld(t)
+		w.listen()
+		w.steer(w.there, p.there)
+		w.steer(w.here, p.here)
+		r := w.run(s.start(w, rate))
+		lab.Eventually(t, 20*time.Second, func() error {
+			if n := w.there.Counters()["TcpAttemptFails"]; n < 1000 {
+				return fmt.Errorf("%d handshakes", n)
+			}
+			return nil
+		})
+		time.Sleep(s.settle * length)
+		from := w.take(r.pid)
+		time.Sleep(length)
+		span := from.until(w.take(r.pid))
+		if s.agrees != nil {
+			s.agrees(w, r)
+		}
+		r.stop()
+		w.settle(5 * time.Second)
+		done := float64(span.peer["TcpAttemptFails"])
+		if done == 0 {
+			t.Fatalf("no handshake in %v\n%s", span.length, r.said.String())
+		}
+		w.honest(span)
+		l.Figures = []Figure{
+			{float64(span.process) / done, "cpu-ns/probe"},
+			{done / span.process.Seconds(), "handshakes/cpu-s"},
+			{done / span.length.Seconds(), "handshakes/s"},
+			{span.busy[ours].Seconds() / span.length.Seconds(), "core0"},
+			{span.busy[theirs].Seconds() / span.length.Seconds(), "core1"},
+		}
+	})
+	if !ok {
+		t.FailNow()
+	}
+	return l
+}
+
+// honest fails the test if the work was not the one that is compared: each SYN
+// answered by a SYN-ACK of a socket, once, and each of these by a RST. What was
+// under way at the beginning and the end of the span is a hundredth at most.
+func (w *world) honest(s span) {
+	w.t.Helper()
+	done := s.peer["TcpAttemptFails"]
+	for _, c := range []struct {
+		what string
+		got  int64
+		want int64
+	}{
+		{"SYN-ACKs", s.peer["TcpOutSegs"], done},
+		{"segments that arrived", s.peer["TcpInSegs"], 2 * done},
+		{"SYN cookies", s.peer["TcpExtSyncookiesSent"], 0},
+		{"retransmissions", s.peer["TcpRetransSegs"], 0},
+		{"SYNs dropped", s.peer["TcpExtListenDrops"], 0},
+		{"connections", s.peer["TcpPassiveOpens"], 0},
+	} {
+		if off := c.got - c.want; off > done/50+100 || -off > done/50+100 {
+			w.t.Errorf("%d %s, %d handshakes ended by a RST", c.got, c.what, done)
+		}
+	}
+}
