@@ -134,7 +134,7 @@ func (g *Group) SetLimits(l Limits) {
 // Totals are the sums of the shards' Stats.
 type Totals struct {
 	SegmentsSent, SegmentsReceived, StampFallbacks, TapDrops uint64
-	Conversations, Targets                   int
+	Conversations, Targets                                   int
 }
 
 // Totals returns them, to any goroutine.
