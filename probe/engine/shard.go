@@ -98,9 +98,13 @@ type Shard struct {
 	peers     peers
 	table     table
 	window    window
-	demand    demand // of all targets
-	unsent    int    // packets of probes whose SYN lies in this host
-	opened    uint64 // transcripts, to number them
+	demand    demand         // of all targets
+	unsent    int            // packets of probes whose SYN lies in this host
+	numbers   *atomic.Uint64 // the last transcript's, of all shards
+	budget    *budget        // nil: the limits are this shard's alone
+	seat      int            // in the budget
+	claimed   uint64         // its version
+	claiming  bool           // the share is not whole yet
 
 	now       probe.Instant // as last read
 	caughtUp  probe.Instant // every frame that arrived before was handled
@@ -153,6 +157,7 @@ func New(cfg Config) *Shard {
 		net:     cfg.Network,
 		secret:  newSecret(cfg.Seed),
 		limits:  cfg.Limits,
+		numbers: new(atomic.Uint64),
 		targets: make(map[*Target]*entry),
 	}
 	s.peers.byRemote = make(map[addrPort]*peer)
