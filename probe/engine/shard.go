@@ -125,6 +125,7 @@ type Shard struct {
 	scratch   probe.Conversation // a small one, while it is stepped
 	output    probe.Output       // of the last step: on a function's stack it would escape to the heap
 	told      [1]probe.Observation
+	warmth    uint64        // nobody's
 	trimmed   probe.Instant // when memory was given back last
 	beaten    probe.Instant // the last Heartbeat
 	orders    []command     // what is not carried out yet
@@ -137,6 +138,9 @@ type Shard struct {
 // A frame is a received one, parsed, with what concerns its stamp.
 type frame struct {
 	packet   wire.Packet
+	key      key    // of its conversation
+	hash     uint64 // the key's
+	local    addr   // our end
 	wall     int64
 	ifindex  int
 	stamped  bool // as it arrived or left
