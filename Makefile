@@ -81,8 +81,9 @@ LDFLAGS := -s -w -buildid= \
 # at once, with the race detector. Of the first, RACED run under it too, but for the
 # tests that hold a time against a bound or have a browser do so, which are named
 # Accuracy and Browser: those come after, without it. What waits for minutes and does
-# next to nothing meanwhile is named Lasting, and runs beside the others.
-REAL := /(rawsock|internal/host|internal/lab|internal/status|internal/booted|internal/monitoring|internal/kubernetes|cmd)(/|$$)
+# next to nothing meanwhile is named Lasting, and runs beside the others. internal/scale
+# simulates in one goroutine a shard: no race to find, and thirty times as long.
+REAL := /(rawsock|internal/host|internal/lab|internal/status|internal/booted|internal/monitoring|internal/kubernetes|internal/scale|cmd)(/|$$)
 RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
 # Tests that need root get it when we aren't: the compiled test runs under sudo,
@@ -149,10 +150,17 @@ fuzz: go ## run every fuzz target for FUZZTIME (10s) each
 	@internal/tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: BENCH_ENV = BENCH_ROUNDS=$(BENCH_ROUNDS) BENCH_WINDOW=$(BENCH_WINDOW) BENCH_OUT=$(RESULTS)
+bench bench-profile: BENCH_ENV = BENCH_ROUNDS=$(BENCH_ROUNDS) BENCH_WINDOW=$(BENCH_WINDOW) BENCH_OUT=$(RESULTS) PROBED_SYMBOLS=$(CACHE)/probed-symbols
 bench: go tools build ## measure probed beside zmap, masscan, net.Dialer, exporters and pings: 15 minutes (BENCH_ROUNDS=1 BENCH_WINDOW=300ms: one)
 	@mkdir -p $(dir $(RESULTS)) && rm -f $(RESULTS)
 	$(BENCH_ENV) $(GO) test -count=1 -v -timeout 60m -run '$(BENCH_RUN)' $(AS_ROOT) ./internal/lab/bench
+
+.PHONY: bench-profile
+bench-profile: go build ## have perf(1) look where the time of a probe goes, and add that to what 'make bench' found
+	@internal/tools/install.sh perf
+	@mkdir -p $(dir $(RESULTS))
+	CGO_ENABLED=0 $(GO) build -o $(CACHE)/probed-symbols ./cmd/probed
+	$(BENCH_ENV) $(GO) test -count=1 -run '^$$' -bench Profile -benchtime 1x $(AS_ROOT) ./internal/lab/bench
 
 .PHONY: bench-page
 bench-page: go ## write what 'make bench' found into docs/performance.md, its lines into docs/performance.txt
@@ -162,6 +170,10 @@ bench-page: go ## write what 'make bench' found into docs/performance.md, its li
 .PHONY: bench-go
 bench-go: go tools ## run the Go benchmarks that BENCH (a regular expression, all) names, one package at a time
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 30m $(AS_ROOT) ./...
+
+.PHONY: simulate
+simulate: go ## a million targets through a day of virtual time: some minutes, 2 GiB
+	$(GO) test ./internal/scale -run '^$$' -bench Million -benchtime 1x -timeout 60m
 
 .PHONY: cover
 cover: go tools packages $(PROMTOOL) $(PROMETHEUS) $(AMTOOL) $(DEBIAN_ROOT) kubernetes ## run every test once and write .cache/cover.html

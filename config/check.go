@@ -75,7 +75,7 @@ func (d *decoder) checkPorts(c *Config) {
 		port uint16
 	}
 	ports := c.Global.SourcePorts
-	most := ports.Guarded().Len()
+	most := c.Global.loopPorts().Guarded().Len()
 	open := make(map[remote]int)
 	static, origins := c.expand(nil, maxTargets)
 	for i := range static.Targets {
@@ -90,8 +90,8 @@ func (d *decoder) checkPorts(c *Config) {
 		if was > most || now <= most {
 			continue
 		}
-		d.fail(d.targets[origins[i]], "%s conversations with %s may be open at once, %s of this target (timeout %s every %s) and %s of the targets before it, and the guarded half of global.source_ports (%d-%d) is %d; widen it, lengthen an interval, or shorten a timeout",
-			commas(now), t.Address, commas(t.Module.open(t.Pace)), Brief(t.Timeout), Brief(t.Interval), commas(was), ports.First, ports.Last, most)
+		d.fail(d.targets[origins[i]], "%s conversations with %s may be open at once, %s of this target (timeout %s every %s) and %s of the targets before it, and the guarded half of global.source_ports (%d-%d)%s is %d; widen it, lengthen an interval, or shorten a timeout",
+			commas(now), t.Address, commas(t.Module.open(t.Pace)), Brief(t.Timeout), Brief(t.Interval), commas(was), ports.First, ports.Last, c.Global.byLoops(), most)
 	}
 }
 

@@ -22,7 +22,7 @@ func (m *Module) Measures(what probe.Measure) { m.measures(what, initial().Globa
 // Feasible says what speaks against probing at the module's own pace, if there are
 // ports enough.
 func (m *Module) Feasible() error {
-	if wrong, _ := m.schedule(m.Pace, PortRange{0, 65535}); wrong != "" {
+	if wrong, _ := m.schedule(m.Pace, &Global{SourcePorts: PortRange{0, 65535}, Loops: 1}); wrong != "" {
 		return errors.New(wrong)
 	}
 	return nil

@@ -32,6 +32,7 @@ type Pace struct {
 type Global struct {
 	Pace
 	SourcePorts     PortRange
+	Loops           int // that probe side by side, each from a part of SourcePorts
 	Limits          Limits
 	ResolveInterval time.Duration // from one look-up of a host name to the next
 }
@@ -48,6 +49,22 @@ type PortRange struct{ First, Last uint16 }
 
 // Len returns how many ports the range holds.
 func (r PortRange) Len() int { return int(r.Last) - int(r.First) + 1 }
+
+// Split returns n parts of the range, one after the other, whose lengths differ by one
+// port at most.
+func (r PortRange) Split(n int) []PortRange {
+	parts := make([]PortRange, n)
+	for i := range parts {
+		first := int(r.First) + i*r.Len()/n
+		parts[i] = PortRange{uint16(first), uint16(int(r.First) + (i+1)*r.Len()/n - 1)}
+	}
+	return parts
+}
+
+// loopPorts are as many source ports as every loop has.
+func (g *Global) loopPorts() PortRange {
+	return PortRange{g.SourcePorts.First, g.SourcePorts.First + uint16(g.SourcePorts.Len()/g.Loops) - 1}
+}
 
 // Reserved returns the lower half, the larger one if Len is odd: the ports of
 // half_open, bound but not listening.

@@ -210,7 +210,7 @@ func (m *Module) open(p Pace) int {
 
 // schedule says what speaks against probing at a pace, or nothing, and which
 // keys it lies at.
-func (m *Module) schedule(p Pace, ports PortRange) (wrong string, keys []string) {
+func (m *Module) schedule(p Pace, g *Global) (wrong string, keys []string) {
 	if m.Probe == 0 {
 		return "", nil
 	}
@@ -225,7 +225,7 @@ func (m *Module) schedule(p Pace, ports PortRange) (wrong string, keys []string)
 	if p.Jitter > 0 {
 		sum += " and jitter " + Brief(p.Jitter)
 	}
-	open := m.open(p)
+	open, guarded := m.open(p), g.loopPorts().Guarded().Len()
 	keys = []string{"interval", "timeout", "after", "limit", "jitter", "flows"}
 	switch {
 	case m.Hold > 0 && m.Hold >= p.Timeout:
@@ -237,9 +237,9 @@ func (m *Module) schedule(p Pace, ports PortRange) (wrong string, keys []string)
 	case m.Flows > 1 && open > m.Flows:
 		return fmt.Sprintf("%s every %s: %d conversations with a target may be open at once, and it has %d flows; allow more, lengthen the interval, or shorten the timeout",
 			sum, Brief(p.Interval), open, m.Flows), keys
-	case open > ports.Guarded().Len():
-		return fmt.Sprintf("%s every %s: %s conversations with a target may be open at once, and the guarded half of global.source_ports (%d-%d) is %d; widen it, lengthen the interval, or shorten the timeout",
-			sum, Brief(p.Interval), commas(open), ports.First, ports.Last, ports.Guarded().Len()), keys
+	case open > guarded:
+		return fmt.Sprintf("%s every %s: %s conversations with a target may be open at once, and the guarded half of global.source_ports (%d-%d)%s is %d; widen it, lengthen the interval, or shorten the timeout",
+			sum, Brief(p.Interval), commas(open), g.SourcePorts.First, g.SourcePorts.Last, g.byLoops(), guarded), keys
 	}
 	return "", nil
 }
@@ -249,7 +249,7 @@ func (m *Module) schedule(p Pace, ports PortRange) (wrong string, keys []string)
 // that it lies at, the job's or else the module's, with the places of the others.
 func (d *decoder) checkSchedule(n *node, f fields, j *Job) {
 	m := d.config.Modules[j.Module]
-	wrong, keys := m.schedule(j.Pace, d.config.Global.SourcePorts)
+	wrong, keys := m.schedule(j.Pace, &d.config.Global)
 	if wrong == "" {
 		return
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ func initial() *Config {
 	c := &Config{Global: Global{
 		Pace:            Pace{Interval: time.Second, Timeout: 900 * time.Millisecond},
 		SourcePorts:     PortRange{61000, 61255},
+		Loops:           1,
 		Limits:          Limits{PacketsPerSecond: 20000, PacketsPerSecondPerAddress: 200},
 		ResolveInterval: 30 * time.Second,
 	}}
@@ -53,10 +55,34 @@ func newModule(name string, g Global) Module {
 func readGlobal(d *decoder, n *node, c *Config) {
 	f := global.read(d, n, &c.Global)
 	d.checkPace(f, c.Global.Pace)
+	d.checkLoops(f, &c.Global)
 	if n := f["limits"]; n != nil {
 		d.limits = n
 	}
 	c.addBuiltins()
+}
+
+// leastPerLoop is the least part of a limit that a loop can do with. The longest probe,
+// which sends maxSend, is 22 packets at once.
+const leastPerLoop = 100
+
+// checkLoops checks that there are ports and packets for each loop. If not, there is one
+// for the rest of the checks.
+func (d *decoder) checkLoops(f fields, g *Global) {
+	n := f["loops"]
+	switch least := leastPerLoop * g.Loops; {
+	case g.Loops == 1 || n == nil:
+		return
+	case g.SourcePorts.Len() < 2*g.Loops:
+		d.fail(n, "%d loops need at least 2 source ports each, and source_ports (%d-%d) is %d; widen it, or allow fewer loops",
+			g.Loops, g.SourcePorts.First, g.SourcePorts.Last, g.SourcePorts.Len())
+	case g.Limits.PacketsPerSecond < least:
+		d.fail(n, "%d loops share the limit of %s packets per second, and each needs at least %d; raise limits.packets_per_second to %s, or allow fewer loops",
+			g.Loops, commas(g.Limits.PacketsPerSecond), leastPerLoop, commas(least))
+	default:
+		return
+	}
+	g.Loops = 1
 }
 
 // checkPace checks an object's jitter against its interval. Where it says
@@ -78,25 +104,33 @@ func readModules(d *decoder, n *node, c *Config) {
 			m = newModule(e.name, c.Global)
 		}
 		f := module.read(d, e.value, &m)
-		d.checkModule(f, &m, c.Global.SourcePorts)
+		d.checkModule(f, &m, &c.Global)
 		c.Modules[e.name], d.modules[e.name] = m, f
 	}
 }
 
 // checkModule checks what one key alone cannot tell.
-func (d *decoder) checkModule(f fields, m *Module, ports PortRange) {
+func (d *decoder) checkModule(f fields, m *Module, g *Global) {
 	d.checkPace(f, m.Pace)
 	d.checkConversation(f, m)
 	if f["tos"] != nil && f["dscp"] != nil {
 		d.fail(f["tos"], "tos and dscp set the same octet; remove one")
 	}
-	if at, most := f["flows"], m.ports(ports).Len(); at != nil && m.Flows > most {
-		d.fail(at, "%d flows need as many source ports, and half of global.source_ports (%d-%d) is %d; widen it, or allow fewer flows",
-			m.Flows, ports.First, ports.Last, most)
+	if at, most := f["flows"], m.ports(g.loopPorts()).Len(); at != nil && m.Flows > most {
+		d.fail(at, "%d flows need as many source ports, and half of global.source_ports (%d-%d)%s is %d; widen it, or allow fewer flows",
+			m.Flows, g.SourcePorts.First, g.SourcePorts.Last, g.byLoops(), most)
 	}
 	if src := m.SourceAddress; src.IsValid() && !m.IPProtocol.admits(src) {
 		d.fail(f.first("source_address", "ip_protocol"), "source_address %s contradicts ip_protocol %s; change one of them", src, m.IPProtocol)
 	}
+}
+
+// byLoops says that what was named is divided, if it is.
+func (g *Global) byLoops() string {
+	if g.Loops == 1 {
+		return ""
+	}
+	return fmt.Sprintf(" for each of %d loops", g.Loops)
 }
 
 // ports returns the source ports that the module's probes leave from.

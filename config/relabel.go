@@ -276,7 +276,7 @@ func (r *relabeller) another(says saying) (w way) {
 	if p.Jitter > p.Interval {
 		return way{wrong: fmt.Sprintf("the jitter of %s exceeds the interval of %s", Brief(p.Jitter), Brief(p.Interval))}
 	}
-	if wrong, _ := m.schedule(p, r.c.Global.SourcePorts); wrong != "" {
+	if wrong, _ := m.schedule(p, &r.c.Global); wrong != "" {
 		return way{wrong: wrong}
 	}
 	m.Pace = p

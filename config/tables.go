@@ -70,6 +70,8 @@ const (
 var global = object[Global]{keys: append(pace(usualTimeout, globalTimeout, "", func(g *Global) *Pace { return &g.Pace }),
 	at(Key{Path: "source_ports", Example: "61000-61255", Doc: "TCP ports that probes leave from. They must be free, and outside net.ipv4.ip_local_port_range. The lower half is for half_open, the upper half for the other kinds, and it must hold all their conversations with one address and port that can be open at once: timeout divided by interval."},
 		portRange, func(g *Global) *PortRange { return &g.SourcePorts }, "source_port", "ports"),
+	at(Key{Path: "loops", Unit: "loops", Example: "2", Doc: "How many loops probe side by side, each on a processor of its own if there is one, with a part of source_ports and of the limit. One is enough as long as its processor is not busy. A target's probes leave from its loop's ports, so that with the double of loops source_ports must be twice as wide for as many four-tuples."},
+		number[int](1, 64), func(g *Global) *int { return &g.Loops }),
 	nested(Key{Path: "limits", Example: "{packets_per_second: 50000}", Doc: "What probed itself may send. A configuration that would need more is refused."},
 		limits, func(g *Global) *Limits { return &g.Limits }),
 	at(Key{Path: "resolve_interval", Example: "5m", Doc: "Time from one look-up of a host name to the next."},

@@ -32,7 +32,7 @@ func scenario(t testing.TB) *Metrics {
 		Version: "1.2.3", Revision: "abcdef0",
 		SkipReasons: []string{"late", "rate_limit"},
 		Stats: func() Stats {
-			return Stats{Targets: 3, Conversations: 1, SegmentsSent: 12, SegmentsReceived: 7, TapDrops: 2, ResolveFailures: 1}
+			return Stats{Targets: 3, Conversations: 1, SegmentsSent: 12, SegmentsReceived: 7, StampFallbacks: 5, TapDrops: 2, ResolveFailures: 1}
 		},
 	})
 	m.ConfigReload(true, time.UnixMilli(1_800_000_000_250))
@@ -156,6 +156,7 @@ func TestContract(t *testing.T) {
 		"probed_probes_skipped_total":                         {dto.MetricType_COUNTER, "reason"},
 		"probed_segments_sent_total":                          {dto.MetricType_COUNTER, ""},
 		"probed_segments_received_total":                      {dto.MetricType_COUNTER, ""},
+		"probed_stamp_fallbacks_total":                        {dto.MetricType_COUNTER, ""},
 		"probed_tap_drops_total":                              {dto.MetricType_COUNTER, ""},
 		"probed_resolve_failures_total":                       {dto.MetricType_COUNTER, ""},
 	}

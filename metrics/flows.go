@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+	"time"
 
 	"github.com/probed/probed/probe"
 )
@@ -21,18 +22,39 @@ const (
 	flowChance = 1e-9
 )
 
-// A Flow is what the last verdicts of one source port say, 64 at most.
+// A Flow is what the last verdicts of one source port say, 64 at most, and its round
+// trip as TCP itself would smooth it: RFC 6298's SRTT, 0 before the first answer, and
+// RTTVAR.
 type Flow struct {
-	Port     uint16 // our end's
-	Verdicts int
-	Failed   int
-	Failing  bool // its loss stands out from its siblings'
+	Port         uint16 // our end's
+	Verdicts     int
+	Failed       int
+	Failing      bool // its loss stands out from its siblings'
+	SRTT, RTTVar time.Duration
 }
 
-// A history is a flow's last verdicts.
+// A history is a flow's last verdicts and round trips.
 type history struct {
-	failed uint64 // a bit each, the last one lowest
-	n      uint8  // how many there are
+	failed       uint64  // a bit each, the last one lowest
+	srtt, rttvar float32 // seconds
+	n            uint8   // how many verdicts there are
+}
+
+// RFC 6298 §2.3: "alpha=1/8 and beta=1/4 (as suggested in [JK88])".
+const alpha, beta = 1.0 / 8, 1.0 / 4
+
+// smooth takes in a round trip. RFC 6298 §2.2: "When the first RTT measurement R is made,
+// the host MUST set SRTT <- R, RTTVAR <- R/2"; §2.3: "When a subsequent RTT measurement
+// R' is made, a host MUST set RTTVAR <- (1 - beta) * RTTVAR + beta * |SRTT - R'|,
+// SRTT <- (1 - alpha) * SRTT + alpha * R'".
+func (h *history) smooth(rtt time.Duration) {
+	r := float32(rtt.Seconds())
+	if h.srtt == 0 {
+		h.srtt, h.rttvar = r, r/2
+		return
+	}
+	h.rttvar = (1-beta)*h.rttvar + beta*max(h.srtt-r, r-h.srtt)
+	h.srtt = (1-alpha)*h.srtt + alpha*r
 }
 
 // book remembers a verdict, in place of the oldest one.
@@ -44,13 +66,21 @@ func (h *history) book(failed bool) {
 	h.n = min(h.n+1, flowMemory)
 }
 
-// bookFlow books a verdict with its source port's flow. t.mu is held.
+// bookFlow books a verdict or a round trip with its source port's flow, if the target has
+// several. t.mu is held.
 func (t *Target) bookFlow(o *probe.Observation) {
+	if t.usual.flows < 2 || o.Port == 0 {
+		return
+	}
 	if t.flows == nil {
 		t.flows = make(map[uint16]history, min(t.usual.flows, 16))
 	}
 	h := t.flows[o.Port]
-	h.book(o.Reason != probe.OK)
+	if o.Kind == probe.HandshakeRTT {
+		h.smooth(o.Duration)
+	} else {
+		h.book(o.Reason != probe.OK)
+	}
 	t.flows[o.Port] = h
 }
 
@@ -59,7 +89,10 @@ func (t *Target) Flows() []Flow {
 	t.mu.Lock()
 	flows := make([]Flow, 0, len(t.flows))
 	for port, h := range t.flows {
-		flows = append(flows, Flow{Port: port, Verdicts: int(h.n), Failed: bits.OnesCount64(h.failed)})
+		flows = append(flows, Flow{
+			Port: port, Verdicts: int(h.n), Failed: bits.OnesCount64(h.failed),
+			SRTT: seconds(h.srtt), RTTVar: seconds(h.rttvar),
+		})
 	}
 	t.mu.Unlock()
 	slices.SortFunc(flows, func(a, b Flow) int { return cmp.Compare(a.Port, b.Port) })
@@ -76,6 +109,8 @@ func (t *Target) flowsFailing() (n int) {
 	}
 	return n
 }
+
+func seconds(s float32) time.Duration { return time.Duration(float64(s) * 1e9) }
 
 // judge says which flows fail. Two questions are asked of each, by Fisher's exact
 // test, which holds however much all lose together: are so many of the target's

@@ -182,6 +182,36 @@ func TestFlowsFindABadPath(t *testing.T) {
 	}
 }
 
+// Each flow has a round trip of its own, as RFC 6298 smooths it.
+func TestFlowsRTT(t *testing.T) {
+	p := newPaths(t, 2, 0, 1)
+	srtt, rttvar := [2]float64{}, [2]float64{}
+	for i := range 200 {
+		flow := i % 2
+		rtt := time.Duration(1+9*flow)*time.Millisecond + time.Duration(p.rng.IntN(int(time.Millisecond)))
+		p.Observe(&probe.Observation{Kind: probe.HandshakeRTT, Port: uint16(61000 + flow), Duration: rtt})
+		if i < 2 {
+			if f := p.Flows()[flow]; f.SRTT.Round(time.Microsecond) != rtt.Round(time.Microsecond) || (f.RTTVar-rtt/2).Abs() > time.Microsecond {
+				t.Errorf("after %v: %+v", rtt, f)
+			}
+			srtt[flow], rttvar[flow] = rtt.Seconds(), rtt.Seconds()/2
+			continue
+		}
+		rttvar[flow] = 0.75*rttvar[flow] + 0.25*math.Abs(srtt[flow]-rtt.Seconds())
+		srtt[flow] = 0.875*srtt[flow] + 0.125*rtt.Seconds()
+	}
+	p.Observe(&probe.Observation{Kind: probe.HandshakeRTT, Duration: time.Second}) // nobody knows which
+	flows := p.Flows()
+	if len(flows) != 2 {
+		t.Fatalf("%+v", flows)
+	}
+	for i, f := range flows {
+		if math.Abs(f.SRTT.Seconds()-srtt[i]) > 1e-6 || math.Abs(f.RTTVar.Seconds()-rttvar[i]) > 1e-6 || f.Verdicts != 0 {
+			t.Errorf("flow %d: %+v, want %v and %v", i, f, srtt[i], rttvar[i])
+		}
+	}
+}
+
 // What was not sent, or is not a verdict, is no flow's; another number of flows begins
 // anew.
 func TestFlowsBooked(t *testing.T) {

@@ -30,6 +30,7 @@ type Stats struct {
 	Conversations    int    // open now
 	SegmentsSent     uint64 // handed to the kernel, and the kernel's own on our ports
 	SegmentsReceived uint64 // parsed, of our ports
+	StampFallbacks   uint64 // segments that the tap had to stamp itself
 	TapDrops         uint64 // frames that the kernel dropped before we read them
 	ResolveFailures  uint64 // look-ups of a target's name
 }

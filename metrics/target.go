@@ -106,11 +106,10 @@ func (t *Target) book(o *probe.Observation) {
 		if !n.success && int(o.Reason) < probe.NumReasons {
 			t.rarely().failures[o.Reason]++
 		}
-		if n.flows > 1 && o.Port != 0 {
-			t.bookFlow(o)
-		}
+		t.bookFlow(o)
 	case probe.HandshakeRTT:
 		t.rtt.observe(o.Duration)
+		t.bookFlow(o)
 	case probe.PeerSeen:
 		t.sees(&o.Peer)
 	case probe.Discarded:

@@ -115,9 +115,15 @@ func describe(w io.Writer, c *config.Config, expanded *config.Expansion) {
 	if busiest.IsValid() {
 		fmt.Fprintf(w, "; busiest address %s: %.4g of at most %d", busiest, byAddress[busiest], l.PacketsPerSecondPerAddress)
 	}
-	fmt.Fprintf(w, "\n  source ports: %d-%d for half_open, %d-%d for the other kinds\n",
-		c.Global.SourcePorts.Reserved().First, c.Global.SourcePorts.Reserved().Last,
-		c.Global.SourcePorts.Guarded().First, c.Global.SourcePorts.Guarded().Last)
+	fmt.Fprintln(w)
+	for i, part := range c.Global.SourcePorts.Split(c.Global.Loops) {
+		fmt.Fprint(w, "  source ports")
+		if c.Global.Loops > 1 {
+			fmt.Fprintf(w, " of loop %d", i+1)
+		}
+		fmt.Fprintf(w, ": %d-%d for half_open, %d-%d for the other kinds\n",
+			part.Reserved().First, part.Reserved().Last, part.Guarded().First, part.Guarded().Last)
+	}
 }
 
 // describeOrigin says where a job's targets come from beside the file, and where

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,7 +15,7 @@ import (
 
 // TestFlowsFailing: routers spread flows over 16 paths by their five-tuple, all lose
 // 1 %, and one of them dies. Within 30 s it is told which part of the flows fails, and
-// no other is ever told to.
+// no other is ever told to. Another one is 40 ms longer, and its flows' round trips say so.
 func TestFlowsFailing(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -40,6 +41,7 @@ jobs: [{name: edge, module: fan, targets: ["%s"]}]
 	seed, dead := seedFor(netip.AddrPortFrom(a.Addr4(), 0), to, ports)
 	paths := slices.Repeat([]lab.Impairment{lossy.Impairment}, 16)
 	paths[0].Loss = 1
+	paths[1].Delay += 40 * time.Millisecond
 	died := time.Now()
 	link.AtoB.Set(lab.Direction{Impairment: lossy.Impairment, PerFlow: lab.Paths(seed, paths...)})
 	lab.Eventually(t, 30*time.Second, func() error {
@@ -55,6 +57,56 @@ jobs: [{name: edge, module: fan, targets: ["%s"]}]
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+	longer := func(port uint16) bool { return pathOf(netip.AddrPortFrom(a.Addr4(), port), to, seed) == 1 }
+	lab.Eventually(t, 30*time.Second, func() error { // an SRTT is near after some 16 round trips
+		flows := p.flows()
+		if len(flows) != 16 {
+			return fmt.Errorf("%d flows", len(flows))
+		}
+		for _, f := range flows {
+			rtt := 10 * time.Millisecond
+			if longer(f.Port) {
+				rtt += 40 * time.Millisecond
+			}
+			if off := time.Duration(f.SRTT*1e9) - rtt; f.Failing != (f.Port == dead) || f.Port != dead && off.Abs() > 8*time.Millisecond {
+				return fmt.Errorf("port %d (longer: %t): %+v", f.Port, longer(f.Port), f)
+			}
+		}
+		return nil
+	})
+}
+
+// A flow is one of a target's as the API has it.
+type flow struct {
+	Port    uint16  `json:"port"`
+	Probes  int     `json:"probes"`
+	Failed  int     `json:"failed"`
+	Failing bool    `json:"failing"`
+	SRTT    float64 `json:"srtt_seconds"`
+}
+
+// flows asks the API for those of the only target.
+func (p *process) flows() []flow {
+	p.t.Helper()
+	var list struct{ Targets []struct{ ID string } }
+	var detail struct {
+		ByFlow []flow `json:"by_flow"`
+	}
+	_, body := p.do("GET", "/api/v1/targets")
+	if err := json.Unmarshal([]byte(body), &list); err != nil || len(list.Targets) != 1 {
+		p.t.Fatalf("%v: %s", err, body)
+	}
+	_, body = p.do("GET", "/api/v1/targets/"+list.Targets[0].ID)
+	if err := json.Unmarshal([]byte(body), &detail); err != nil {
+		p.t.Fatalf("%v: %s", err, body)
+	}
+	return detail.ByFlow
+}
+
+// pathOf is which of 16 paths a flow takes.
+func pathOf(from, to netip.AddrPort, seed uint64) uint64 {
+	f := lab.Flow{Src: from, Dst: to, Protocol: unix.IPPROTO_TCP}
+	return f.Hash(seed) % 16
 }
 
 // sourcePorts are the ports that SYNs to a target have left from.
@@ -73,17 +125,20 @@ func sourcePorts(t *testing.T, records []lab.Record, to netip.AddrPort) (ports [
 }
 
 // seedFor returns a seed by which the first of 16 paths has exactly one of the flows,
-// and which.
+// and which, and the second has any.
 func seedFor(from, to netip.AddrPort, ports []uint16) (seed uint64, port uint16) {
 	for {
 		var first []uint16
+		second := 0
 		for _, p := range ports {
-			f := lab.Flow{Src: netip.AddrPortFrom(from.Addr(), p), Dst: to, Protocol: unix.IPPROTO_TCP}
-			if f.Hash(seed)%16 == 0 {
+			switch pathOf(netip.AddrPortFrom(from.Addr(), p), to, seed) {
+			case 0:
 				first = append(first, p)
+			case 1:
+				second++
 			}
 		}
-		if len(first) == 1 {
+		if len(first) == 1 && second > 0 {
 			return seed, first[0]
 		}
 		seed++

@@ -47,7 +47,7 @@ type daemon struct {
 	metrics    *metrics.Metrics
 	complaints *complaints
 	manager    *manager // nil without one
-	shard      *engine.Shard
+	shards     *engine.Group
 	roster     *targets.Roster
 	discovery  *discovery.Runner
 	ready      atomic.Bool
@@ -96,31 +96,45 @@ func (d *daemon) run() error {
 	if err != nil {
 		return err
 	}
-	network, err := openNetwork(c)
+	networks, err := openNetworks(c)
 	if err != nil {
 		return err
 	}
-	defer network.Close()
+	defer networks.close()
 	if err := discovery.Check(discoveries(c)); err != nil {
 		return err
 	}
-	d.assemble(c, network)
+	d.assemble(c, networks)
 	if err := d.apply(c); err != nil {
 		return err
 	}
-	return d.serve(ctx, hup, listeners, network)
+	return d.serve(ctx, hup, listeners, networks[0])
 }
 
-// openNetwork opens the sockets that probing needs.
-func openNetwork(c *config.Config) (*host.Network, error) {
+// networks are a network for each loop.
+type networks []*host.Network
+
+func (n networks) close() {
+	for _, one := range n {
+		_ = one.Close()
+	}
+}
+
+// openNetworks opens the sockets that probing needs.
+func openNetworks(c *config.Config) (networks, error) {
 	if err := checkHost(c); err != nil {
 		return nil, err
 	}
-	reserved, guarded := c.Global.SourcePorts.Reserved(), c.Global.SourcePorts.Guarded()
-	return host.Open(host.Ports{
-		Reserved: host.Range{First: reserved.First, Last: reserved.Last},
-		Guarded:  host.Range{First: guarded.First, Last: guarded.Last},
-	})
+	var all networks
+	for _, part := range c.Global.SourcePorts.Split(c.Global.Loops) {
+		n, err := host.Open(host.Ports{Reserved: host.Range(part.Reserved()), Guarded: host.Range(part.Guarded())})
+		if err != nil {
+			all.close()
+			return nil, err
+		}
+		all = append(all, n)
+	}
+	return all, nil
 }
 
 // checkHost reports what a configuration asks of this host that it does not
@@ -137,7 +151,7 @@ func checkHost(c *config.Config) error {
 }
 
 // assemble wires the parts.
-func (d *daemon) assemble(c *config.Config, network *host.Network) {
+func (d *daemon) assemble(c *config.Config, networks networks) {
 	skips := make([]string, engine.NumSkipReasons)
 	for i := range skips {
 		skips[i] = engine.SkipReason(i).String()
@@ -150,21 +164,24 @@ func (d *daemon) assemble(c *config.Config, network *host.Network) {
 		SkipReasons: skips,
 	})
 	heartbeat, every := d.heartbeat()
-	d.shard = engine.New(engine.Config{
-		Network:        network,
+	var parts []engine.Part
+	for i, part := range c.Global.SourcePorts.Split(c.Global.Loops) {
+		parts = append(parts, engine.Part{
+			Network: networks[i], Reserved: engine.Ports(part.Reserved()), Guarded: engine.Ports(part.Guarded()),
+		})
+	}
+	d.shards = engine.NewGroup(engine.Config{
 		Observer:       observer{d.metrics, d.complaints},
-		Reserved:       engine.Ports(c.Global.SourcePorts.Reserved()),
-		Guarded:        engine.Ports(c.Global.SourcePorts.Guarded()),
 		Limits:         limits(c),
 		Seed:           host.Seed(),
 		Drain:          drainTime,
 		Heartbeat:      heartbeat,
 		HeartbeatEvery: every,
-	})
+	}, parts)
 	// Strict, because a resolver that isn't takes a passing SERVFAIL for one
 	// family, with an empty answer for the other, for "no such host".
 	resolver := targets.Families{Resolver: &net.Resolver{PreferGo: true, StrictErrors: true}}
-	d.roster = targets.New(d.shard, d.metrics, resolver, d.log)
+	d.roster = targets.New(d.shards, d.metrics, resolver, d.log)
 	d.discovery = discovery.New(d.rediscover, d.log)
 }
 
@@ -182,7 +199,7 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 	probing, probed := context.WithCancel(context.Background())
 	group.Go(func() error {
 		defer probed()
-		d.shard.Run(ctx)
+		d.shards.Run(ctx)
 		return nil
 	})
 	group.Go(func() error {
@@ -229,13 +246,14 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 
 // stats is asked at every scrape.
 func (d *daemon) stats() metrics.Stats {
-	s := &d.shard.Stats
+	s := d.shards.Totals()
 	return metrics.Stats{
-		Targets:          int(s.Targets.Load()),
-		Conversations:    int(s.Conversations.Load()),
-		SegmentsSent:     s.SegmentsSent.Load(),
-		SegmentsReceived: s.SegmentsReceived.Load(),
-		TapDrops:         s.TapDrops.Load(),
+		Targets:          s.Targets,
+		Conversations:    s.Conversations,
+		SegmentsSent:     s.SegmentsSent,
+		SegmentsReceived: s.SegmentsReceived,
+		StampFallbacks:   s.StampFallbacks,
+		TapDrops:         s.TapDrops,
 		ResolveFailures:  d.roster.ResolveFailures.Load(),
 	}
 }
@@ -283,7 +301,7 @@ func (d *daemon) apply(c *config.Config) error {
 	err := d.discovery.Apply(discoveries(c))
 	if err == nil {
 		d.config = c
-		d.shard.SetLimits(limits(c))
+		d.shards.SetLimits(limits(c))
 		d.expand()
 	}
 	d.metrics.ConfigReload(err == nil, time.Now())
@@ -304,6 +322,9 @@ func (d *daemon) reload() (err error) {
 	}
 	if old := d.config.Global.SourcePorts; err == nil && c.Global.SourcePorts != old {
 		err = fmt.Errorf("global.source_ports: %d-%d are held until probed ends: restart it to change them", old.First, old.Last)
+	}
+	if old := d.config.Global.Loops; err == nil && c.Global.Loops != old {
+		err = fmt.Errorf("global.loops: %d run until probed ends: restart it to change them", old)
 	}
 	if err == nil {
 		err = discovery.Check(discoveries(c))

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -173,4 +174,49 @@ func (f *figures) report(b *testing.B, name string, since *figures) {
 	b.ReportMetric(quantile(1), name+"-most-ms")
 	b.ReportMetric(f.skipped-since.skipped, name+"-skipped")
 	b.ReportMetric(all, name+"-probes")
+}
+
+// resident is a process's resident memory, in MiB.
+func resident(b *testing.B, pid int) float64 {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(text))[1])
+	if err != nil {
+		b.Fatal(err)
+	}
+	return float64(pages*os.Getpagesize()) / (1 << 20)
+}
+
+// timeScrape scrapes once and returns how long it took and how many octets came.
+func timeScrape(b *testing.B, h *lab.Host, accept, encoding string) (time.Duration, int64) {
+	b.Helper()
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+		DisableCompression: true,
+		DisableKeepAlives:  true,
+		DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
+			return h.Dial(network, addr, 5*time.Second)
+		},
+	}}
+	req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://127.0.0.1:10965/metrics", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	req.Header.Set("Accept", accept)
+	if encoding != "" {
+		req.Header.Set("Accept-Encoding", encoding)
+	}
+	began := time.Now()
+	resp, err := client.Do(req)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(io.Discard, resp.Body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return time.Since(began), n
 }

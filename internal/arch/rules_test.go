@@ -59,6 +59,7 @@ var rooms = map[string]room{
 	"internal/monitoring":       {}, // tests alone
 	"internal/kubernetes":       {}, // tests alone
 	"internal/docs":             {}, // tests alone
+	"internal/scale":            {}, // tests alone
 	"internal/kubernetes/admit": {}, // a module of its own
 }
 

@@ -53,6 +53,16 @@ type detailJSON struct {
 	targetJSON
 	Totals totalsJSON `json:"totals"`
 	Peer   *peerJSON  `json:"peer,omitempty"`
+	ByFlow []flowJSON `json:"by_flow,omitempty"`
+}
+
+type flowJSON struct {
+	Port    uint16       `json:"port"`
+	Probes  int          `json:"probes"`
+	Failed  int          `json:"failed"`
+	Failing bool         `json:"failing"`
+	SRTT    show.Seconds `json:"srtt_seconds,omitempty"`
+	RTTVar  show.Seconds `json:"rttvar_seconds,omitempty"`
 }
 
 type totalsJSON struct {
@@ -171,6 +181,9 @@ func newDetailJSON(e *entry) detailJSON {
 			c := &changes[i]
 			d.Peer.Changes = append(d.Peer.Changes, peerChangeJSON{stamp(c.At), show.Fingerprint(&c.Before), show.Fingerprint(&c.After)})
 		}
+	}
+	for _, f := range t.Metrics.Flows() {
+		d.ByFlow = append(d.ByFlow, flowJSON{f.Port, f.Verdicts, f.Failed, f.Failing, show.Seconds(f.SRTT), show.Seconds(f.RTTVar)})
 	}
 	return d
 }

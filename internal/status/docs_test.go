@@ -23,6 +23,7 @@ func TestDocs(t *testing.T) {
 		"A list of targets":           targetsJSON{},
 		"A target":                    targetJSON{},
 		"Details of a target":         detailJSON{},
+		"A flow of a target":          flowJSON{},
 		"Totals":                      totalsJSON{},
 		"Peer":                        peerJSON{},
 		"A change of the fingerprint": peerChangeJSON{},

@@ -15,7 +15,10 @@ type command struct {
 }
 
 // A change removes a target, adds one, or has one take over another's place.
-type change struct{ add, remove *Target }
+type change struct {
+	add, remove *Target
+	moves       bool // the target that is removed goes to another shard
+}
 
 // Update adds and removes targets. A target that is added under the ID and
 // interval of one that is removed takes over its place in the schedule, and with the
@@ -37,7 +40,7 @@ func changes(add, remove []*Target) []change {
 			delete(left, t.ID)
 			heirs[old] = true
 		}
-		all = append(all, change{t, old})
+		all = append(all, change{add: t, remove: old})
 	}
 	for _, t := range remove {
 		if !heirs[t] {
@@ -59,13 +62,17 @@ func (s *Shard) command(c command) {
 
 // obey carries out what of the commands there is room for in a turn.
 func (s *Shard) obey() {
+	s.claim()
 	s.mu.Lock()
 	s.orders, s.inbox = append(s.orders, s.inbox...), nil
 	s.mu.Unlock()
 	for room := apiece; room > 0 && len(s.orders) > 0; {
 		c := &s.orders[0]
 		if c.limits != nil {
-			s.limits = *c.limits
+			global := s.limits.Global
+			if s.limits = *c.limits; s.budget != nil {
+				s.limits.Global = global // which is claimed
+			}
 		}
 		n := min(room, len(c.changes))
 		for _, x := range c.changes[:n] {
@@ -95,7 +102,7 @@ func (s *Shard) change(c *command, x change) {
 		s.add(x.add, old)
 	case old != nil:
 		old.leave()
-		if old.guarded {
+		if old.guarded && !x.moves {
 			if c.gone == nil {
 				c.gone = make(map[uint64]*entry)
 			}

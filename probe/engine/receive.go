@@ -169,6 +169,9 @@ func (s *Shard) handle(f *frame) {
 		s.reject(s.entries[s.table.slot(i).target], probe.RejectBadChecksum)
 		return
 	}
+	if !f.stamped { // the stamp is the tap's own reading of the clock
+		s.Stats.StampFallbacks.Add(1)
+	}
 	ev.Stamp = s.clock.stamp(f, s.caughtUp)
 	s.step(i, ev)
 }
@@ -237,6 +240,7 @@ func (s *Shard) reject(e *entry, r probe.RejectReason) {
 // taken for silence.
 func (s *Shard) expire() {
 	for {
+		s.table.settle()
 		i := s.table.expired(s.caughtUp)
 		if i == none {
 			return

@@ -302,7 +302,7 @@ func (s *Shard) open(e *entry, port uint16) {
 	}
 	if e.recorder != nil {
 		sl.transcript = s.newTranscript(s.tuple(sl, e), e.manner.params.Kind)
-		sl.number = s.opened
+		sl.number = s.table.transcripts.at(sl.transcript).Number
 	}
 	s.table.unsure++
 	if e.guarded {
@@ -367,8 +367,7 @@ func (s *Shard) notOpened(e *entry, o probe.Observation) {
 // newTranscript returns the number of an empty transcript, which has the next number
 // among all.
 func (s *Shard) newTranscript(tuple probe.FourTuple, k probe.Kind) int32 {
-	s.opened++
-	return s.transcript(tuple, k, s.opened)
+	return s.transcript(tuple, k, s.numbers.Add(1))
 }
 
 // transcript returns the number of an empty transcript.

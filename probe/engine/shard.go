@@ -79,6 +79,7 @@ func (r Ports) has(port uint16) bool { return r.First <= port && port <= r.Last 
 type Stats struct {
 	SegmentsSent     atomic.Uint64 // ours seen leaving, those that our kernel sent for us included
 	SegmentsReceived atomic.Uint64 // TCP segments and ICMP errors to our ports
+	StampFallbacks   atomic.Uint64 // segments and ICMP errors of conversations that the kernel had not stamped as they arrived
 	TapDrops         atomic.Uint64 // frames lost between the kernel and the loop
 	Conversations    atomic.Int64  // open ones
 	Targets          atomic.Int64
@@ -101,9 +102,13 @@ type Shard struct {
 	peers     peers
 	table     table
 	window    window
-	demand    demand // of all targets
-	unsent    int    // packets of probes whose SYN lies in this host
-	opened    uint64 // transcripts, to number them
+	demand    demand         // of all targets
+	unsent    int            // packets of probes whose SYN lies in this host
+	numbers   *atomic.Uint64 // the last transcript's, of all shards
+	budget    *budget        // nil: the limits are this shard's alone
+	seat      int            // in the budget
+	claimed   uint64         // its version
+	claiming  bool           // the share is not whole yet
 
 	now       probe.Instant // as last read
 	caughtUp  probe.Instant // every frame that arrived before was handled
@@ -156,6 +161,7 @@ func New(cfg Config) *Shard {
 		net:     cfg.Network,
 		secret:  newSecret(cfg.Seed),
 		limits:  cfg.Limits,
+		numbers: new(atomic.Uint64),
 		targets: make(map[*Target]*entry),
 	}
 	s.peers.byRemote = make(map[addrPort]*peer)
@@ -237,7 +243,8 @@ func (s *Shard) turn(probing bool) time.Duration {
 	if s.table.open > 0 {
 		next = min(next, s.now.Add(readPause))
 	}
-	if x, ok := s.table.first(&s.table.timers, next); ok {
+	s.table.settle()
+	if x, ok := s.table.first(next); ok {
 		next = min(next, max(x.at, s.now.Add(tick)))
 	}
 	return max(next.Sub(s.now), 0)

@@ -38,9 +38,6 @@ type alarm struct {
 	kind       probe.EventKind
 }
 
-// idle reports whether nobody waits for a timer: the four-tuple becomes free.
-func (a *alarm) idle() bool { return a.kind == probe.TimeWaitTimeout }
-
 // A ref names a slot as it was when the ref was made.
 type ref struct {
 	slot       int32
@@ -68,10 +65,11 @@ type table struct {
 	spare   []int32 // slots that are free
 	index   index
 	timers  wheel // that the loop wakes up for
-	lapses  wheel // that it does not
-	open    int   // conversations that are open
-	unsure  int   // conversations that are not settled
-	guarded int   // conversations on guarded ports, lingering ones included
+	lapses  lapses
+	pending []int32 // slots whose timers are not where they belong yet
+	open    int     // conversations that are open
+	unsure  int     // conversations that are not settled
+	guarded int     // conversations on guarded ports, lingering ones included
 
 	locals      []netip.Addr
 	wholes      pool[whole]
@@ -190,39 +188,51 @@ func (t *table) intern(a netip.Addr) int32 {
 }
 
 // arm sees to it that a timer goes off no later than the conversation's
-// deadline. A deadline that moves out costs nothing until the old one comes.
+// deadline, once settle is called: a SYN-ACK sets a timer that the RST behind it, read
+// together with it, takes away. A deadline that moves out costs nothing until the old
+// one comes.
 func (t *table) arm(i int32, kind probe.EventKind, at probe.Instant) {
 	a := t.alarm(i)
 	if a.due, a.kind = at, kind; kind == 0 {
 		a.due = 0
 	} else if a.queued == 0 || at < a.queued {
-		t.enqueue(i, a)
+		t.pending = append(t.pending, i)
 	}
+}
+
+// settle puts the timers that were armed where they belong.
+func (t *table) settle() {
+	for _, i := range t.pending {
+		if a := t.alarm(i); a.due != 0 && (a.queued == 0 || a.due < a.queued) {
+			t.enqueue(i, a)
+		}
+	}
+	t.pending = t.pending[:0]
 }
 
 func (t *table) enqueue(i int32, a *alarm) {
 	a.queued = a.due
-	if a.idle() {
+	if a.kind == probe.TimeWaitTimeout {
 		t.lapses.push(a.due, i)
 	} else {
 		t.timers.push(a.due, i)
 	}
 }
 
-// first returns the earliest timer of a wheel that is one still, if it goes off by
-// end. Those before it that are no more it removes, and those that have moved out it
-// puts where they belong.
-func (t *table) first(w *wheel, end probe.Instant) (timed[int32], bool) {
+// first returns the earliest timer that is one still, if it goes off by end. Those
+// before it that are no more it removes, and those that have moved out it puts where
+// they belong.
+func (t *table) first(end probe.Instant) (timed[int32], bool) {
 	for {
-		x, ok := w.first(end)
+		x, ok := t.timers.first(end)
 		if !ok {
 			return x, false
 		}
 		a := t.alarm(x.value)
-		if a.queued == x.at && a.due == x.at && a.idle() == (w == &t.lapses) {
+		if a.queued == x.at && a.due == x.at && a.kind != probe.TimeWaitTimeout {
 			return x, true
 		}
-		w.pop()
+		t.timers.pop()
 		if a.queued == x.at {
 			if a.queued = 0; a.due != 0 {
 				t.enqueue(x.value, a)
@@ -234,12 +244,26 @@ func (t *table) first(w *wheel, end probe.Instant) (timed[int32], bool) {
 // expired returns the next slot whose conversation's timer has gone off by now, or
 // none.
 func (t *table) expired(now probe.Instant) int32 {
-	for _, w := range [...]*wheel{&t.timers, &t.lapses} {
-		if x, ok := t.first(w, now); ok {
-			w.pop()
-			t.alarm(x.value).queued = 0
+	if x, ok := t.first(now); ok {
+		t.timers.pop()
+		t.alarm(x.value).queued = 0
+		return x.value
+	}
+	for {
+		x, ok := t.lapses.pop(now)
+		if !ok {
+			return none
+		}
+		a := t.alarm(x.value)
+		if a.queued != x.at {
+			continue
+		}
+		a.queued = 0
+		if a.due != 0 && a.due <= now {
 			return x.value
 		}
+		if a.due != 0 {
+			t.enqueue(x.value, a)
+		}
 	}
-	return none
 }

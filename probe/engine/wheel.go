@@ -19,18 +19,15 @@ type wheel struct {
 	near   heap[int32] // what lies before the tick next
 	next   uint64      // the first tick that is not in near
 	levels [wheelLevels]level
-	blocks []*[blocksApiece]block
-	free   int32 // a list of blocks
-	n      int   // numbers in all
+	n      int // numbers in all
+	blocks
 }
 
 const (
-	tickBits     = 17 // 131 µs
-	wheelBits    = 8
-	wheelSize    = 1 << wheelBits
-	wheelLevels  = (63 - tickBits + wheelBits - 1) / wheelBits
-	blockLen     = 15
-	blocksApiece = 64
+	tickBits    = 17 // 131 µs
+	wheelBits   = 8
+	wheelSize   = 1 << wheelBits
+	wheelLevels = (63 - tickBits + wheelBits - 1) / wheelBits
 )
 
 // A level is the buckets of one step of the clock: lists of blocks, and which of them
@@ -38,17 +35,6 @@ const (
 type level struct {
 	heads [wheelSize]int32
 	full  [wheelSize / 64]uint64
-}
-
-// A block is a piece of a bucket: four cache lines that are read from first to last.
-type block struct {
-	next, n int32
-	items   [blockLen]timed[int32]
-}
-
-// block finds a block; 0 is none.
-func (w *wheel) block(b int32) *block {
-	return &w.blocks[(b-1)/blocksApiece][(b-1)%blocksApiece]
 }
 
 // push adds a number.
@@ -64,37 +50,9 @@ func (w *wheel) put(x timed[int32]) {
 		return
 	}
 	l := max(bits.Len64(tick^w.next)-1, 0) / wheelBits
-	w.levels[l].add(w, int(tick>>(l*wheelBits))%wheelSize, x)
-}
-
-// add puts x into bucket i.
-func (l *level) add(w *wheel, i int, x timed[int32]) {
-	head := l.heads[i]
-	if head == 0 || w.block(head).n == blockLen {
-		b := w.newBlock()
-		w.block(b).next = head
-		l.heads[i], head = b, b
-		l.full[i/64] |= 1 << (i % 64)
-	}
-	b := w.block(head)
-	b.items[b.n] = x
-	b.n++
-}
-
-// newBlock returns an empty block.
-func (w *wheel) newBlock() int32 {
-	if w.free == 0 {
-		first := int32(len(w.blocks)) * blocksApiece
-		w.blocks = append(w.blocks, new([blocksApiece]block))
-		for i := int32(blocksApiece); i > 0; i-- {
-			w.block(first + i).next = w.free
-			w.free = first + i
-		}
-	}
-	b := w.free
-	w.free = w.block(b).next
-	w.block(b).n = 0
-	return b
+	lv, i := &w.levels[l], tick>>(l*wheelBits)%wheelSize
+	lv.full[i/64] |= 1 << (i % 64)
+	w.add(&lv.heads[i], x)
 }
 
 // first returns the first bucket from i on that is not empty.
@@ -113,17 +71,15 @@ func (l *level) first(i int) (int, bool) {
 // take empties bucket i of level l, and puts what was in it where it belongs now.
 func (w *wheel) take(l, i int) {
 	lv := &w.levels[l]
-	b := lv.heads[i]
+	list := lv.heads[i]
 	lv.heads[i] = 0
 	lv.full[i/64] &^= 1 << (i % 64)
-	for b != 0 {
-		bl := w.block(b)
-		for k := range bl.n {
-			w.put(bl.items[k])
+	for list != 0 {
+		b := w.at(list)
+		for k := range b.n {
+			w.put(b.items[k])
 		}
-		next := bl.next
-		bl.next, w.free = w.free, b
-		b = next
+		list, b.next, w.free = b.next, w.free, list
 	}
 }
 
@@ -184,8 +140,8 @@ func (w *wheel) each(fn func(at probe.Instant, v int32)) {
 	}
 	for l := range w.levels {
 		for _, b := range w.levels[l].heads {
-			for ; b != 0; b = w.block(b).next {
-				for _, x := range w.block(b).items[:w.block(b).n] {
+			for ; b != 0; b = w.at(b).next {
+				for _, x := range w.at(b).items[:w.at(b).n] {
 					fn(x.at, x.value)
 				}
 			}

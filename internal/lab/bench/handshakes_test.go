@@ -11,6 +11,9 @@ import (
 // scanned is how many addresses are scanned, over and over.
 const scanned = 1 << 14
 
+// probedRates are what the daemon is tried at.
+func probedRates() []int { return []int{50_000, 80_000, 120_000, 200_000} }
+
 // A place is where the kernel does its part of a handshake.
 type place struct {
 	name        string
@@ -25,7 +28,8 @@ type place struct {
 func TestHandshakes(t *testing.T) {
 	b := open(t)
 	tools := []scanner{
-		{name: "probed", rates: []int{25_000, 50_000, 90_000, 140_000}, settle: 2, start: scanning("probe: half_open"), agrees: agrees},
+		{name: "probed", rates: probedRates(), settle: 2, start: scanning("probe: half_open"), agrees: agrees},
+		{name: "probed-packet", rates: probedRates(), settle: 2, start: scanning("probe: half_open, transmit: packet"), agrees: agrees},
 		{name: "zmap", rates: []int{60_000, 120_000, 0}, settle: 1, start: zmap},
 		{name: "masscan", rates: []int{40_000, 160_000, 400_000}, settle: 1, start: masscan},
 	}

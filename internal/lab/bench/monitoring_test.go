@@ -46,6 +46,7 @@ func TestMonitoring(t *testing.T) {
 	for range rounds(t) {
 		for _, m := range []monitor{
 			{name: "probed", targets: 10_000, smoke: 100, start: daemon("probe: half_open"), metrics: probedMetrics, counter: reset},
+			{name: "probed-packet", targets: 10_000, smoke: 100, start: daemon("probe: half_open, transmit: packet"), metrics: probedMetrics, counter: reset},
 			{name: "probed-active_close", targets: 10_000, smoke: 100, start: daemon("probe: active_close"), metrics: probedMetrics, counter: accepted},
 			{name: "net.Dialer", targets: 10_000, smoke: 100, start: func(w *world, n int) *running {
 				return w.run(w.dialer(w.here, ours, "-first", fmt.Sprintf("%s:%d", target(0), firstPort), "-n", fmt.Sprint(n)))
