@@ -61,9 +61,9 @@ func (h *histogram) observe(d time.Duration) {
 
 // copyTo makes dst equal to h and reuses dst's memory.
 func (h *histogram) copyTo(dst *histogram) {
-	cells := append(dst.cells[:0], h.cells...)
+	cells := dst.cells[:0]
 	*dst = *h
-	dst.cells = cells
+	dst.cells = append(cells, h.cells...)
 }
 
 // at returns the count of the i-th classic bucket alone.

@@ -120,7 +120,7 @@ func TestBucketErrors(t *testing.T) {
 			t.Errorf("buckets %v are accepted", buckets)
 		}
 	}
-	if n := len(m.snapshot()); n != 0 {
+	if n := len(m.snapshot().all); n != 0 {
 		t.Errorf("%d targets, want none", n)
 	}
 }

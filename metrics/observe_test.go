@@ -132,7 +132,7 @@ func TestDuplicateTarget(t *testing.T) {
 	m.RemoveTarget(first)
 	second := mustAdd(t, m, l, TargetOptions{Buckets: usualBuckets})
 	m.RemoveTarget(first) // gone already: must not take the second with it
-	if got := m.snapshot(); len(got) != 1 || got[0] != second {
+	if got := m.snapshot().all; len(got) != 1 || got[0] != second {
 		t.Errorf("targets %v, want the second alone", got)
 	}
 }

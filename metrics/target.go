@@ -41,6 +41,7 @@ type usual struct {
 
 // rare is what many a target has nothing of.
 type rare struct {
+	some       bool // has happened
 	failures   [probe.NumReasons]uint64
 	discarded  [probe.NumDiscardReasons]uint64
 	rejected   [probe.NumRejectReasons]uint64
@@ -131,7 +132,7 @@ func (t *Target) book(o *probe.Observation) {
 // rarely returns the target's rare. t.mu is held.
 func (t *Target) rarely() *rare {
 	if t.rare == nil {
-		t.rare = new(rare)
+		t.rare = &rare{some: true}
 	}
 	return t.rare
 }
@@ -146,6 +147,13 @@ func (t *Target) load(n *counts) {
 	} else {
 		n.rare = rare{}
 	}
+}
+
+// closes reports whether the target is probed in a way that closes connections.
+func (t *Target) closes() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closing != nil
 }
 
 // loadClosing copies those of the closing, and reports whether there is one.
