@@ -59,6 +59,11 @@ type Config struct {
 	// else, does not call it. It must not block.
 	Heartbeat      func()
 	HeartbeatEvery time.Duration
+	// Burst is how many SYNs go out together at most, and BurstGap the pause between
+	// two such bursts: 16 and 50 µs if they are 0. A loop that cannot keep up so sends
+	// more, faster.
+	Burst    int
+	BurstGap time.Duration
 }
 
 // Ports is a range of source ports, both ends included.
@@ -163,6 +168,7 @@ func New(cfg Config) *Shard {
 		limits:  cfg.Limits,
 		numbers: new(atomic.Uint64),
 		targets: make(map[*Target]*entry),
+		pace:    newPace(cfg.Burst, cfg.BurstGap),
 	}
 	s.peers.byRemote = make(map[addrPort]*peer)
 	s.peers.byAddress = make(map[addr]*address)
