@@ -150,10 +150,17 @@ fuzz: go ## run every fuzz target for FUZZTIME (10s) each
 	@internal/tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: BENCH_ENV = BENCH_ROUNDS=$(BENCH_ROUNDS) BENCH_WINDOW=$(BENCH_WINDOW) BENCH_OUT=$(RESULTS)
+bench bench-profile: BENCH_ENV = BENCH_ROUNDS=$(BENCH_ROUNDS) BENCH_WINDOW=$(BENCH_WINDOW) BENCH_OUT=$(RESULTS) PROBED_SYMBOLS=$(CACHE)/probed-symbols
 bench: go tools build ## measure probed beside zmap, masscan, net.Dialer, exporters and pings: 15 minutes (BENCH_ROUNDS=1 BENCH_WINDOW=300ms: one)
 	@mkdir -p $(dir $(RESULTS)) && rm -f $(RESULTS)
 	$(BENCH_ENV) $(GO) test -count=1 -v -timeout 60m -run '$(BENCH_RUN)' $(AS_ROOT) ./internal/lab/bench
+
+.PHONY: bench-profile
+bench-profile: go build ## have perf(1) look where the time of a probe goes, and add that to what 'make bench' found
+	@internal/tools/install.sh perf
+	@mkdir -p $(dir $(RESULTS))
+	CGO_ENABLED=0 $(GO) build -o $(CACHE)/probed-symbols ./cmd/probed
+	$(BENCH_ENV) $(GO) test -count=1 -run '^$$' -bench Profile -benchtime 1x $(AS_ROOT) ./internal/lab/bench
 
 .PHONY: bench-page
 bench-page: go ## write what 'make bench' found into docs/performance.md, its lines into docs/performance.txt

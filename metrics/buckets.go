@@ -3,8 +3,10 @@ package metrics
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // selfBuckets spans our own delays, in steps of 2 to 2.5.
@@ -18,6 +20,8 @@ var selfBuckets = [...]float64{
 type bounds struct {
 	upper []float64
 	le    []string
+	ns    []int64   // the longest duration of each bucket
+	from  [64]uint8 // the first bucket that a duration of so many bits can be in
 }
 
 // newBounds copies and checks upper. A final +Inf is dropped: that bucket is
@@ -35,17 +39,35 @@ func newBounds(upper []float64) (*bounds, error) {
 			return nil, fmt.Errorf("bucket %v after %v: bounds must rise", v, upper[i-1])
 		}
 		b.le[i] = strconv.FormatFloat(v, 'g', -1, 64)
+		b.ns = append(b.ns, longest(v))
+	}
+	for n := range b.from {
+		least, _ := slices.BinarySearch(b.ns, int64(1)<<n>>1)
+		b.from[n] = uint8(min(least, math.MaxUint8))
 	}
 	return b, nil
 }
 
-// find returns the index of the bucket for v seconds, len(b.upper) for +Inf.
-// The lists are short, and most latencies are in the first half.
-func (b *bounds) find(v float64) int {
-	for i, upper := range b.upper {
-		if v <= upper {
-			return i
-		}
+// longest returns the longest duration that is at most so many seconds.
+func longest(upper float64) int64 {
+	if upper >= float64(math.MaxInt64)/1e9 {
+		return math.MaxInt64
 	}
-	return len(b.upper)
+	d := time.Duration(upper * 1e9)
+	for d.Seconds() > upper {
+		d--
+	}
+	for d < math.MaxInt64 && (d+1).Seconds() <= upper {
+		d++
+	}
+	return int64(d)
+}
+
+// find returns the index of the bucket for a duration of 0 or more, len(b.ns) for +Inf.
+func (b *bounds) find(d time.Duration) int {
+	i := int(b.from[bits.Len64(uint64(d))])
+	for i < len(b.ns) && int64(d) > b.ns[i] {
+		i++
+	}
+	return i
 }

@@ -1,6 +1,9 @@
 package metrics
 
-import "io"
+import (
+	"io"
+	"runtime"
+)
 
 // A writer writes families in one format, one after the other. begin is only
 // called for a family that has a series.
@@ -22,31 +25,53 @@ type exposition struct {
 	err     error // the writer's first
 	stats   Stats
 	none    labelSet // of series of probed itself
-	counts  counts
+	rows    []tally
+	rares   []rare // of the rows that have any
+	counts  counts // of the row that is written
 	closing closeCounts
 	extra   []label
 	scratch histogram
 }
 
+// A tally is what a target has counted when the walk began. Tallies lie together, so that
+// the walk, family by family, does not go through all of a large memory again and again.
+type tally struct {
+	target *Target
+	usual  usual
+	rare   int32 // its place in rares, from 1; 0 without
+}
+
+// apiece is how many targets are written in a row. Then an engine's loop may go first.
+const apiece = 32
+
 // write walks over every family and its series.
 func (x *exposition) write(m *Metrics, w io.Writer) error {
 	x.w.reset(w)
 	defer x.w.reset(nil)
+	defer clear(x.rows) // of the targets
 	x.err = nil
 	if m.stats != nil {
 		x.stats = m.stats()
 	}
 	targets := m.snapshot()
+	x.load(targets.all)
 	for i := range m.families {
 		f := &m.families[i]
 		x.fam, x.begun = f, false
-		if f.self != nil {
+		switch {
+		case f.self != nil:
 			f.self(x, m)
-		} else {
-			for _, t := range targets {
-				if x.target(t); x.err != nil {
-					return x.err
+		case f.closing != nil:
+			for j := 0; j < len(targets.closing) && x.err == nil; j++ {
+				yield(j)
+				if t := targets.closing[j]; t.loadClosing(&x.closing) {
+					f.closing(x, t, &x.closing)
 				}
+			}
+		default:
+			for j := 0; j < len(x.rows) && x.err == nil; j++ {
+				yield(j)
+				x.row(&x.rows[j])
 			}
 		}
 		if x.begun && x.err == nil {
@@ -59,17 +84,43 @@ func (x *exposition) write(m *Metrics, w io.Writer) error {
 	return x.w.flush(0)
 }
 
-// target writes a target's series of the family.
-func (x *exposition) target(t *Target) {
-	switch f := x.fam; {
-	case f.target != nil:
-		t.load(&x.counts)
-		f.target(x, t, &x.counts)
-	case f.closing != nil:
-		if t.loadClosing(&x.closing) {
-			f.closing(x, t, &x.closing)
-		}
+// yield lets others go first, now and then.
+func yield(i int) {
+	if i%apiece == apiece-1 {
+		runtime.Gosched()
 	}
+}
+
+// load makes the rows.
+func (x *exposition) load(targets []*Target) {
+	x.rares = x.rares[:0]
+	if cap(x.rows) < len(targets) {
+		x.rows = make([]tally, len(targets))
+	}
+	x.rows = x.rows[:len(targets)]
+	for i, t := range targets {
+		yield(i)
+		r := &x.rows[i]
+		r.target, r.rare = t, 0
+		t.mu.Lock()
+		r.usual = t.usual
+		if t.rare != nil {
+			x.rares = append(x.rares, *t.rare)
+			r.rare = int32(len(x.rares))
+		}
+		t.mu.Unlock()
+	}
+}
+
+// row writes a target's series of the family.
+func (x *exposition) row(r *tally) {
+	x.counts.usual = r.usual
+	if r.rare > 0 {
+		x.counts.rare = x.rares[r.rare-1]
+	} else if x.counts.some {
+		x.counts.rare = rare{}
+	}
+	x.fam.target(x, r.target, &x.counts)
 }
 
 // begin starts the family at its first series: one without any is left out.

@@ -349,3 +349,18 @@ func TestLabelNames(t *testing.T) {
 		mustAdd(t, m, Labels{Extra: map[string]string{name: "x"}}, TargetOptions{Buckets: usualBuckets})
 	}
 }
+
+// Labels are the same in protobuf, which is made of the text, escapes and all.
+func TestWireLabels(t *testing.T) {
+	for _, pairs := range [][]label{
+		nil, {{"a", ""}}, {{"a", "b"}, {"c", "d"}}, {{"target", `\"=,`}, {"x", "\n"}}, {{"a", `",b="`}, {"b", `\`}, {"c", `\n`}, {"d", "無\n\""}},
+	} {
+		var want []byte
+		for _, p := range pairs {
+			want = appendWireLabel(want, p)
+		}
+		if got := appendWireLabels(nil, newLabelSet(pairs).text); !bytes.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", pairs, got, want)
+		}
+	}
+}

@@ -2,14 +2,18 @@ package metrics
 
 import "github.com/probed/probed/probe"
 
-// peerSeenAs takes in a fingerprint and counts each trait that differs from the
-// last one seen.
-func (n *counts) peerSeenAs(p probe.Fingerprint) {
+// sees takes in a fingerprint and counts each trait that differs from the last one
+// seen. t.mu is held.
+func (t *Target) sees(p *probe.Fingerprint) {
+	n := &t.usual
+	if n.peerSeen && *p == n.peer {
+		return // as nearly always
+	}
 	now, changed := p.After(n.peer)
 	if n.peerSeen {
 		for i := range changed {
 			if changed[i] {
-				n.changes[i]++
+				t.rarely().changes[i]++
 			}
 		}
 	}

@@ -66,13 +66,14 @@ func (h *history) book(failed bool) {
 	h.n = min(h.n+1, flowMemory)
 }
 
-// bookFlow books a verdict or a round trip with its source port's flow. t.mu is held.
+// bookFlow books a verdict or a round trip with its source port's flow, if the target has
+// several. t.mu is held.
 func (t *Target) bookFlow(o *probe.Observation) {
-	if t.n.flows < 2 || o.Port == 0 {
+	if t.usual.flows < 2 || o.Port == 0 {
 		return
 	}
 	if t.flows == nil {
-		t.flows = make(map[uint16]history, min(t.n.flows, 16))
+		t.flows = make(map[uint16]history, min(t.usual.flows, 16))
 	}
 	h := t.flows[o.Port]
 	if o.Kind == probe.HandshakeRTT {

@@ -1,13 +1,14 @@
 package metrics
 
 import (
-	"compress/gzip"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -34,10 +35,12 @@ func (m *Metrics) Handler(others prometheus.Gatherer) http.Handler {
 		head := rsp.Header()
 		head.Set("Content-Type", string(format))
 		head.Add("Vary", "Accept, Accept-Encoding")
-		var w io.Writer = rsp
+		m.turn.Lock()
+		defer m.turn.Unlock()
+		var w io.Writer = &inTurn{rsp, &m.turn}
 		if acceptsGzip(req.Header) {
 			head.Set("Content-Encoding", "gzip")
-			z := m.gzipWriter(rsp)
+			z := m.gzipWriter(w)
 			defer m.gzip.Put(z)
 			defer func() { _ = z.Close() }() // fails only if the client is gone
 			w = z
@@ -45,6 +48,21 @@ func (m *Metrics) Handler(others prometheus.Gatherer) http.Handler {
 		// After the first octet an error can only be a client that is gone.
 		_ = m.writeAll(w, format, more)
 	})
+}
+
+// inTurn has scrapes that run at once take turns: together they keep one processor
+// busy at most, so that the probes have another. While what was written is on its way to
+// a client, which may be slow, it is the next one's turn.
+type inTurn struct {
+	io.Writer
+	turn *sync.Mutex
+}
+
+// Write implements io.Writer.
+func (w *inTurn) Write(b []byte) (int, error) {
+	w.turn.Unlock()
+	defer w.turn.Lock()
+	return w.Writer.Write(b)
 }
 
 // writeAll writes our series and then the other families.
@@ -67,7 +85,8 @@ func (m *Metrics) writeAll(w io.Writer, format expfmt.Format, more []*dto.Metric
 
 // gzipWriter returns a compressor from the pool. The series of many targets
 // are so alike that the fastest level already leaves a twentieth, and time
-// counts while Prometheus waits.
+// counts while Prometheus waits. It takes half of what the standard library's
+// takes.
 func (m *Metrics) gzipWriter(w io.Writer) *gzip.Writer {
 	z, _ := m.gzip.Get().(*gzip.Writer)
 	if z == nil {

@@ -11,56 +11,12 @@ import (
 // writers, takes nine (BenchmarkClientGolangMemory) and builds a tree of
 // messages at every scrape.
 type histogram struct {
-	bounds  *bounds
-	classic []uint64 // by bound, not cumulative; nil before the first observation
-	count   uint64
-	sum     float64 // seconds
-	native  native
-}
-
-// observe counts d. A negative duration, which no two stamps of one clock
-// give, counts as 0.
-func (h *histogram) observe(d time.Duration) {
-	v := max(d, 0).Seconds()
-	if h.classic == nil && len(h.bounds.upper) > 0 {
-		h.classic = make([]uint64, len(h.bounds.upper))
-	}
-	if i := h.bounds.find(v); i < len(h.classic) {
-		h.classic[i]++
-	}
-	h.count++
-	h.sum += v
-	h.native.observe(v)
-}
-
-// copyTo makes dst equal to h and reuses dst's memory.
-func (h *histogram) copyTo(dst *histogram) {
-	dst.bounds, dst.count, dst.sum = h.bounds, h.count, h.sum
-	dst.classic = append(dst.classic[:0], h.classic...)
-	dst.native.schema, dst.native.zero = h.native.schema, h.native.zero
-	dst.native.keys = append(dst.native.keys[:0], h.native.keys...)
-	dst.native.counts = append(dst.native.counts[:0], h.native.counts...)
-}
-
-// at returns the count of the i-th classic bucket alone.
-func (h *histogram) at(i int) uint64 {
-	if i < len(h.classic) {
-		return h.classic[i]
-	}
-	return 0
-}
-
-func newHistogram(b *bounds) histogram {
-	return histogram{bounds: b, native: native{schema: maxSchema}}
-}
-
-// native holds the sparse buckets of a Prometheus native histogram: the bucket
-// with key k counts values in (2^((k-1)/2^schema), 2^(k/2^schema)].
-type native struct {
+	bounds *bounds
+	cells  []cell // the classic buckets by bound, not cumulative, then the native ones; nil before the first observation
+	count  uint64
+	sum    float64 // seconds
+	zero   uint64  // values up to zeroThreshold
 	schema int8
-	zero   uint64   // values up to zeroThreshold
-	keys   []int16  // rising; only buckets that have counted
-	counts []uint64 // by key
 }
 
 const (
@@ -73,45 +29,153 @@ const (
 	// zeroThreshold is client_golang's DefNativeHistogramZeroThreshold, so that
 	// histograms of both can be added up. In seconds.
 	zeroThreshold = 0x1p-128
+	// spareCells is by how many the room for cells grows.
+	spareCells = 4
 )
 
-// observe counts v seconds, v ≥ 0.
-func (n *native) observe(v float64) {
+func newHistogram(b *bounds) histogram { return histogram{bounds: b, schema: maxSchema} }
+
+// observe counts d. A negative duration, which no two stamps of one clock
+// give, counts as 0.
+func (h *histogram) observe(d time.Duration) {
+	d = max(d, 0)
+	if h.cells == nil {
+		h.cells = make([]cell, len(h.bounds.ns), len(h.bounds.ns)+spareCells)
+	}
+	if i := h.bounds.find(d); i < len(h.bounds.ns) {
+		h.cells[i]++
+	}
+	h.count++
+	v := d.Seconds()
+	h.sum += v
 	if v <= zeroThreshold {
-		n.zero++
+		h.zero++
 		return
 	}
 	key := int16(nativeKey(v))
-	for s := n.schema; s < maxSchema; s++ {
+	for s := h.schema; s < maxSchema; s++ {
 		key = halved(key)
 	}
-	i, found := slices.BinarySearch(n.keys, key)
-	if found {
-		n.counts[i]++
+	h.countNative(key, 1)
+}
+
+// copyTo makes dst equal to h and reuses dst's memory.
+func (h *histogram) copyTo(dst *histogram) {
+	cells := dst.cells[:0]
+	*dst = *h
+	dst.cells = append(cells, h.cells...)
+}
+
+// at returns the count of the i-th classic bucket alone.
+func (h *histogram) at(i int) uint64 {
+	if len(h.cells) == 0 {
+		return 0
+	}
+	return uint64(h.cells[i])
+}
+
+// native are the sparse buckets of a Prometheus native histogram that have counted, by
+// key: that with key k counts values in (2^((k-1)/2^schema), 2^(k/2^schema)].
+func (h *histogram) native() []cell {
+	if len(h.cells) == 0 {
+		return nil
+	}
+	return h.cells[len(h.bounds.ns):]
+}
+
+// A cell is the count of a classic bucket, or a native one's key, in the sixteen bits
+// above, and its count: 2^48 are enough, as at a million a second they last nine years.
+type cell uint64
+
+const countBits = 48
+
+func newCell(key int16, n uint64) cell { return cell(uint16(key)^0x8000)<<countBits | cell(n) }
+
+// key is a native bucket's. Cells are in the order of their keys.
+func (c cell) key() int16 { return int16(uint16(c>>countBits) ^ 0x8000) }
+
+// count is a native bucket's.
+func (c cell) count() uint64 { return uint64(c & (1<<countBits - 1)) }
+
+// countNative counts so many values of the bucket with a key.
+func (h *histogram) countNative(key int16, count uint64) {
+	n := h.native()
+	i := search(n, key)
+	if i < len(n) && n[i].key() == key {
+		n[i] += cell(count)
 		return
 	}
-	n.keys = slices.Insert(n.keys, i, key)
-	n.counts = slices.Insert(n.counts, i, 1)
+	if len(h.cells) == cap(h.cells) {
+		h.cells = append(make([]cell, 0, len(h.cells)+spareCells), h.cells...)
+	}
+	h.cells = slices.Insert(h.cells, len(h.bounds.ns)+i, newCell(key, count))
 	// A duration spans 63 octaves at most, so schema 0 always fits.
-	for len(n.keys) > maxNative {
-		n.halve()
+	for len(h.native()) > maxNative {
+		h.halve()
+	}
+}
+
+// search returns the place of the first bucket whose key is not below. Latencies lie
+// together, so that it is nearly always where it would be if no key were missing.
+func search(n []cell, key int16) int {
+	if len(n) == 0 {
+		return 0
+	}
+	i := min(max(int(key)-int(n[0].key()), 0), len(n)-1)
+	for range 4 {
+		if i == 0 || n[i-1].key() < key {
+			if n[i].key() < key {
+				i++
+			}
+			return i
+		}
+		i--
+	}
+	i, _ = slices.BinarySearchFunc(n[:i+1], key, func(c cell, key int16) int { return int(c.key()) - int(key) })
+	return i
+}
+
+// add adds what o has counted, of the same classic buckets.
+func (h *histogram) add(o *histogram) {
+	if o.count == 0 {
+		return
+	}
+	if len(h.cells) == 0 {
+		h.cells = append(h.cells[:0], make([]cell, len(h.bounds.ns))...)
+	}
+	for i := range h.bounds.ns {
+		h.cells[i] += o.cells[i]
+	}
+	h.count += o.count
+	h.sum += o.sum
+	h.zero += o.zero
+	for h.schema > o.schema {
+		h.halve()
+	}
+	for _, c := range o.native() {
+		key := c.key()
+		for s := o.schema; s > h.schema; s-- {
+			key = halved(key)
+		}
+		h.countNative(key, c.count())
 	}
 }
 
 // halve doubles the width of every bucket.
-func (n *native) halve() {
-	n.schema--
+func (h *histogram) halve() {
+	h.schema--
+	n := h.native()
 	last := -1
-	for i, key := range n.keys {
-		key = halved(key)
-		if last >= 0 && n.keys[last] == key {
-			n.counts[last] += n.counts[i]
+	for _, c := range n {
+		key := halved(c.key())
+		if last >= 0 && n[last].key() == key {
+			n[last] += cell(c.count())
 			continue
 		}
 		last++
-		n.keys[last], n.counts[last] = key, n.counts[i]
+		n[last] = newCell(key, c.count())
 	}
-	n.keys, n.counts = n.keys[:last+1], n.counts[:last+1]
+	h.cells = h.cells[:len(h.bounds.ns)+last+1]
 }
 
 // halved is the key of the bucket of double width that holds key's: half of

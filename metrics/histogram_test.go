@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -72,8 +73,42 @@ func TestNativeBucketsBounded(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 100_000 {
 		h.observe(time.Duration(rng.Uint64() >> (1 + rng.UintN(63))))
-		if len(h.native.keys) > maxNative || cap(h.native.counts) > 2*maxNative {
-			t.Fatalf("%d buckets (capacity %d), want at most %d", len(h.native.keys), cap(h.native.counts), maxNative)
+		if len(h.native()) > maxNative || cap(h.cells) > 2*maxNative {
+			t.Fatalf("%d buckets (capacity %d), want at most %d", len(h.native()), cap(h.cells), maxNative)
+		}
+	}
+}
+
+// What several loops have observed adds up to what one would have, whatever the
+// resolution of each.
+func TestSharedHistogram(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 9))
+	for range 200 {
+		b := mustBounds(usualBuckets)
+		var shared sharedHistogram
+		shared.init(b)
+		all := newHistogram(b)
+		for i := range shared.parts {
+			octaves := 1 + rng.UintN(63)
+			for range rng.IntN(400) {
+				d := time.Duration(rng.Uint64() >> 1 >> rng.UintN(octaves))
+				shared.parts[i].h.observe(d)
+				all.observe(d)
+			}
+		}
+		var sum histogram
+		shared.copyTo(&sum)
+		for all.schema > sum.schema { // which part came first decides when it halves
+			all.halve()
+		}
+		for sum.schema > all.schema {
+			sum.halve()
+		}
+		if math.Abs(sum.sum-all.sum) > 1e-9*all.sum {
+			t.Fatalf("sum %v, want %v", sum.sum, all.sum)
+		}
+		if sum.count != all.count || sum.zero != all.zero || !slices.Equal(sum.cells, all.cells) {
+			t.Fatalf("%+v\nwant %+v", sum, all)
 		}
 	}
 }
@@ -85,7 +120,7 @@ func TestBucketErrors(t *testing.T) {
 			t.Errorf("buckets %v are accepted", buckets)
 		}
 	}
-	if n := len(m.snapshot()); n != 0 {
+	if n := len(m.snapshot().all); n != 0 {
 		t.Errorf("%d targets, want none", n)
 	}
 }

@@ -77,20 +77,18 @@ func validLabelName(name string) bool {
 	return name != "" && !strings.HasPrefix(name, "__")
 }
 
-// A labelSet is labels as both expositions write them, made once a target.
+// A labelSet is labels as the text format has them, made once a target.
 type labelSet struct {
 	text string // name="value",name="value"
-	wire string // the label fields of a protobuf Metric
 }
 
 func newLabelSet(pairs []label) labelSet {
-	var text, wire []byte
+	var text []byte
 	for i, p := range pairs {
 		if i > 0 {
 			text = append(text, ',')
 		}
 		text = appendTextLabel(text, p)
-		wire = appendWireLabel(wire, p)
 	}
-	return labelSet{string(text), string(wire)}
+	return labelSet{string(text)}
 }

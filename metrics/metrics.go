@@ -44,11 +44,12 @@ type Metrics struct {
 
 	mu      sync.Mutex
 	targets map[string]*Target // by labels.text
-	sorted  []*Target          // a snapshot of targets, replaced and never changed; nil when stale
+	sorted  *sorted            // nil when stale
 	bounds  []*bounds          // those that targets have named, shared
 
-	text, proto sync.Pool // of *exposition
-	gzip        sync.Pool // of *gzip.Writer
+	turn        sync.Mutex // of the scrapes
+	text, proto sync.Pool  // of *exposition
+	gzip        sync.Pool  // of *gzip.Writer
 }
 
 // New returns Metrics without targets.
@@ -95,14 +96,15 @@ func (m *Metrics) AddTarget(l Labels, o TargetOptions) (*Target, error) {
 // teardown and of TIME-WAIT if its kind of probe or what it measures does.
 func (m *Metrics) Reconfigure(t *Target, o TargetOptions) error {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	b, err := m.boundsFor(o.Buckets)
-	m.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.configure(o, b)
+	m.sorted = nil // it may close connections now
 	return nil
 }
 
@@ -131,17 +133,26 @@ func (m *Metrics) boundsFor(upper []float64) (*bounds, error) {
 	return b, nil
 }
 
-// snapshot returns the targets in the order of their labels. The slice is not
-// to be changed.
-func (m *Metrics) snapshot() []*Target {
+// sorted is the targets in the order of their labels, and those among them that close
+// connections. It is replaced and never changed.
+type sorted struct{ all, closing []*Target }
+
+// snapshot returns the targets.
+func (m *Metrics) snapshot() *sorted {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.sorted == nil {
-		m.sorted = make([]*Target, 0, len(m.targets))
+		s := &sorted{all: make([]*Target, 0, len(m.targets))}
 		for _, t := range m.targets {
-			m.sorted = append(m.sorted, t)
+			s.all = append(s.all, t)
 		}
-		slices.SortFunc(m.sorted, func(a, b *Target) int { return cmp.Compare(a.labels.text, b.labels.text) })
+		slices.SortFunc(s.all, func(a, b *Target) int { return cmp.Compare(a.labels.text, b.labels.text) })
+		for _, t := range s.all {
+			if t.closes() {
+				s.closing = append(s.closing, t)
+			}
+		}
+		m.sorted = s
 	}
 	return m.sorted
 }

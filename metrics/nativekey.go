@@ -2,22 +2,23 @@ package metrics
 
 import "math"
 
-// nativeBounds are the upper bounds within one octave at schema 3, 2^(i/8-1),
-// as fractions of math.Frexp.
-var nativeBounds = [1 << maxSchema]float64{
-	0.5, 0.5452538663326288, 0.5946035575013605, 0.6484197773255048,
-	0.7071067811865475, 0.7711054127039704, 0.8408964152537144, 0.9170040432046711,
+// nativeBounds are the upper bounds within one octave at schema 3, 2^(i/8), as the
+// mantissas of their floating-point numbers.
+var nativeBounds = [1 << maxSchema]uint64{
+	0, 0x172b83c7d517b, 0x306fe0a31b715, 0x4bfdad5362a27,
+	0x6a09e667f3bcc, 0x8ace5422aa0db, 0xae89f995ad3ac, 0xd5818dcfba486,
 }
 
 // nativeKey returns the key of v's bucket at schema 3, v > 0: the least k with
-// v ≤ 2^(k/8).
+// v ≤ 2^(k/8). It is for durations, which are no denormal numbers.
 func nativeKey(v float64) int {
-	frac, exp := math.Frexp(v)
-	i := 0
+	const mantissa, bias = 52, 1023
+	b := math.Float64bits(v)
+	frac, i := b&(1<<mantissa-1), 0
 	for i < len(nativeBounds) && frac > nativeBounds[i] {
 		i++
 	}
-	return i + (exp-1)*len(nativeBounds)
+	return i + (int(b>>mantissa)-bias)*len(nativeBounds)
 }
 
 // spans is a native histogram's buckets in the exposition's form: spans of
@@ -29,14 +30,14 @@ type spans struct {
 	deltas  []int64
 }
 
-// set writes n's buckets. Gaps of up to two buckets are filled with empty ones
+// set writes native buckets. Gaps of up to two buckets are filled with empty ones
 // rather than ending the span, as client_golang does.
-func (s *spans) set(n *native) {
+func (s *spans) set(native []cell) {
 	s.offsets, s.lengths, s.deltas = s.offsets[:0], s.lengths[:0], s.deltas[:0]
 	var next int32 // the key after the last bucket written
 	var before int64
-	for i, k := range n.keys {
-		gap := int32(k) - next
+	for i, c := range native {
+		gap := int32(c.key()) - next
 		if i == 0 || gap > 2 {
 			s.offsets = append(s.offsets, gap)
 			s.lengths = append(s.lengths, 0)
@@ -47,9 +48,9 @@ func (s *spans) set(n *native) {
 				before = 0
 			}
 		}
-		s.deltas = append(s.deltas, int64(n.counts[i])-before)
+		s.deltas = append(s.deltas, int64(c.count())-before)
 		s.lengths[len(s.lengths)-1]++
-		before = int64(n.counts[i])
-		next = int32(k) + 1
+		before = int64(c.count())
+		next = int32(c.key()) + 1
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ func TestObserveDoesNotAllocate(t *testing.T) {
 			for i := range o {
 				target.Observe(&o[i])
 			}
+			target.ObserveAll(o)
 			m.ScheduleDelay(time.Microsecond)
 			m.Skipped("overload")
 		}); n != 0 {
@@ -107,10 +109,12 @@ func TestPeerChanges(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var n counts
+			var target Target
 			for _, p := range c.seen {
-				n.peerSeenAs(p)
+				target.sees(&p)
 			}
+			var n counts
+			target.load(&n)
 			if n.changes != c.want {
 				t.Errorf("changes %v, want %v", n.changes, c.want)
 			}
@@ -128,7 +132,7 @@ func TestDuplicateTarget(t *testing.T) {
 	m.RemoveTarget(first)
 	second := mustAdd(t, m, l, TargetOptions{Buckets: usualBuckets})
 	m.RemoveTarget(first) // gone already: must not take the second with it
-	if got := m.snapshot(); len(got) != 1 || got[0] != second {
+	if got := m.snapshot().all; len(got) != 1 || got[0] != second {
 		t.Errorf("targets %v, want the second alone", got)
 	}
 }
@@ -152,4 +156,26 @@ func mustAdd(t testing.TB, m *Metrics, l Labels, o TargetOptions) *Target {
 		t.Fatal(err)
 	}
 	return target
+}
+
+// Observations that come together count as they do one by one.
+func TestObserveAll(t *testing.T) {
+	one, all := New(Options{}), New(Options{})
+	for _, w := range append(ways, way{name: "half_open"}) {
+		l := Labels{Job: "edge", Target: "198.18.0.10:443", Module: w.name}
+		options := TargetOptions{Kind: w.kind, Measure: w.measure, Buckets: usualBuckets, Flows: 2}
+		a, b := mustAdd(t, one, l, options), mustAdd(t, all, l, options)
+		o := append(w.observed(), probe.Observation{Kind: probe.Verdict, Reason: probe.Timeout, Port: 61001},
+			probe.Observation{Kind: probe.Reaction, Duration: time.Microsecond}, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardReload},
+			probe.Observation{Kind: probe.Reaction, Duration: time.Second}, probe.Observation{Kind: probe.Rejected, Reject: probe.RejectNoACK},
+			probe.Observation{Kind: probe.SYNACKLate}, probe.Observation{Kind: probe.SYNACKDuplicate})
+		for i := range o {
+			a.Observe(&o[i])
+		}
+		b.ObserveAll(o)
+	}
+	var want, got strings.Builder
+	if err := errors.Join(one.WriteText(&want), all.WriteText(&got)); err != nil || got.String() != want.String() {
+		t.Errorf("%v: got\n%s\nwant\n%s", err, &got, &want)
+	}
 }

@@ -3,6 +3,7 @@ package metrics
 import (
 	"io"
 	"math"
+	"strings"
 
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -53,7 +54,7 @@ func (p *protoWriter) begin(f *family) {
 }
 
 func (p *protoWriter) value(ls *labelSet, extra []label, v float64) error {
-	p.metric = append(p.metric[:0], ls.wire...)
+	p.metric = appendWireLabels(p.metric[:0], ls.text)
 	for _, l := range extra {
 		p.metric = appendWireLabel(p.metric, l)
 	}
@@ -77,10 +78,10 @@ func (p *protoWriter) histogram(ls *labelSet, h *histogram) error {
 		p.part = appendDouble(p.part, bucketUpper, upper)
 		b = appendMessage(b, histogramBucket, p.part)
 	}
-	b = appendInt(b, histogramSchema, int64(h.native.schema))
+	b = appendInt(b, histogramSchema, int64(h.schema))
 	b = appendDouble(b, histogramZeroThreshold, zeroThreshold)
-	b = appendUint(b, histogramZeroCount, h.native.zero)
-	p.native.set(&h.native)
+	b = appendUint(b, histogramZeroCount, h.zero)
+	p.native.set(h.native())
 	for i, offset := range p.native.offsets {
 		p.part = appendInt(p.part[:0], spanOffset, int64(offset))
 		p.part = appendUint(p.part, spanLength, uint64(p.native.lengths[i]))
@@ -90,7 +91,7 @@ func (p *protoWriter) histogram(ls *labelSet, h *histogram) error {
 		b = appendInt(b, histogramPositiveDelta, d)
 	}
 	p.inner = b
-	p.metric = appendMessage(append(p.metric[:0], ls.wire...), metricHistogram, b)
+	p.metric = appendMessage(appendWireLabels(p.metric[:0], ls.text), metricHistogram, b)
 	p.family = appendMessage(p.family, familyMetric, p.metric)
 	return nil
 }
@@ -116,6 +117,50 @@ func appendWireLabel(b []byte, p label) []byte {
 	b = protowire.AppendString(b, p.name)
 	b = protowire.AppendTag(b, labelValue, protowire.BytesType)
 	return protowire.AppendString(b, p.value)
+}
+
+// appendWireLabels writes the label fields of what appendTextLabel has written, with
+// commas between.
+func appendWireLabels(b []byte, text string) []byte {
+	for len(text) > 0 {
+		name := strings.IndexByte(text, '=')
+		value := text[name+2:]
+		end, escapes := 0, 0
+		for ; value[end] != '"'; end++ {
+			if value[end] == '\\' {
+				escapes++
+				end++
+			}
+		}
+		size := protowire.SizeTag(labelName) + protowire.SizeBytes(name) + protowire.SizeTag(labelValue) + protowire.SizeBytes(end-escapes)
+		b = protowire.AppendTag(b, metricLabel, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(size))
+		b = protowire.AppendTag(b, labelName, protowire.BytesType)
+		b = protowire.AppendString(b, text[:name])
+		b = protowire.AppendTag(b, labelValue, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(end-escapes))
+		b = appendUnescaped(b, value[:end], escapes)
+		text = strings.TrimPrefix(value[end+1:], ",")
+	}
+	return b
+}
+
+// appendUnescaped writes a label's value as it was before so many escapes.
+func appendUnescaped(b []byte, value string, escapes int) []byte {
+	if escapes == 0 {
+		return append(b, value...)
+	}
+	for i := 0; i < len(value); i++ {
+		c := value[i]
+		if c == '\\' {
+			i++
+			if c = value[i]; c == 'n' {
+				c = '\n'
+			}
+		}
+		b = append(b, c)
+	}
+	return b
 }
 
 func appendMessage(b []byte, field protowire.Number, m []byte) []byte {

@@ -11,8 +11,8 @@ import (
 // self is what probed says about itself.
 type self struct {
 	build    []label
-	schedule lockedHistogram
-	reaction lockedHistogram
+	schedule sharedHistogram
+	reaction sharedHistogram
 
 	mu         sync.Mutex
 	discovered []Discovered      // replaced and never changed
@@ -24,7 +24,8 @@ type self struct {
 func (s *self) init(o Options) {
 	s.build = []label{{"goversion", runtime.Version()}, {"revision", o.Revision}, {"version", o.Version}}
 	b := mustBounds(selfBuckets[:])
-	s.schedule.h, s.reaction.h = newHistogram(b), newHistogram(b)
+	s.schedule.init(b)
+	s.reaction.init(b)
 	s.skipped = make(map[string]uint64, len(o.SkipReasons))
 	for _, reason := range o.SkipReasons {
 		s.skipped[reason] = 0
@@ -101,20 +102,47 @@ func (s *self) reload() (ok bool, at float64) {
 	return s.reloadOK, float64(s.reloadedAt.UnixMilli()) / 1e3
 }
 
-// A lockedHistogram is one that several engine loops write.
-type lockedHistogram struct {
+// A sharedHistogram is one that several engine loops write, of which none waits for
+// another: who finds a part in use takes the next.
+type sharedHistogram struct{ parts [4]part }
+
+// A part lies in cache lines of its own.
+type part struct {
 	mu sync.Mutex
 	h  histogram
+	_  [128]byte
 }
 
-func (l *lockedHistogram) observe(d time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.h.observe(d)
+func (s *sharedHistogram) init(b *bounds) {
+	for i := range s.parts {
+		s.parts[i].h = newHistogram(b)
+	}
 }
 
-func (l *lockedHistogram) copyTo(dst *histogram) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.h.copyTo(dst)
+func (s *sharedHistogram) observe(d time.Duration) {
+	for i := range s.parts {
+		if p := &s.parts[i]; p.mu.TryLock() {
+			p.h.observe(d)
+			p.mu.Unlock()
+			return
+		}
+	}
+	p := &s.parts[0]
+	p.mu.Lock()
+	p.h.observe(d)
+	p.mu.Unlock()
+}
+
+// copyTo makes dst the sum of the parts.
+func (s *sharedHistogram) copyTo(dst *histogram) {
+	for i := range s.parts {
+		p := &s.parts[i]
+		p.mu.Lock()
+		if i == 0 {
+			p.h.copyTo(dst)
+		} else {
+			dst.add(&p.h)
+		}
+		p.mu.Unlock()
+	}
 }

@@ -51,18 +51,18 @@ type Bucket struct {
 func (t *Target) HandshakeRTTs() []Bucket {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := &t.rtt.native
-	all := make([]Bucket, 0, len(n.keys)+1)
-	if n.zero > 0 {
-		all = append(all, Bucket{Count: n.zero})
+	h := &t.rtt
+	all := make([]Bucket, 0, len(h.native())+1)
+	if h.zero > 0 {
+		all = append(all, Bucket{Count: h.zero})
 	}
-	for i, key := range n.keys {
-		all = append(all, Bucket{n.bound(key - 1), n.bound(key), n.counts[i]})
+	for _, c := range h.native() {
+		all = append(all, Bucket{h.bound(c.key() - 1), h.bound(c.key()), c.count()})
 	}
 	return all
 }
 
-// bound is the upper bound of the bucket with a key.
-func (n *native) bound(key int16) time.Duration {
-	return time.Duration(math.Exp2(float64(key)/float64(int(1)<<n.schema)) * float64(time.Second))
+// bound is the upper bound of the native bucket with a key.
+func (h *histogram) bound(key int16) time.Duration {
+	return time.Duration(math.Exp2(float64(key)/float64(int(1)<<h.schema)) * float64(time.Second))
 }

@@ -14,7 +14,8 @@ type Target struct {
 	labels  labelSet
 
 	mu      sync.Mutex // uncontended but for a scrape's short copy
-	n       counts
+	usual   usual
+	rare    *rare              // nil as long as nothing of it has happened
 	rtt     histogram          // handshake
 	closing *closing           // nil for half_open
 	flows   map[uint16]history // by source port; nil where all serve one flow
@@ -23,19 +24,30 @@ type Target struct {
 // counts is what a scrape copies in one piece, so that its figures belong
 // together.
 type counts struct {
-	probes     uint64
+	usual
+	rare
+}
+
+// usual is what nearly every target has something of.
+type usual struct {
+	probes   uint64
+	flows    int32
+	kind     probe.Kind
+	judged   bool // there has been a verdict
+	success  bool // the last one
+	peerSeen bool
+	peer     probe.Fingerprint
+}
+
+// rare is what many a target has nothing of.
+type rare struct {
+	some       bool // has happened
 	failures   [probe.NumReasons]uint64
 	discarded  [probe.NumDiscardReasons]uint64
 	rejected   [probe.NumRejectReasons]uint64
 	duplicates uint64
 	late       uint64
 	changes    [probe.NumTraits]uint64
-	peer       probe.Fingerprint
-	peerSeen   bool
-	judged     bool // there has been a verdict
-	success    bool // the last one
-	kind       probe.Kind
-	flows      int32
 }
 
 // TargetOptions are what may change while a target keeps its counters.
@@ -51,50 +63,97 @@ type TargetOptions struct {
 	Buckets []float64
 }
 
-// Observe counts one observation. It does not allocate, except when a duration
-// falls into a bucket that no earlier one reached.
+// Observe counts one observation. It does not allocate, except when something happens
+// for the first time: a failure, say, or a duration that falls into a bucket which no
+// earlier one reached.
 func (t *Target) Observe(o *probe.Observation) {
 	if o.Kind == probe.Reaction {
 		t.metrics.self.reaction.observe(o.Duration)
 		return
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch n := &t.n; o.Kind {
+	t.book(o)
+	t.mu.Unlock()
+}
+
+// ObserveAll is Observe for what one event has told.
+func (t *Target) ObserveAll(all []probe.Observation) {
+	reactions := 0
+	t.mu.Lock()
+	for i := range all {
+		if all[i].Kind == probe.Reaction {
+			reactions++
+		} else {
+			t.book(&all[i])
+		}
+	}
+	t.mu.Unlock()
+	for i := 0; reactions > 0; i++ {
+		if all[i].Kind == probe.Reaction {
+			reactions--
+			t.metrics.self.reaction.observe(all[i].Duration)
+		}
+	}
+}
+
+// book counts an observation of the target. t.mu is held.
+func (t *Target) book(o *probe.Observation) {
+	switch o.Kind {
 	case probe.Verdict:
+		n := &t.usual
 		n.probes++
 		n.judged, n.success = true, o.Reason == probe.OK
-		if !n.success && int(o.Reason) < len(n.failures) {
-			n.failures[o.Reason]++
+		if !n.success && int(o.Reason) < probe.NumReasons {
+			t.rarely().failures[o.Reason]++
 		}
 		t.bookFlow(o)
-	case probe.Discarded:
-		if int(o.Discard) < len(n.discarded) {
-			n.discarded[o.Discard]++
-		}
-	case probe.Rejected:
-		if int(o.Reject) < len(n.rejected) {
-			n.rejected[o.Reject]++
-		}
 	case probe.HandshakeRTT:
 		t.rtt.observe(o.Duration)
 		t.bookFlow(o)
 	case probe.PeerSeen:
-		n.peerSeenAs(o.Peer)
+		t.sees(&o.Peer)
+	case probe.Discarded:
+		if int(o.Discard) < probe.NumDiscardReasons {
+			t.rarely().discarded[o.Discard]++
+		}
+	case probe.Rejected:
+		if int(o.Reject) < probe.NumRejectReasons {
+			t.rarely().rejected[o.Reject]++
+		}
 	case probe.SYNACKDuplicate:
-		n.duplicates++
+		t.rarely().duplicates++
 	case probe.SYNACKLate:
-		n.late++
+		t.rarely().late++
 	default:
 		t.closing.observe(o)
 	}
+}
+
+// rarely returns the target's rare. t.mu is held.
+func (t *Target) rarely() *rare {
+	if t.rare == nil {
+		t.rare = &rare{some: true}
+	}
+	return t.rare
 }
 
 // load copies the counts of one moment.
 func (t *Target) load(n *counts) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	*n = t.n
+	n.usual = t.usual
+	if t.rare != nil {
+		n.rare = *t.rare
+	} else {
+		n.rare = rare{}
+	}
+}
+
+// closes reports whether the target is probed in a way that closes connections.
+func (t *Target) closes() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closing != nil
 }
 
 // loadClosing copies those of the closing, and reports whether there is one.
@@ -125,10 +184,11 @@ func (t *Target) copyInterval(i interval, dst *histogram) bool {
 // buckets, and the closing does if the kind of probe differs. t.mu is held, or
 // nobody else knows t yet.
 func (t *Target) configure(o TargetOptions, b *bounds) {
-	if t.n.flows != int32(o.Flows) || t.n.kind != o.Kind { // other ports, then
+	n := &t.usual
+	if n.flows != int32(o.Flows) || n.kind != o.Kind { // other ports, then
 		t.flows = nil
 	}
-	t.n.kind, t.n.flows = o.Kind, int32(o.Flows)
+	n.kind, n.flows = o.Kind, int32(o.Flows)
 	if t.rtt.bounds == nil || !slices.Equal(b.upper, t.rtt.bounds.upper) {
 		t.rtt = newHistogram(b)
 		t.closing.rebucket(b)

@@ -24,15 +24,15 @@ var committed = []struct {
 	octets float64
 	of     func(testing.TB) float64
 }{
-	{"engine, between two probes", 1000, engineIdle},
-	{"engine, at 1 s", 12400, engineLive},
-	{"metrics, before the first probe", 740, func(tb testing.TB) float64 { return ofMetrics(tb, 0) }},
-	{"metrics, 30 native buckets in use", 1230, func(tb testing.TB) float64 { return ofMetrics(tb, 1000) }},
-	{"recorder, full", 8900, func(testing.TB) float64 { return ofRecorder(0) }},
-	{"recorder, full, one probe in ten fails", 12500, func(testing.TB) float64 { return ofRecorder(10) }},
-	{"the whole, before the first probe", 2800, func(tb testing.TB) float64 { return whole(tb, 24*time.Hour, 0) }},
-	{"the whole, warm, between two probes", 15500, func(tb testing.TB) float64 { return whole(tb, 100*time.Second, recorder.MaxSamples) }},
-	{"the whole, warm, at 1 s", 24400, func(tb testing.TB) float64 { return whole(tb, time.Second, recorder.MaxSamples) }},
+	{"engine, between two probes", 1080, engineIdle},
+	{"engine, at 1 s", 2110, engineLive},
+	{"metrics, before the first probe", 300, func(tb testing.TB) float64 { return ofMetrics(tb, 0) }},
+	{"metrics, 30 native buckets in use", 720, func(tb testing.TB) float64 { return ofMetrics(tb, 1000) }},
+	{"recorder, full", 3060, func(testing.TB) float64 { return ofRecorder(0) }},
+	{"recorder, full, one probe in ten fails", 3800, func(testing.TB) float64 { return ofRecorder(10) }},
+	{"the whole, before the first probe", 1930, func(tb testing.TB) float64 { return whole(tb, 24*time.Hour, 0) }},
+	{"the whole, warm, between two probes", 5400, func(tb testing.TB) float64 { return whole(tb, 100*time.Second, recorder.MaxSamples) }},
+	{"the whole, warm, at 1 s", 6200, func(tb testing.TB) float64 { return whole(tb, time.Second, recorder.MaxSamples) }},
 }
 
 // growth is how much more than committed is let pass.
@@ -64,10 +64,10 @@ func TestProbesAllocateNothing(t *testing.T) {
 	f := newFleet(t, nowhere(t, n), time.Second)
 	var from, to runtime.MemStats
 	var before, after uint64
-	f.run(200*time.Second, map[time.Duration]func(){
-		// By then each ring is full but the samples', which has its memory.
-		140 * time.Second: func() { runtime.ReadMemStats(&from); before = f.network.peers.probes },
-		199 * time.Second: func() { runtime.ReadMemStats(&to); after = f.network.peers.probes },
+	f.run(560*time.Second, map[time.Duration]func(){
+		// By then each recorder is full, and has all the memory that it will.
+		500 * time.Second: func() { runtime.ReadMemStats(&from); before = f.network.peers.probes },
+		559 * time.Second: func() { runtime.ReadMemStats(&to); after = f.network.peers.probes },
 	})
 	each := float64(to.Mallocs-from.Mallocs) / float64(after-before)
 	t.Logf("%.5f allocations for each of %d probes", each, after-before)
@@ -87,7 +87,7 @@ func heap() float64 {
 
 // ofEngine is what the engine keeps of a target after a time of probing.
 func ofEngine(tb testing.TB, interval, after time.Duration) float64 {
-	const n = 1000
+	const n = 4000
 	f := &fleet{network: nowhere(tb, n), metrics: metrics.New(metrics.Options{})}
 	before := heap()
 	f.shard = engine.New(engine.Config{

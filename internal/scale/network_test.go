@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/probed/probed/probe"
 	"github.com/probed/probed/probe/engine"
@@ -117,6 +118,15 @@ func (n *network) advance(end probe.Instant, wakeable bool) {
 		n.arrive()
 	}
 	n.now = max(n.now, end)
+}
+
+// footprint is what the queues take, in octets: they grow.
+func (n *network) footprint() int {
+	octets := cap(n.batch) * int(unsafe.Sizeof(engine.Packet{}))
+	for i := range n.lines {
+		octets += len(n.lines[i].q) * int(unsafe.Sizeof(answer{}))
+	}
+	return octets
 }
 
 // arrive delivers the earliest answer.

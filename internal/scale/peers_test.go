@@ -102,6 +102,9 @@ func newPeers(tb testing.TB, s *scenario, first, n int) *peers {
 		h := mix(uint64(first + i))
 		x := &p.subjects[i]
 		*x = subject{peers: p, index: int32(i), nature: uint8(h % 100), line: int8(h >> 32 % uint64(fast))}
+		if s.alike {
+			x.nature = 0
+		}
 		if x.nature == 99 && p.lates >= 0 {
 			x.line = int8(p.lates)
 		}

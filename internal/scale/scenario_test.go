@@ -12,6 +12,7 @@ import (
 
 	"github.com/probed/probed/probe"
 	"github.com/probed/probed/probe/engine"
+	"github.com/probed/probed/probe/wire"
 )
 
 // A scenario is how many targets are probed, how, and for how long.
@@ -24,6 +25,7 @@ type scenario struct {
 	settle     time.Duration   // after which memory must have come to rest
 	rtts       []time.Duration // the peers', in equal shares; one beyond the timeout is the last
 	limits     engine.Limits
+	alike      bool          // all peers answer
 	crowded    bool          // addresses are watched, each for its limit
 	bound      time.Duration // how far a probe may be from its slot
 }
@@ -170,9 +172,7 @@ func (o *outcome) sample() sample {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	var u unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
-	s := sample{heap: m.HeapAlloc, mallocs: m.Mallocs, cpu: time.Duration(u.Utime.Nano() + u.Stime.Nano()), wall: time.Now()}
+	s := sample{heap: m.HeapAlloc, mallocs: m.Mallocs, cpu: processTime(), wall: time.Now()}
 	for _, w := range o.worlds {
 		s.probes += w.probes
 	}
@@ -193,6 +193,37 @@ func (o *outcome) allocations() float64 {
 // perProbe is the processor's time for each probe, the simulated network's included.
 func (o *outcome) perProbe() time.Duration {
 	return (o.ending.cpu - o.settled.cpu) / time.Duration(o.ending.probes-o.settled.probes)
+}
+
+// alone is the processor's time that the simulated network and the books take of
+// each probe: the peers of the first shard are sent SYNs as the engine did, and nobody
+// reads what comes.
+func (o *outcome) alone() time.Duration {
+	const n = 500_000
+	w := o.worlds[0]
+	w.blind = true
+	syn := probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{
+		Set: probe.OptMSS | probe.OptSACKPermitted | probe.OptTimestamps | probe.OptWindowScale, MSS: 1460, WindowScale: 7,
+	}}
+	gap := o.interval / time.Duration(len(w.subjects))
+	var segment []byte
+	before := processTime()
+	for i := range n {
+		local, remote := w.tuple(int32(mix(uint64(i))%uint64(len(w.subjects))), reserved.First)
+		segment = wire.AppendTCP(segment[:0], &probe.FourTuple{Local: local, Remote: remote}, &syn, nil)
+		w.network.Queue(engine.Packet{Segment: segment, Src: local.Addr(), Dst: remote.Addr()})
+		w.network.Flush(nil)
+		w.network.Wait(gap, false)
+		w.network.Receive(64, func(*engine.Frame) {})
+	}
+	return (processTime() - before) / n
+}
+
+// processTime is what this process has used of the processors.
+func processTime() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // String tells what came of it.

@@ -29,15 +29,15 @@ type fleet struct {
 	network *reflector
 }
 
-// apart is the interval of a fleet's targets: long, so that next to no conversation
-// is open at a time. Those are not what is counted here.
-const apart = 100 * time.Second
+// apart is the interval of a fleet's targets: long, so that few conversations
+// are open at a time. Those are not what is counted here.
+const apart = 20 * time.Second
 
 // newFleet has n half_open targets in the schedule, of which one in failing, if that
 // is not 0, is not answered.
 func newFleet(tb testing.TB, n, failing int) *fleet {
 	var yaml strings.Builder
-	fmt.Fprintf(&yaml, "global: {interval: 100s, timeout: 900ms, limits: {packets_per_second: 1000000}}\njobs:\n- name: edge\n  module: half_open\n  labels: {team: core, site: fra2}\n  targets:\n")
+	fmt.Fprintf(&yaml, "global: {interval: 20s, timeout: 900ms, limits: {packets_per_second: 1000000}}\njobs:\n- name: edge\n  module: half_open\n  labels: {team: core, site: fra2}\n  targets:\n")
 	for i := range n {
 		fmt.Fprintf(&yaml, "  - 198.18.%d.%d:%d\n", i>>8&0xff, i&0xff, 443+i>>16)
 	}
@@ -91,25 +91,37 @@ func held() (octets, objects int) {
 	return int(m.HeapAlloc), int(m.HeapObjects)
 }
 
-// Of a target that has not been probed the daemon keeps 2.7 KB at most, and 6 KiB of one
+// Of a target that has not been probed the daemon keeps 2 KiB at most, and 6 KiB of one
 // whose recorder is full, in few pieces: the collector goes through all of them.
 func TestMemoryPerTarget(t *testing.T) {
-	const n = 500
-	octets, objects := held()
-	f := newFleet(t, n, 0)
-	f.run(time.Second) // n targets are not taken in at once
 	for _, tt := range []struct {
-		state           string
-		octets, objects int
-	}{{"idle", 2700, 11}, {"warm", 6 << 10, 19}} {
-		now, pieces := held()
-		each, apiece := (now-octets)/n, float64(pieces-objects)/n
-		if t.Logf("%s: %d octets a target, in %.1f objects", tt.state, each, apiece); each > tt.octets || apiece > float64(tt.objects) {
-			t.Errorf("%s: %d octets a target, in %.1f objects; want at most %d in %d", tt.state, each, apiece, tt.octets, tt.objects)
+		state   string
+		targets int
+		passes  time.Duration // n targets are not taken in at once
+		octets  int
+		objects float64
+	}{
+		{"idle", 4000, time.Second, 2 << 10, 9},
+		{"warm", 160, (recorder.MaxSamples + 4) * apart, 6 << 10, 16},
+	} {
+		few := tt.targets / 4
+		octets, objects := kept(t, few, tt.passes)
+		most, pieces := kept(t, tt.targets, tt.passes)
+		each, apiece := (most-octets)/(tt.targets-few), float64(pieces-objects)/float64(tt.targets-few)
+		if t.Logf("%s: %d octets a target, in %.1f objects", tt.state, each, apiece); each > tt.octets || apiece > tt.objects {
+			t.Errorf("%s: %d octets a target, in %.1f objects; want at most %d in %v", tt.state, each, apiece, tt.octets, tt.objects)
 		}
-		f.run((recorder.MaxSamples + 4) * apart)
 	}
+}
+
+// kept is what the daemon keeps of n targets after a time, and what it has anyway.
+func kept(t *testing.T, n int, passes time.Duration) (octets, objects int) {
+	before, pieces := held()
+	f := newFleet(t, n, 0)
+	f.run(passes)
+	octets, objects = held()
 	runtime.KeepAlive(f)
+	return octets - before, objects - pieces
 }
 
 // BenchmarkMemory says what the daemon keeps of a target, room by room, of targets

@@ -9,6 +9,7 @@ package_of() {
     chromium | tcpdump | tshark | gcc | nginx | haproxy | nsd | mmdebstrap | lintian | rpm | rpmlint | mandoc | runc) echo "$1" ;;
     zmap | masscan | hping3 | scamper | prometheus-blackbox-exporter | prometheus-smokeping-prober) echo "$1" ;;
     nping) echo nmap ;;
+    perf) echo linux-perf ;;
     ping) echo iputils-ping ;;
     ca-certificates) echo "$1" ;;
     nspawn) echo systemd-container ;;

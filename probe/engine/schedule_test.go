@@ -196,6 +196,41 @@ func TestBursts(t *testing.T) {
 	w.run(3 * time.Second)
 }
 
+// A loop of which more is asked than its bursts can do with their pauses gives them up,
+// and misses no slot from then on; when less is asked it goes back to them.
+func TestPaceUnderLoad(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Observer = nobody{} })
+	w.peer = listening(100 * time.Microsecond)
+	w.churn = true
+	skips := 0
+	w.shard.cfg.Observer = counting{&skips}
+	hard := w.targets(4000, func(x *Target) { x.Interval, x.Sink = 20*time.Millisecond, nobody{} })
+	easy := w.targets(100, func(x *Target) { x.Sink = nobody{} })
+	w.add(append(hard, easy...)...)
+	w.turns(500 * time.Millisecond)
+	if w.shard.pace.level == 0 {
+		t.Errorf("200,000 probes a second are asked, and it takes its time")
+	}
+	before, sent := skips, w.queued
+	w.turns(3 * time.Second)
+	if n := w.queued - sent; skips != before || n < 590_000 {
+		t.Errorf("%d of 600,000 probes sent, %d skipped", n, skips-before)
+	}
+	w.shard.Update(nil, hard)
+	w.turns(time.Duration(len(paces)+1) * paceKeeps)
+	if w.shard.pace.level != 0 {
+		t.Errorf("level %d with 100 probes a second", w.shard.pace.level)
+	}
+}
+
+// A counting observer counts what is skipped.
+type counting struct{ skips *int }
+
+func (c counting) ScheduleDelay(time.Duration) {}
+func (c counting) Skipped(SkipReason)          { *c.skips++ }
+func (c counting) Trouble(*Target, error)      {}
+func (c counting) ClockStep(time.Duration)     {}
+
 func TestNotResolved(t *testing.T) {
 	w := newWorld(t, nil)
 	target, l := w.target(7, "", nil)

@@ -30,7 +30,7 @@ type route struct {
 // the next are.
 func (s *Shard) send() probe.Instant {
 	s.launched = s.launched[:0]
-	for len(s.launched) < burst {
+	for len(s.launched) < s.pace.burst() {
 		x, due := s.schedule.first(s.now)
 		if !due {
 			break
@@ -41,6 +41,7 @@ func (s *Shard) send() probe.Instant {
 			if at := s.window.room(s.now, packets+s.unsent, s.demand.most(s.limits.Global, packets, globalSlack)); at > s.now {
 				s.throttled = true
 				s.sent()
+				s.pace.abreast(s.now)
 				return max(at, s.now.Add(burstGap))
 			}
 		}
@@ -54,9 +55,11 @@ func (s *Shard) send() probe.Instant {
 		}
 	}
 	s.sent()
-	if _, due := s.schedule.first(s.now); due {
-		return s.now.Add(burstGap)
+	if x, due := s.schedule.first(s.now); due {
+		s.pace.behind(s.now, s.now.Sub(x.at))
+		return s.now.Add(s.pace.gap())
 	}
+	s.pace.abreast(s.now)
 	s.throttled = false
 	idle := s.now.Add(idlePause)
 	if x, soon := s.schedule.first(idle); soon {

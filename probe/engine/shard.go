@@ -12,14 +12,9 @@ import (
 )
 
 const (
-	// burst is how many SYNs go out together at most: more would measure their
-	// own queue.
-	burst = 16
-	// burstGap is the pause between two bursts when more probes are due.
-	burstGap = 50 * time.Microsecond
 	// tick is the least time between two turns of an unhurried loop: probes
-	// that fall due within one go out together.
-	tick = 500 * time.Microsecond
+	// that fall due within one go out together, in bursts.
+	tick = 800 * time.Microsecond
 	// readPause is how long frames may lie in the ring while conversations
 	// wait for them. The kernel has stamped them, so it delays no figure.
 	readPause = 20 * time.Millisecond
@@ -99,6 +94,7 @@ type Shard struct {
 	schedule  wheel
 	goners    int  // entries in the schedule whose target is gone
 	throttled bool // probes are waiting for the global limit
+	pace      pace
 	peers     peers
 	table     table
 	window    window
@@ -204,7 +200,10 @@ func (s *Shard) Run(ctx context.Context) {
 // sleep: the timer at its end would go off just when a peer close by answers, and
 // hold up the segment between the stamps of two captures.
 func (s *Shard) sleep(pause time.Duration) {
-	if s.table.guarded == 0 || pause <= 0 {
+	if pause <= 0 {
+		return
+	}
+	if s.table.guarded == 0 {
 		s.net.Wait(pause, false)
 		return
 	}

@@ -50,6 +50,7 @@ func FuzzParse(f *testing.F) {
 		if again := wire.Parse(poisoned, &q); !errors.Is(again, err) || !equal(&p, &q) {
 			t.Fatalf("depends on more than the input: %v %+v, then %v %+v", err, p, again, q)
 		}
+		checkPlain(t, b, &p, err)
 		if err != nil {
 			return
 		}
@@ -69,6 +70,23 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// checkPlain holds the way that plain packets take, with and without the checksum, to
+// the one that all can take.
+func checkPlain(t *testing.T, b []byte, p *wire.Packet, err error) {
+	var q wire.Packet
+	if again := wire.ParseAny(b, &q); !errors.Is(again, err) || err == nil && !equal(p, &q) {
+		t.Fatalf("by the long way: %v %+v, not %v %+v", again, q, err, p)
+	}
+	q.Kind, q.Segment.Options.Raw[39], q.ICMP.Code = 77, 7, 7
+	again := wire.ParseUnverified(b, &q)
+	if again == nil && q.Kind == wire.KindTCP && q.Checksum == wire.ChecksumUnchecked {
+		q.Checksum = p.Checksum
+	}
+	if !errors.Is(again, err) || err == nil && !equal(p, &q) {
+		t.Fatalf("unverified: %v %+v, not %v %+v", again, q, err, p)
+	}
 }
 
 func equal(p, q *wire.Packet) bool {

@@ -86,6 +86,23 @@ const (
 // verified: the former is covered by TCP's as far as addresses go, the latter
 // have passed routers and NATs.
 func Parse(b []byte, p *Packet) error {
+	if p.parsePlain(b, false) {
+		return nil
+	}
+	return p.parse(b)
+}
+
+// ParseUnverified is Parse for packets whose checksums somebody else has verified:
+// those of plain TCP segments it leaves ChecksumUnchecked.
+func ParseUnverified(b []byte, p *Packet) error {
+	if p.parsePlain(b, true) {
+		return nil
+	}
+	return p.parse(b)
+}
+
+// parse reads any packet.
+func (p *Packet) parse(b []byte) error {
 	*p = Packet{}
 	var n network
 	if err := n.parse(b); err != nil {

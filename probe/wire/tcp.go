@@ -38,18 +38,7 @@ func (p *Packet) parseTCP(n *network) error {
 		return ErrShort
 	}
 	p.Kind = KindTCP
-	p.SrcPort = binary.BigEndian.Uint16(b[tcpSrcPort:])
-	p.DstPort = binary.BigEndian.Uint16(b[tcpDstPort:])
-	p.Payload = b[header:]
-
-	s := &p.Segment
-	s.Seq = probe.Seq(binary.BigEndian.Uint32(b[tcpSeq:]))
-	s.Ack = probe.Seq(binary.BigEndian.Uint32(b[tcpAck:]))
-	s.Flags = probe.Flags(binary.BigEndian.Uint16(b[tcpFlags:]) & tcpFlagBits)
-	s.Window = binary.BigEndian.Uint16(b[tcpWindow:])
-	s.Urgent = binary.BigEndian.Uint16(b[tcpUrgent:])
-	s.Len = uint32(n.length - header)
-	ParseOptions(b[tcpHeaderLen:header], &s.Options)
+	p.readSegment(b, header, n.length)
 
 	pseudoSum := pseudo(n.src, n.dst, protocolTCP, n.length)
 	p.Checksum = n.verify(pseudoSum)

@@ -56,7 +56,7 @@ func (a account) until(b account) span {
 // of the kernel's include/linux/posix-timers.h). Where the kernel doesn't account
 // interrupts apart (CONFIG_IRQ_TIME_ACCOUNTING), what the network does within the
 // process's system calls is in it.
-func cpuClock(t *testing.T, pid int) time.Duration {
+func cpuClock(t testing.TB, pid int) time.Duration {
 	t.Helper()
 	const sched = 2
 	var now unix.Timespec
@@ -67,7 +67,7 @@ func cpuClock(t *testing.T, pid int) time.Duration {
 }
 
 // ksoftirqd finds a core's kernel thread of that name.
-func ksoftirqd(t *testing.T, core int) (pid int) {
+func ksoftirqd(t testing.TB, core int) (pid int) {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
@@ -93,7 +93,7 @@ func ksoftirqd(t *testing.T, core int) (pid int) {
 // idle is how long a core has had nothing to do: idle, iowait and what the
 // hypervisor took, of its line in /proc/stat (proc_stat(5)), in 10 ms. The rest is
 // not read there: the kernel samples it, this it measures.
-func idle(t *testing.T, core int) time.Duration {
+func idle(t testing.TB, core int) time.Duration {
 	t.Helper()
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -126,7 +126,7 @@ func parseIdle(text string, core int) (time.Duration, error) {
 }
 
 // resident is a process's resident memory in MiB (proc_pid_statm(5)).
-func resident(t *testing.T, pid int) float64 {
+func resident(t testing.TB, pid int) float64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {

@@ -10,39 +10,58 @@ import (
 	"github.com/probed/probed/internal/lab"
 )
 
-// perSecond is the rate at which all sizes are compared.
-const perSecond = 10_000
+// A size is what probed has to do; all sizes of a kind make the same number of probes
+// a second.
+type size struct {
+	module  string
+	targets int
+	rate    int    // probes a second
+	counter string // the targets' kernel's, which counts them
+}
+
+func sizes() []size {
+	return []size{
+		{"half_open", 100, 10_000, reset}, {"half_open", 1000, 10_000, reset},
+		{"half_open", 10_000, 10_000, reset}, {"half_open", 100_000, 10_000, reset},
+		{"active_close", 100, 1000, accepted}, {"active_close", 1000, 1000, accepted}, {"active_close", 10_000, 1000, accepted},
+	}
+}
 
 // TestGrowth has probed make the same number of probes a second to ever more
 // targets, and asks what one takes of a processor, what memory all take, and how
 // long a scrape lasts and is.
 func TestGrowth(t *testing.T) {
 	b := open(t)
-	sizes, rate := []int{100, 1000, 10_000, 100_000}, perSecond
-	if rounds(t) == 1 {
-		sizes, rate = []int{20, 40}, 200
-	}
 	for range min(rounds(t), 3) {
-		for _, n := range sizes {
-			l := grown(t, n, rate)
-			l.Name = fmt.Sprintf("Growth/targets=%d", n)
+		for _, s := range sizes() {
+			name := fmt.Sprintf("Growth/probe=%s/targets=%d", s.module, s.targets)
+			if rounds(t) == 1 {
+				if s.targets > 100 {
+					continue
+				}
+				s.targets, s.rate = 20, 200
+			}
+			l := s.measure(t)
+			l.Name = name
 			b.add(l)
 		}
 	}
 }
 
-// grown measures one size.
-func grown(t *testing.T, n, rate int) (l Line) {
+// measure runs the daemon once.
+func (s size) measure(t *testing.T) (l Line) {
 	t.Helper()
-	ok := t.Run(fmt.Sprint(n), func(t *testing.T) {
+	ok := t.Run(fmt.Sprintf("%s-%d", s.module, s.targets), func(t *testing.T) {
 		w := newWorld(t)
 		w.steer(w.there, theirs)
-		w.listen()
-		interval := time.Second * time.Duration(n) / time.Duration(rate)
-		r := w.run(w.probed(asked{module: "probe: half_open", targets: n, interval: interval}))
+		for port := range 2 { // there are fewer addresses than targets
+			w.there.Serve("tcp4", fmt.Sprintf("0.0.0.0:%d", firstPort+port), lab.Discard)
+		}
+		interval := time.Second * time.Duration(s.targets) / time.Duration(s.rate)
+		r := w.run(w.probed(asked{module: "probe: " + s.module, targets: s.targets, interval: interval}))
 		lab.Eventually(t, 30*time.Second, func() error {
-			if got := w.there.Counters()[reset]; got < int64(n) {
-				return fmt.Errorf("%d probes of %d targets", got, n)
+			if got := w.there.Counters()[s.counter]; got < int64(s.targets) {
+				return fmt.Errorf("%d probes of %d targets", got, s.targets)
 			}
 			return nil
 		})
@@ -50,11 +69,11 @@ func grown(t *testing.T, n, rate int) (l Line) {
 		from := w.take(r.pid)
 		time.Sleep(2 * window(t))
 		span := from.until(w.take(r.pid))
-		done := float64(span.peer[reset])
+		done := float64(span.peer[s.counter])
 		memory := resident(t, r.pid)
 		l.Figures = []Figure{
 			{float64(span.process) / done, "cpu-ns/probe"}, {done / span.length.Seconds(), "probes/s"},
-			{memory, "rss-MiB"}, {memory * (1 << 20) / float64(n), "rss-B/target"},
+			{memory, "rss-MiB"}, {memory * (1 << 20) / float64(s.targets), "rss-B/target"},
 		}
 		client := w.client(w.here, 1)
 		for _, f := range []struct{ name, accept, encoding string }{
@@ -67,7 +86,7 @@ func grown(t *testing.T, n, rate int) (l Line) {
 		}
 		lapses := make(map[string]float64)
 		err := get(t.Context(), client, probedMetrics, func(body io.Reader) error {
-			return samples(body, func(s sample) { lapses[s.name] += s.value })
+			return samples(body, func(m sample) { lapses[m.name] += m.value })
 		})
 		if err != nil {
 			t.Fatal(err)

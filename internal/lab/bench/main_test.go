@@ -50,7 +50,8 @@ func report(path, page string, out io.Writer) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	ratios, accuracy, growth := About(r)+Table(r), AccuracyTable(r), GrowthTable(r)
-	if _, err := fmt.Fprintf(out, "\n%s\n%s\n%s\n", ratios, accuracy, growth); err != nil || page == "" {
+	profile := ProfileTable(r)
+	if _, err := fmt.Fprintf(out, "\n%s\n%s\n%s\n%s\n", ratios, accuracy, growth, profile); err != nil || page == "" {
 		return err
 	}
 	before, err := os.ReadFile(page)
@@ -58,7 +59,7 @@ func report(path, page string, out io.Writer) error {
 		return err
 	}
 	text := string(before)
-	for _, p := range [][2]string{{"ratios", ratios}, {"accuracy", accuracy}, {"growth", growth}} {
+	for _, p := range [][2]string{{"ratios", ratios}, {"accuracy", accuracy}, {"growth", growth}, {"profile", profile}} {
 		if text, err = Page(text, p[0], p[1]); err != nil {
 			return fmt.Errorf("%s: %w", page, err)
 		}
@@ -67,7 +68,7 @@ func report(path, page string, out io.Writer) error {
 }
 
 // rounds is how often each tool is measured.
-func rounds(t *testing.T) int {
+func rounds(t testing.TB) int {
 	t.Helper()
 	n, err := strconv.Atoi(setting("BENCH_ROUNDS", "1"))
 	if err != nil || n < 1 {
@@ -77,7 +78,7 @@ func rounds(t *testing.T) int {
 }
 
 // window is how long each is measured for.
-func window(t *testing.T) time.Duration {
+func window(t testing.TB) time.Duration {
 	t.Helper()
 	d, err := time.ParseDuration(setting("BENCH_WINDOW", "300ms"))
 	if err != nil || d <= 0 {
@@ -94,7 +95,7 @@ func setting(name, otherwise string) string {
 }
 
 // probedPath is the daemon, built by make.
-func probedPath(t *testing.T) string {
+func probedPath(t testing.TB) string {
 	t.Helper()
 	path, err := filepath.Abs(setting("PROBED", "../../../probed"))
 	if err != nil {
@@ -108,12 +109,12 @@ func probedPath(t *testing.T) string {
 
 // A book is the file that results are appended to.
 type book struct {
-	t    *testing.T
+	t    testing.TB
 	file *os.File
 }
 
 // open opens it, and says when, where and of what the lines that follow are.
-func open(t *testing.T) *book {
+func open(t testing.TB) *book {
 	t.Helper()
 	path := setting("BENCH_OUT", filepath.Join(t.TempDir(), "results.txt"))
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -148,7 +149,7 @@ func (b *book) write(text string) {
 }
 
 // processor is the model that /proc/cpuinfo names.
-func processor(t *testing.T) string {
+func processor(t testing.TB) string {
 	t.Helper()
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -162,7 +163,7 @@ func processor(t *testing.T) string {
 	return "unknown"
 }
 
-func kernel(t *testing.T) string {
+func kernel(t testing.TB) string {
 	t.Helper()
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
@@ -172,7 +173,7 @@ func kernel(t *testing.T) string {
 }
 
 // version is what the daemon calls itself.
-func version(t *testing.T) string {
+func version(t testing.TB) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), probedPath(t), "version").Output()
 	if err != nil {

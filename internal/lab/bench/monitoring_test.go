@@ -103,11 +103,16 @@ func (m monitor) measure(t *testing.T, n int) (l Line) {
 		if m.metrics != "" {
 			client := w.client(w.here, 1)
 			before := w.take(r.pid)
-			if err := get(t.Context(), client, m.metrics, nil); err != nil {
+			err := get(t.Context(), client, m.metrics, nil)
+			switch {
+			case err == nil:
+				during := before.until(w.take(r.pid))
+				scrape = math.Max(0, float64(during.process)-each*float64(during.peer[m.counter]))
+			case m.metrics == probedMetrics:
 				t.Fatal(err)
+			default: // on a machine with other work to do; its figure is the better for it
+				t.Logf("%s: a scrape: %v", m.name, err)
 			}
-			during := before.until(w.take(r.pid))
-			scrape = math.Max(0, float64(during.process)-each*float64(during.peer[m.counter]))
 		}
 		perSecond := done / span.length.Seconds()
 		l.Figures = []Figure{

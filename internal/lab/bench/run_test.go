@@ -10,7 +10,7 @@ import (
 
 // A running is a program that is measured.
 type running struct {
-	t     *testing.T
+	t     testing.TB
 	cmd   *lab.Cmd
 	pid   int
 	said  *lab.Output

@@ -125,14 +125,14 @@ func AccuracyTable(r Results) string {
 // GrowthTable writes what probed takes by the number of its targets: medians.
 func GrowthTable(r Results) string {
 	var b strings.Builder
-	b.WriteString("| targets | CPU a probe | memory | of it a target | text | gzip | protobuf, gzip |\n|---|---|---|---|---|---|---|\n")
-	const prefix = "Growth/targets="
-	for _, n := range r.tools(prefix) {
-		of := func(unit string) string { return digits(median(r.values(prefix+n, unit))) }
-		fmt.Fprintf(&b, "| %s | %s | %s MiB | %s KiB |", n, micros(median(r.values(prefix+n, "cpu-ns/probe"))), of("rss-MiB"),
-			digits(median(r.values(prefix+n, "rss-B/target"))/1024))
+	b.WriteString("| kind | targets | CPU a probe | memory | of it a target | text | gzip | protobuf, gzip |\n|---|---|---|---|---|---|---|---|\n")
+	const prefix = "Growth/probe="
+	for _, name := range r.tools(prefix) {
+		kind, n, _ := strings.Cut(name, "/targets=")
+		of := func(unit string) float64 { return median(r.values(prefix+name, unit)) }
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s MiB | %s KiB |", kind, n, micros(of("cpu-ns/probe")), digits(of("rss-MiB")), digits(of("rss-B/target")/1024))
 		for _, f := range []string{"text", "gzip", "protobuf-gzip"} {
-			fmt.Fprintf(&b, " %s MB, %s ms |", of(f+"-MB"), of(f+"-ms"))
+			fmt.Fprintf(&b, " %s MB, %s ms |", digits(of(f+"-MB")), digits(of(f+"-ms")))
 		}
 		b.WriteByte('\n')
 	}

@@ -21,7 +21,7 @@ BenchmarkAccuracy/load=idle/tool=ping 1 25000 bias-ns 39000 p99-error-ns
 BenchmarkAccuracy/load=idle/tool=probed 1 -500 bias-ns 700 p99-error-ns
 BenchmarkAccuracy/load=busy/tool=ping 1 50000 bias-ns 70000 p99-error-ns
 BenchmarkAccuracy/load=busy/tool=probed 1 -500 bias-ns 700 p99-error-ns
-BenchmarkGrowth/targets=100 1 5000 cpu-ns/probe 30 rss-MiB 314572.8 rss-B/target 4 text-ms 0.4 text-MB 6 gzip-ms 0.02 gzip-MB 5 protobuf-gzip-ms 0.019 protobuf-gzip-MB
+BenchmarkGrowth/probe=half_open/targets=100 1 5000 cpu-ns/probe 30 rss-MiB 314572.8 rss-B/target 4 text-ms 0.4 text-MB 6 gzip-ms 0.02 gzip-MB 5 protobuf-gzip-ms 0.019 protobuf-gzip-MB
 PASS
 `
 
@@ -45,9 +45,9 @@ func TestTables(t *testing.T) {
 	if got := AccuracyTable(r); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
-	want = `| targets | CPU a probe | memory | of it a target | text | gzip | protobuf, gzip |
-|---|---|---|---|---|---|---|
-| 100 | 5.00 µs | 30.0 MiB | 307 KiB | 0.40 MB, 4.00 ms | 0.02 MB, 6.00 ms | 0.02 MB, 5.00 ms |
+	want = `| kind | targets | CPU a probe | memory | of it a target | text | gzip | protobuf, gzip |
+|---|---|---|---|---|---|---|---|
+| ` + "`half_open`" + ` | 100 | 5.00 µs | 30.0 MiB | 307 KiB | 0.40 MB, 4.00 ms | 0.02 MB, 6.00 ms | 0.02 MB, 5.00 ms |
 `
 	if got := GrowthTable(r); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
@@ -75,7 +75,7 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, place := range []string{"ratios", "accuracy", "growth"} {
+	for _, place := range []string{"ratios", "accuracy", "growth", "profile"} {
 		got, err := Page(string(text), place, "NEW\n")
 		if err != nil || !strings.Contains(got, "<!-- "+place+" -->\nNEW\n<!-- end of "+place+" -->\n") {
 			t.Errorf("%s: %v", place, err)

@@ -30,13 +30,13 @@ const (
 // A world is a host to measure from and one whose every address of prefix is a
 // target: a real kernel's listeners.
 type world struct {
-	t           *testing.T
+	t           testing.TB
 	here, there *lab.Host
 }
 
 // newWorld makes one, with room for every handshake that is under way: SYN cookies
 // are another job.
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	if runtime.NumCPU() < 2 {
 		t.Fatalf("%d core: what is measured wants one of its own, and everything else another", runtime.NumCPU())
@@ -121,7 +121,7 @@ func (w *world) settle(limit time.Duration) {
 
 // stayOff keeps this process, with the targets' application and what drives a tool,
 // off a core: its threads, and so those that they will make.
-func stayOff(t *testing.T, core int) {
+func stayOff(t testing.TB, core int) {
 	t.Helper()
 	var set unix.CPUSet
 	for i := range runtime.NumCPU() {
