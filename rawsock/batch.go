@@ -33,6 +33,31 @@ type batch struct {
 	controls [batchLen][controlLen / 8]uint64
 }
 
+// prepare writes what is the same in every message.
+func (b *batch) prepare(family uint16) {
+	for k := range b.messages {
+		h := &b.messages[k].header
+		h.Iov = &b.segments[k]
+		h.SetIovlen(1)
+		name := &b.names[k]
+		name.Family = family
+		h.Name = (*byte)(unsafe.Pointer(name))
+		c := control{buf: b.control(k)}
+		if family == unix.AF_INET {
+			h.Namelen = unix.SizeofSockaddrInet4
+			c.add(unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
+		} else {
+			h.Namelen = unix.SizeofSockaddrInet6
+			c.add(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
+		}
+		h.Control = unsafe.SliceData(c.buf)
+	}
+}
+
+func (b *batch) control(k int) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(&b.controls[k])), controlLen)
+}
+
 // add appends a checked packet, the caller's i-th.
 func (b *batch) add(i int, p *Packet) {
 	k := b.n
@@ -41,34 +66,26 @@ func (b *batch) add(i int, p *Packet) {
 
 	b.segments[k].Base = unsafe.SliceData(p.Segment)
 	b.segments[k].SetLen(len(p.Segment))
-	h := &b.messages[k].header
-	h.Iov = &b.segments[k]
-	h.SetIovlen(1)
-
 	name := &b.names[k]
-	h.Name = (*byte)(unsafe.Pointer(name))
-	c := control{buf: unsafe.Slice((*byte)(unsafe.Pointer(&b.controls[k])), controlLen)}
+	c := control{buf: b.control(k)}
+	info := unsafe.Pointer(&c.buf[unix.CmsgLen(0)])
 	if p.Dst.Is4() {
-		name4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
-		*name4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: p.Dst.As4()}
-		h.Namelen = unix.SizeofSockaddrInet4
-		info := (*unix.Inet4Pktinfo)(c.add(unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo))
-		*info = unix.Inet4Pktinfo{Ifindex: int32(p.Ifindex), Spec_dst: p.Src.As4()}
+		(*unix.RawSockaddrInet4)(unsafe.Pointer(name)).Addr = p.Dst.As4()
+		*(*unix.Inet4Pktinfo)(info) = unix.Inet4Pktinfo{Ifindex: int32(p.Ifindex), Spec_dst: p.Src.As4()}
+		c.n = unix.CmsgSpace(unix.SizeofInet4Pktinfo)
 		c.addInt(unix.IPPROTO_IP, unix.IP_TTL, p.TTL)
 		c.addInt(unix.IPPROTO_IP, unix.IP_TOS, p.TOS)
 	} else {
-		*name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: p.Dst.As16()}
+		name.Addr, name.Scope_id = p.Dst.As16(), 0
 		if p.Dst.IsLinkLocalUnicast() {
 			name.Scope_id = uint32(p.Ifindex)
 		}
-		h.Namelen = unix.SizeofSockaddrInet6
-		info := (*unix.Inet6Pktinfo)(c.add(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo))
-		*info = unix.Inet6Pktinfo{Addr: p.Src.As16(), Ifindex: uint32(p.Ifindex)}
+		*(*unix.Inet6Pktinfo)(info) = unix.Inet6Pktinfo{Addr: p.Src.As16(), Ifindex: uint32(p.Ifindex)}
+		c.n = unix.CmsgSpace(unix.SizeofInet6Pktinfo)
 		c.addInt(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, p.TTL)
 		c.addInt(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, p.TOS)
 	}
-	h.Control = unsafe.SliceData(c.buf)
-	h.SetControllen(c.n)
+	b.messages[k].header.SetControllen(c.n)
 }
 
 // control writes control messages (cmsg(3)) one after the other.
@@ -97,7 +114,9 @@ func (c *control) addInt(level, typ int32, v uint8) {
 // sendmmsg sends messages and returns how many went. It stops at the one that
 // fails and tells why only when that is the first.
 func sendmmsg(fd int, messages []message) (int, unix.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), 0, 0, 0)
+	// Raw: it does not wait, but works for tens of µs, after which the runtime would give
+	// its processor away; see briefWait.
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), 0, 0, 0)
 	return int(n), errno
 }
 

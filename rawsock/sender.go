@@ -33,6 +33,7 @@ type Sender struct {
 	packets []Packet // Send's
 	failed  func(i int, err error)
 	instead func(i int)
+	heard   bool // the kernel's notices were read
 	mixed   bool // raw batches have packets whose Hop could not be used
 }
 
@@ -53,6 +54,8 @@ func NewSender() (*Sender, error) {
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
 		return nil, errors.Join(err, unix.Close(s.v4.fd))
 	}
+	s.v4.prepare(unix.AF_INET)
+	s.v6.prepare(unix.AF_INET6)
 	return s, nil
 }
 
@@ -117,35 +120,39 @@ func deafen(fd, family int) error {
 // socket, which has the kernel find out. So do those that the packet socket refuses.
 // What goes to one neighbour stays in order.
 func (s *Sender) Send(packets []Packet, failed func(i int, err error)) {
-	s.packets, s.failed = packets, failed
-	heard := false
+	s.packets, s.failed, s.heard = packets, failed, false
 	for i := range packets {
-		p := &packets[i]
-		if err := p.check(); err != nil {
-			failed(i, err)
-			continue
-		}
-		if p.Hop == 0 || s.hops == nil {
-			s.raw(i)
-			continue
-		}
-		if !heard {
-			heard = true
-			s.hops.read()
-		}
-		if h := s.hops.find(p); h != nil {
-			s.direct(i, h)
-			continue
-		}
-		s.frames.flush(s.instead)
-		s.mixed = true
-		s.raw(i)
+		s.put(i)
 	}
 	if s.hops != nil {
 		s.frames.flush(s.instead)
 	}
 	s.flushRaw()
 	s.packets, s.failed = nil, nil
+}
+
+// put adds a packet to a batch.
+func (s *Sender) put(i int) {
+	p := &s.packets[i]
+	if err := p.check(); err != nil {
+		s.failed(i, err)
+		return
+	}
+	if p.Hop == 0 || s.hops == nil {
+		s.raw(i)
+		return
+	}
+	if !s.heard {
+		s.heard = true
+		s.hops.read()
+	}
+	if h := s.hops.find(p); h != nil {
+		s.direct(i, h)
+		return
+	}
+	s.frames.flush(s.instead)
+	s.mixed = true
+	s.raw(i)
 }
 
 // raw adds a packet to what goes by raw sockets.
