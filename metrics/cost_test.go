@@ -104,6 +104,37 @@ func TestScrapeAllocations(t *testing.T) {
 	}
 }
 
+// TestScrapeGarbage bounds the octets that a scrape leaves to the garbage collector, as
+// Prometheus makes it: next to none, however many targets there are.
+func TestScrapeGarbage(t *testing.T) {
+	m, targets := populated(t, 1000)
+	warm(targets[:20])
+	h := m.Handler(nil)
+	for name, accept := range map[string]string{"text": acceptClassic, "protobuf": acceptNative} {
+		req := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+		req.Header.Set("Accept", accept)
+		req.Header.Set("Accept-Encoding", "gzip")
+		least := uint64(math.MaxUint64)
+		for range 8 { // a collection may empty the pools
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			h.ServeHTTP(&nowhere{header: make(http.Header)}, req)
+			runtime.ReadMemStats(&after)
+			least = min(least, after.TotalAlloc-before.TotalAlloc)
+		}
+		if t.Logf("%s: %d octets of garbage a scrape", name, least); least > 64<<10 {
+			t.Errorf("%s: %d octets of garbage a scrape of 1,000 targets, want 64 KiB at most", name, least)
+		}
+	}
+}
+
+// A nowhere is a client that reads all.
+type nowhere struct{ header http.Header }
+
+func (n *nowhere) Header() http.Header         { return n.header }
+func (n *nowhere) Write(b []byte) (int, error) { return len(b), nil }
+func (n *nowhere) WriteHeader(int)             {}
+
 func BenchmarkObserve(b *testing.B) {
 	_, targets := populated(b, 1)
 	warm(targets)

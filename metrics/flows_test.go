@@ -90,6 +90,31 @@ func TestFlowsWithoutABadPath(t *testing.T) {
 	}
 }
 
+// What comes once a second, a rate limiter's say, is no path's at 10 probes a second
+// over 16 flows: it meets eight of them, in turn. Over 10 it always meets the same one,
+// which docs/alerts.md warns of.
+func TestFlowsPeriodicLoss(t *testing.T) {
+	for flows, want := range map[int]int{16: 0, 10: 1} {
+		for lost := 1; lost <= 5; lost += 4 { // probes of each ten
+			p, alarms := newPaths(t, flows, 0, 3), 0
+			for i := range 3600 * rate {
+				for k := range p.loss {
+					p.loss[k] = 0.01
+					if i%rate < lost {
+						p.loss[k] = 1
+					}
+				}
+				if p.probe() && i%7 == 0 && p.flowsFailing() > 0 {
+					alarms++
+				}
+			}
+			if failing := p.flowsFailing(); want == 0 && alarms > 0 || want > 0 && lost == 1 && failing != want {
+				t.Errorf("%d of each ten probes are lost: %d of %d flows fail, %d alarms", lost, failing, flows, alarms)
+			}
+		}
+	}
+}
+
 // The test's p-values are probabilities: flows that are all alike cross a bound no
 // more often than it says, for bounds that can be counted.
 func TestFlowsChance(t *testing.T) {

@@ -63,7 +63,8 @@ func (h *histogram) observe(d time.Duration) {
 func (h *histogram) copyTo(dst *histogram) {
 	cells := dst.cells[:0]
 	*dst = *h
-	dst.cells = append(cells, h.cells...)
+	dst.cells = cells
+	dst.cells = append(dst.cells, h.cells...)
 }
 
 // at returns the count of the i-th classic bucket alone.

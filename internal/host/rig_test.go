@@ -40,16 +40,21 @@ func (r *rig) rest(targets []*engine.Target) {
 // newRig opens the host's network and starts a shard on it.
 func newRig(t testing.TB, h *lab.Host, o engine.Observer, limits engine.Limits) *rig {
 	t.Helper()
+	return newRigOf(t, h, engine.Config{Observer: o, Limits: limits})
+}
+
+// newRigOf is newRig for a shard with more to say of.
+func newRigOf(t testing.TB, h *lab.Host, cfg engine.Config) *rig {
+	t.Helper()
 	var network *host.Network
 	var err error
 	h.Do(func() { network, err = host.Open(testPorts) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := engine.New(engine.Config{
-		Network: network, Observer: o, Limits: limits, Drain: time.Second,
-		Reserved: engine.Ports(testPorts.Reserved), Guarded: engine.Ports(testPorts.Guarded),
-	})
+	cfg.Network, cfg.Drain = network, time.Second
+	cfg.Reserved, cfg.Guarded = engine.Ports(testPorts.Reserved), engine.Ports(testPorts.Guarded)
+	s := engine.New(cfg)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	h.Go(func() {

@@ -2,8 +2,6 @@ package recorder
 
 import (
 	"encoding/binary"
-	"math"
-	"slices"
 
 	"github.com/probed/probed/probe"
 )
@@ -11,18 +9,32 @@ import (
 // An archive is the transcripts that are kept, as octets, each once, even if it is both
 // among the last and among the last that failed.
 type archive struct {
-	octets []byte  // of all, with what lies idle between them
-	pieces []piece // in the order of their verdicts
+	octets []byte // of all, with what lies idle between them
+	n      uint8
+	pieces [2 * MaxTranscripts]piece // n of them, in the order of their verdicts
 }
 
-// A piece is where a transcript lies.
+// A piece is where a transcript lies. Four of them are a line of the processor's cache.
 type piece struct {
-	number     uint64
-	at         uint32
-	room, size uint16 // octets that it may take, and does
-	last       bool   // it is among the last
-	failed     bool   // it is among the last that failed
+	number   uint64
+	at, room uint16 // where, and how many octets it may take, in units
+	size     uint16 // octets that it takes
+	why      reasons
 }
+
+// unit is what room is given out in, in octets.
+const unit = 16
+
+// units is how many of them octets need.
+func units(octets int) uint16 { return uint16((octets + unit - 1) / unit) }
+
+// reasons are why a transcript is kept.
+type reasons uint16
+
+const (
+	last   reasons = 1 << iota // it is among the last
+	failed                     // it is among the last that failed
+)
 
 // appendPart appends a transcript, or what has come since it was kept, with its length.
 func appendPart(b []byte, t *probe.Transcript) []byte {
@@ -34,110 +46,113 @@ func appendPart(b []byte, t *probe.Transcript) []byte {
 
 // put keeps a transcript, whose octets b are, in the place of one that is no longer to
 // be kept.
-func (a *archive) put(number uint64, failed bool, b []byte) {
-	var hole piece
-	a.retire(&hole, func(p *piece) *bool { return &p.last })
-	if failed {
-		a.retire(&hole, func(p *piece) *bool { return &p.failed })
+func (a *archive) put(number uint64, why reasons, b []byte) {
+	hole := a.retire(last)
+	if why&failed != 0 {
+		if other := a.retire(failed); other.room > hole.room {
+			hole = other
+		}
 	}
-	if len(a.pieces) == cap(a.pieces) { // one by one: most targets never need more than the first few
-		a.pieces = append(make([]piece, 0, max(MaxTranscripts, len(a.pieces)+1)), a.pieces...)
-	}
-	a.pieces = append(a.pieces, piece{number: number, last: true, failed: failed})
-	a.write(len(a.pieces)-1, hole, b)
+	a.n++
+	p := &a.pieces[a.n-1]
+	*p = piece{number: number, why: why}
+	a.write(p, hole, b)
 }
 
-// retire has the oldest piece of which something is true go out of that, if there are
-// most already. If it is kept for nothing else, its place is the hole.
-func (a *archive) retire(hole *piece, is func(*piece) *bool) {
-	n, oldest := 0, -1
-	for i := range a.pieces {
-		if *is(&a.pieces[i]) {
-			if n++; oldest < 0 {
-				oldest = i
-			}
+// retire has the oldest piece that is kept for a reason be kept for that no longer, if
+// there are most already. If it was the only one, its place is returned.
+func (a *archive) retire(why reasons) (hole piece) {
+	n, oldest := 0, 0
+	for i := int(a.n) - 1; i >= 0; i-- {
+		if a.pieces[i].why&why != 0 {
+			n, oldest = n+1, i
 		}
 	}
 	if n < MaxTranscripts {
-		return
+		return hole
 	}
 	p := &a.pieces[oldest]
-	if *is(p) = false; !p.last && !p.failed {
-		if p.room > hole.room {
-			*hole = *p
-		}
-		a.pieces = slices.Delete(a.pieces, oldest, oldest+1)
+	if p.why &^= why; p.why == 0 {
+		hole = *p
+		copy(a.pieces[oldest:], a.pieces[oldest+1:a.n])
+		a.n--
 	}
+	return hole
 }
 
-// write puts the i-th piece's octets into the hole, if they fit, else at the end.
-func (a *archive) write(i int, hole piece, b []byte) {
-	p := &a.pieces[i]
+// write puts a piece's octets into the hole, if they fit, else at the end.
+func (a *archive) write(p *piece, hole piece, b []byte) {
 	p.at, p.room = hole.at, hole.room
-	if len(b) > int(hole.room) {
+	if need := units(len(b)); need > hole.room {
 		p.room = 0
-		p.at = a.compact((len(b) + 15) &^ 15)
-		p.room = uint16(len(b)+15) &^ 15
+		p.at = a.compact(int(need))
+		p.room = need
 	}
-	p.size = uint16(copy(a.octets[p.at:][:len(b)], b))
+	p.size = uint16(copy(a.octets[int(p.at)*unit:][:len(b)], b))
 }
 
-// compact closes the holes and returns where there is then room for n octets.
-func (a *archive) compact(n int) uint32 {
-	order := make([]int, 0, 2*MaxTranscripts) // on the stack
+// compact closes the holes and returns where there is then room for n units.
+func (a *archive) compact(n int) uint16 {
+	var order [len(a.pieces)]uint8 // by place
 	used := 0
-	for i := range a.pieces {
-		j := len(order)
+	for i := range a.n {
+		j := i
 		for ; j > 0 && a.pieces[order[j-1]].at > a.pieces[i].at; j-- {
+			order[j] = order[j-1]
 		}
-		order = slices.Insert(order, j, i)
+		order[j] = i
 		used += int(a.pieces[i].room)
 	}
 	to := a.octets
-	if used+n > len(to) {
-		to = append([]byte(nil), make([]byte, used+n)...)
+	if need := (used + n) * unit; need > len(to) {
+		to = append([]byte(nil), make([]byte, need)...)
 		to = to[:cap(to)]
 	}
-	at := uint32(0)
-	for _, i := range order {
+	at := uint16(0)
+	for _, i := range order[:a.n] {
 		p := &a.pieces[i]
-		copy(to[at:], a.octets[p.at:][:p.size])
+		copy(to[int(at)*unit:], a.of(p))
 		p.at = at
-		at += uint32(p.room)
+		at += p.room
 	}
 	a.octets = to
 	return at
 }
 
-// find returns which piece a transcript's is, -1 if it is not kept.
-func (a *archive) find(number uint64) int {
-	for i := range a.pieces {
+// find returns a transcript's piece, nil if it is not kept.
+func (a *archive) find(number uint64) *piece {
+	for i := range a.n {
 		if a.pieces[i].number == number {
-			return i
+			return &a.pieces[i]
 		}
 	}
-	return -1
+	return nil
 }
 
-// of returns the i-th piece's octets.
-func (a *archive) of(i int) []byte {
-	p := &a.pieces[i]
-	return a.octets[p.at:][:p.size]
-}
-
-// replace puts other octets in place of the i-th piece's.
-func (a *archive) replace(i int, b []byte) {
-	if len(b) > math.MaxUint16 {
-		return // more was added than one conversation does
+// of returns a piece's octets; before compact has room for it, none.
+func (a *archive) of(p *piece) []byte {
+	if p.room == 0 {
+		return nil
 	}
-	hole := a.pieces[i]
-	a.pieces[i].room = 0
-	a.write(i, hole, b)
+	return a.octets[int(p.at)*unit:][:p.size]
 }
 
-// read returns the i-th piece.
-func (a *archive) read(i int) (t probe.Transcript) {
-	b := a.of(i)
+// mostOctets is more than one conversation makes.
+const mostOctets = 1<<16 - 1
+
+// replace puts other octets in place of a piece's.
+func (a *archive) replace(p *piece, b []byte) {
+	if len(b) > mostOctets {
+		return
+	}
+	hole := *p
+	p.room = 0
+	a.write(p, hole, b)
+}
+
+// read returns a piece's transcript.
+func (a *archive) read(p *piece) (t probe.Transcript) {
+	b := a.of(p)
 	for first := true; len(b) > 0; first = false {
 		part := b[2:][:binary.LittleEndian.Uint16(b)]
 		b = b[2+len(part):]
@@ -156,12 +171,12 @@ func (a *archive) read(i int) (t probe.Transcript) {
 	return t
 }
 
-// all returns those of which something is true, the newest first.
-func (a *archive) all(is func(*piece) bool) []probe.Transcript {
+// all returns those that are kept for a reason, the newest first.
+func (a *archive) all(why reasons) []probe.Transcript {
 	all := make([]probe.Transcript, 0, MaxTranscripts)
-	for i := len(a.pieces) - 1; i >= 0; i-- {
-		if is(&a.pieces[i]) {
-			all = append(all, a.read(i))
+	for i := int(a.n) - 1; i >= 0; i-- {
+		if p := &a.pieces[i]; p.why&why != 0 {
+			all = append(all, a.read(p))
 		}
 	}
 	return all

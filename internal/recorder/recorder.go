@@ -51,13 +51,13 @@ type Recorder struct {
 
 // A memory is what is kept of a target's probes.
 type memory struct {
-	samples     history
-	transcripts archive
 	version     uint64
-	totals      Totals
-	lastFailure Sample
+	samples     history
 	peer        probe.Fingerprint
 	peerSeen    bool
+	totals      Totals
+	transcripts archive
+	lastFailure Sample
 	changes     []Change // the oldest first
 }
 
@@ -106,6 +106,10 @@ func (r *Recorder) Settled(t *probe.Transcript) {
 			peer = &o.Peer
 		}
 	}
+	why := last
+	if s.Failed() {
+		why |= failed
+	}
 	var space [room]byte
 	octets := appendPart(space[:0], t)
 	r.mu.Lock()
@@ -114,7 +118,7 @@ func (r *Recorder) Settled(t *probe.Transcript) {
 		r.kept = new(memory)
 	}
 	r.kept.take(&s, rtt)
-	r.kept.transcripts.put(t.Number, s.Failed(), octets)
+	r.kept.transcripts.put(t.Number, why, octets)
 	if peer != nil {
 		r.kept.sees(s.At, *peer)
 	}
@@ -129,12 +133,12 @@ func (r *Recorder) Record(since *probe.Transcript) {
 		return
 	}
 	kept := &r.kept.transcripts
-	i := kept.find(since.Number)
-	if i < 0 {
+	p := kept.find(since.Number)
+	if p == nil {
 		return
 	}
 	var space [room]byte
-	kept.replace(i, appendPart(append(space[:0], kept.of(i)...), since))
+	kept.replace(p, appendPart(append(space[:0], kept.of(p)...), since))
 	r.kept.version++
 }
 
@@ -211,22 +215,22 @@ func (r *Recorder) LastFailure() (Sample, bool) {
 // Last returns the last conversations' transcripts, the newest first. They are the
 // caller's.
 func (r *Recorder) Last() []probe.Transcript {
-	return r.those(func(p *piece) bool { return p.last })
+	return r.those(last)
 }
 
 // Failed returns those of the last conversations that failed, the newest first. They
 // are the caller's.
 func (r *Recorder) Failed() []probe.Transcript {
-	return r.those(func(p *piece) bool { return p.failed })
+	return r.those(failed)
 }
 
-func (r *Recorder) those(are func(*piece) bool) []probe.Transcript {
+func (r *Recorder) those(why reasons) []probe.Transcript {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.kept == nil {
 		return []probe.Transcript{}
 	}
-	return r.kept.transcripts.all(are)
+	return r.kept.transcripts.all(why)
 }
 
 // Peer returns the peer's fingerprint as last seen, and its last changes, the

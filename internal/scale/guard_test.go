@@ -16,7 +16,7 @@ import (
 	"github.com/probed/probed/probe/engine"
 )
 
-// committed is what a half_open target may take: octets of the heap on amd64, as they
+// committed is what a target, a half_open one if not said, may take: octets of the heap on amd64, as they
 // were measured. A change that makes one grow by more than a tenth fails; one that
 // makes it smaller should take the number down with it.
 var committed = []struct {
@@ -26,8 +26,9 @@ var committed = []struct {
 }{
 	{"engine, between two probes", 1080, engineIdle},
 	{"engine, at 1 s", 2110, engineLive},
-	{"metrics, before the first probe", 300, func(tb testing.TB) float64 { return ofMetrics(tb, 0) }},
-	{"metrics, 30 native buckets in use", 720, func(tb testing.TB) float64 { return ofMetrics(tb, 1000) }},
+	{"metrics, before the first probe", 300, func(tb testing.TB) float64 { return ofMetrics(tb, probe.HalfOpen, 0) }},
+	{"metrics, 30 native buckets in use", 720, func(tb testing.TB) float64 { return ofMetrics(tb, probe.HalfOpen, 1000) }},
+	{"metrics of active_close, 30 buckets each in use", 2330, func(tb testing.TB) float64 { return ofMetrics(tb, probe.ActiveClose, 1000) }},
 	{"recorder, full", 3060, func(testing.TB) float64 { return ofRecorder(0) }},
 	{"recorder, full, one probe in ten fails", 3800, func(testing.TB) float64 { return ofRecorder(10) }},
 	{"the whole, before the first probe", 1930, func(tb testing.TB) float64 { return whole(tb, 24*time.Hour, 0) }},
@@ -43,7 +44,7 @@ func TestNothingGrows(t *testing.T) {
 	var table strings.Builder
 	for _, c := range committed {
 		got := c.of(t)
-		fmt.Fprintf(&table, "\n%-40s %6.0f octets, committed %6.0f", c.name, got, c.octets)
+		fmt.Fprintf(&table, "\n%-48s %6.0f octets, committed %6.0f", c.name, got, c.octets)
 		if got > growth*c.octets {
 			t.Errorf("%s: %.0f octets a target, committed are %.0f", c.name, got, c.octets)
 		} else if got < c.octets/growth {
@@ -110,7 +111,7 @@ func engineIdle(tb testing.TB) float64 { return ofEngine(tb, 24*time.Hour, time.
 func engineLive(tb testing.TB) float64 { return ofEngine(tb, time.Second, 20*time.Second) }
 
 // ofMetrics is what the metrics of a target take after some probes.
-func ofMetrics(tb testing.TB, probes int) float64 {
+func ofMetrics(tb testing.TB, kind probe.Kind, probes int) float64 {
 	const n = 2000
 	buckets := defaultBuckets(tb)
 	rng := rand.New(rand.NewPCG(5, 6))
@@ -119,13 +120,19 @@ func ofMetrics(tb testing.TB, probes int) float64 {
 	for i := range n {
 		t, err := m.AddTarget(metrics.Labels{
 			Job: "edge", Module: "half_open", Target: fmt.Sprintf("198.18.%d.%d:443", i/256, i%256), Extra: map[string]string{"team": "core"},
-		}, metrics.TargetOptions{Kind: probe.HalfOpen, Buckets: buckets})
+		}, metrics.TargetOptions{Kind: kind, Buckets: buckets})
 		if err != nil {
 			tb.Fatal(err)
 		}
 		median := 100e-6 * math.Exp2(rng.Float64()*10)
 		for range probes {
-			t.Observe(&probe.Observation{Kind: probe.HandshakeRTT, Duration: time.Duration(1e9 * median * math.Exp2(rng.NormFloat64()*0.6))})
+			took := func() time.Duration { return time.Duration(1e9 * median * math.Exp2(rng.NormFloat64()*0.6)) }
+			t.Observe(&probe.Observation{Kind: probe.HandshakeRTT, Duration: took()})
+			if kind == probe.ActiveClose {
+				t.Observe(&probe.Observation{Kind: probe.FINACKRTT, Duration: took()})
+				t.Observe(&probe.Observation{Kind: probe.CloseWaitTime, Duration: took()})
+				t.Observe(&probe.Observation{Kind: probe.Teardown, Form: probe.FourWay, Duration: took()})
+			}
 			t.Observe(&probe.Observation{Kind: probe.Verdict})
 		}
 	}

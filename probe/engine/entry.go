@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/probed/probed/probe"
@@ -10,33 +11,38 @@ import (
 // lies together.
 type entry struct {
 	slot          probe.Instant // the scheduled moment
-	due           probe.Instant // slot and jitter
 	interval      time.Duration
-	id            uint64
 	peer          *peer // nil: its name does not resolve
 	manner        *manner
 	generation    uint64 // of the route
 	sent          uint64 // probes sent, to take the flows in turn
-	between       uint64 // what the addresses add to a checksum
-	hop           uint64 // 0: as the host routes
-	sink          manySink
-	recorder      Recorder
-	probes        uint64 // probes made, those of them that could not be sent included
 	index         int32  // its number
 	conversations int32  // that are in the table
-	local         int32  // the source address: an index of table.locals
-	ifindex       int32
-	asked         bool // for the route
-	throttled     bool // it waits for the limit per address
-	prompt        bool // the peer is to be asked for the acknowledgement of a FIN
-	guarded       bool // its probes leave from guarded ports
+	asked         bool   // for the route
+	throttled     bool   // it waits for the limit per address
+	prompt        bool   // the peer is to be asked for the acknowledgement of a FIN
+	guarded       bool   // its probes leave from guarded ports
 	scheduled     bool
 	gone          bool
 	jitters       bool
-	resetsUnseen  bool // reported
-	hindered      bool // so was that going past the firewall hinders its RSTs: it has a hop no more
-	troubled      bool // there is a trouble
+	counted       bool // there is a Count
+	flows         bool // more than one
 
+	due      probe.Instant // slot and jitter
+	hop      uint64        // 0: as the host routes
+	recorder Recorder
+	sink     manySink
+	local    int32 // the source address: an index of table.locals
+	ifindex  int32
+	between  uint64 // what the addresses add to a checksum
+
+	remote       netip.AddrPort
+	resetsUnseen bool // reported
+	hindered     bool // so was that going past the firewall hinders its RSTs: it has a hop no more
+	troubled     bool // there is a trouble
+
+	probes uint64 // made, those of them that could not be sent included, if counted
+	id     uint64
 	*Target
 	send    []byte // Target.Send
 	route   route
@@ -68,7 +74,7 @@ func many(s Sink) manySink {
 func (s *Shard) enter(t *Target) *entry {
 	e := &entry{
 		Target: t, send: []byte(t.Send), manner: s.manners.use(t), guarded: t.Params.Kind != probe.HalfOpen,
-		interval: t.Interval, id: t.ID, jitters: t.Jitter > 0, sink: many(t.Sink), recorder: t.Recorder,
+		interval: t.Interval, id: t.ID, jitters: t.Jitter > 0, counted: t.Count > 0, flows: t.Flows > 1, remote: t.Remote, sink: many(t.Sink), recorder: t.Recorder,
 	}
 	if n := len(s.spare); n > 0 {
 		e.index, s.spare = s.spare[n-1], s.spare[:n-1]

@@ -28,13 +28,20 @@ func (l *lapses) push(at probe.Instant, v int32) {
 	l.add(&l.heads[tick%lapseTicks], timed[int32]{at, v})
 }
 
-// pop removes one whose tick is over.
-func (l *lapses) pop(now probe.Instant) (timed[int32], bool) {
+// group returns those that come next, if their tick is over, in the order in which pop
+// removes them from the end.
+func (l *lapses) group(now probe.Instant) []timed[int32] {
 	for ; l.n > 0 && (l.next+1)<<lapseBits <= uint64(now); l.next++ {
-		if head := &l.heads[l.next%lapseTicks]; *head != 0 {
-			l.n--
-			return l.remove(head), true
+		if head := l.heads[l.next%lapseTicks]; head != 0 {
+			b := l.at(head)
+			return b.items[:b.n]
 		}
 	}
-	return timed[int32]{}, false
+	return nil
+}
+
+// pop removes the last of a group.
+func (l *lapses) pop() timed[int32] {
+	l.n--
+	return l.remove(&l.heads[l.next%lapseTicks])
 }

@@ -57,10 +57,11 @@ func (t *Target) demands() demand {
 // A window is the exact log of what was sent in the last second. It grows with
 // what is sent, not with the limit.
 type window struct {
-	sent  []sending // a ring
-	head  int       // oldest
-	n     int       // entries in use
-	total int       // packets in them
+	sent  []sending  // a ring of a power of two
+	head  int        // oldest
+	n     int        // entries in use
+	total int        // packets in them
+	few   [2]sending // the ring that suffices for one probe a second
 }
 
 type sending struct {
@@ -69,7 +70,7 @@ type sending struct {
 }
 
 // entry returns the i-th oldest entry.
-func (w *window) entry(i int) *sending { return &w.sent[(w.head+i)%len(w.sent)] }
+func (w *window) entry(i int) *sending { return &w.sent[(w.head+i)&(len(w.sent)-1)] }
 
 // room returns when packets more may be sent under limit: now, or later.
 func (w *window) room(now probe.Instant, packets, limit int) probe.Instant {
@@ -97,7 +98,10 @@ func (w *window) add(now probe.Instant, packets int) {
 		}
 	}
 	if w.n == len(w.sent) {
-		grown := make([]sending, max(4, 2*w.n))
+		grown := w.few[:]
+		if w.n > 0 {
+			grown = make([]sending, 2*w.n)
+		}
 		for i := range w.n {
 			grown[i] = *w.entry(i)
 		}
@@ -123,7 +127,7 @@ func (w *window) idle(now probe.Instant) bool {
 func (w *window) forget(now probe.Instant) {
 	for w.n > 0 && w.entry(0).at.Add(limitSpan) <= now {
 		w.total -= w.entry(0).packets
-		w.head = (w.head + 1) % len(w.sent)
+		w.head = (w.head + 1) & (len(w.sent) - 1)
 		w.n--
 	}
 }

@@ -19,13 +19,15 @@ type manner struct {
 type like struct {
 	params probe.Params
 	SYN    probe.Segment
+	ttl    uint8
+	tos    uint8
 }
 
 // manners finds them.
 type manners map[like]*manner
 
 func (m manners) use(t *Target) *manner {
-	l := like{t.Params, t.SYN}
+	l := like{t.Params, t.SYN, t.TTL, t.TOS}
 	way := m[l]
 	if way == nil {
 		way = &manner{like: l, packets: t.Params.Packets(), syn: wire.NewTemplate(&t.SYN)}

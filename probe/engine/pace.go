@@ -18,26 +18,36 @@ const (
 	paceKeeps  = time.Second
 )
 
-// paces are the bursts and pauses of a loop that cannot keep up with the ones before:
-// what is asked of it comes first then, and the system calls are fewer.
-var paces = [...]struct {
-	burst int
-	gap   time.Duration
-}{{burst, burstGap}, {burst, 20 * time.Microsecond}, {burst, 0}, {2 * burst, 0}, {4 * burst, 0}}
+// paces are what bursts and pauses become for a loop that cannot keep up with the ones
+// before: what is asked of it comes first then, and the system calls are fewer.
+var paces = [...]struct{ burst, gap int }{{1, 2}, {1, 1}, {1, 0}, {2, 0}, {4, 0}} // times the usual burst, half the usual gap
 
 // A pace is how fast a loop sends. After a moment in which it was held up it catches up
 // at the usual one; only where that is not enough for what the schedule asks does it
 // hurry.
 type pace struct {
+	usual    int
+	usualGap time.Duration
+
 	level int
 	since probe.Instant // it was behind from here on; 0: it is not
 	lag   time.Duration // then
 	asked probe.Instant // when this level was needed last
 }
 
+func newPace(usual int, gap time.Duration) pace {
+	if usual <= 0 {
+		usual = burst
+	}
+	if gap <= 0 {
+		gap = burstGap
+	}
+	return pace{usual: usual, usualGap: gap}
+}
+
 // burst and gap are what the level says.
-func (p *pace) burst() int         { return paces[p.level].burst }
-func (p *pace) gap() time.Duration { return paces[p.level].gap }
+func (p *pace) burst() int         { return p.usual * paces[p.level].burst }
+func (p *pace) gap() time.Duration { return p.usualGap / 2 * time.Duration(paces[p.level].gap) }
 
 // behind notes that more was due than went, the earliest of it lag ago.
 func (p *pace) behind(now probe.Instant, lag time.Duration) {

@@ -65,6 +65,7 @@ func (s *Shard) receive() (drained bool) {
 		s.read()
 		s.noticeDrops()
 		s.busy = s.busy || s.nFrames > 0
+		s.warmFrames()
 		for i := range s.nFrames {
 			s.handle(&s.frames[i])
 		}
@@ -99,12 +100,28 @@ func (s *Shard) noticeDrops() {
 // keepFrame parses a frame while its bytes are valid.
 func (s *Shard) keepFrame(f *Frame) {
 	k := &s.frames[s.nFrames]
-	if wire.Parse(f.Data, &k.packet) != nil {
+	parse := wire.Parse
+	if f.Outgoing || f.ChecksumOK {
+		parse = wire.ParseUnverified
+	}
+	if parse(f.Data, &k.packet) != nil {
 		return
 	}
+	p := &k.packet
 	k.wall, k.ifindex, k.stamped, k.outgoing = f.Wall, f.Ifindex, f.Stamped, f.Outgoing
-	k.intact = f.Outgoing || f.ChecksumOK || k.packet.Checksum != wire.ChecksumBad
-	k.packet.Payload = nil
+	k.intact = f.Outgoing || f.ChecksumOK || p.Checksum != wire.ChecksumBad
+	p.Payload = nil
+	switch {
+	case p.Kind == wire.KindTCP && f.Outgoing:
+		k.key, k.local = keyOf(p.Dst, p.DstPort, p.SrcPort), p.Src
+	case p.Kind == wire.KindTCP:
+		k.key, k.local = keyOf(p.Src, p.SrcPort, p.DstPort), p.Dst
+	case p.Kind == wire.KindICMPError:
+		k.key, k.local = keyOf(p.Quote.Dst, p.Quote.DstPort, p.Quote.SrcPort), p.Quote.Src
+	default:
+		return
+	}
+	k.hash = k.key.hash()
 	s.nFrames++
 }
 
@@ -113,28 +130,14 @@ func (s *Shard) keepFrame(f *Frame) {
 // the only one to be delivered; of one that leaves, the last.
 func (s *Shard) handle(f *frame) {
 	p := &f.packet
-	var k key // of the conversation
-	local := p.Dst
-	switch {
-	case p.Kind == wire.KindTCP && f.outgoing:
-		k, local = keyOf(p.Dst, p.DstPort, p.SrcPort), p.Src
-	case p.Kind == wire.KindTCP:
-		k = keyOf(p.Src, p.SrcPort, p.DstPort)
-	case p.Kind == wire.KindICMPError:
-		k, local = keyOf(p.Quote.Dst, p.Quote.DstPort, p.Quote.SrcPort), p.Quote.Src
-	default:
-		return
-	}
-	h := k.hash()
-	again := s.sightings.again(f, h)
+	again := s.sightings.again(f)
 	if again && !f.outgoing {
 		return
 	}
-	ours := s.ours(k.port())
-	if !ours || p.Kind == wire.KindICMPError && f.outgoing {
+	if !s.ours(f.key.port()) || p.Kind == wire.KindICMPError && f.outgoing {
 		return
 	}
-	i := s.find(&k, h, local)
+	i := s.find(&f.key, f.hash, f.local)
 	ev := &s.event
 	switch {
 	case f.outgoing:
@@ -239,18 +242,33 @@ func (s *Shard) reject(e *entry, r probe.RejectReason) {
 // to which every frame was handled, so that no answer that lies in the ring is
 // taken for silence.
 func (s *Shard) expire() {
-	for {
+	s.table.settle()
+	for i := s.table.expired(s.caughtUp); i != none; i = s.table.expired(s.caughtUp) {
+		s.goOff(i)
 		s.table.settle()
-		i := s.table.expired(s.caughtUp)
-		if i == none {
+	}
+	for {
+		group := s.table.lapses.group(s.caughtUp)
+		if len(group) == 0 {
 			return
 		}
-		if kind := s.table.alarm(i).kind; kind == probe.Reopen {
-			s.step(i, s.syn(i, kind))
-		} else {
-			s.event = probe.Event{Kind: kind}
-			s.step(i, &s.event)
+		s.warmLapses(group)
+		for range len(group) {
+			if i := s.table.lapsed(s.caughtUp); i != none {
+				s.goOff(i)
+			}
 		}
+		s.table.settle()
+	}
+}
+
+// goOff delivers a conversation's timer.
+func (s *Shard) goOff(i int32) {
+	if kind := s.table.alarm(i).kind; kind == probe.Reopen {
+		s.step(i, s.syn(i, kind))
+	} else {
+		s.event = probe.Event{Kind: kind}
+		s.step(i, &s.event)
 	}
 }
 

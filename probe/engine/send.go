@@ -30,6 +30,7 @@ type route struct {
 // the next are.
 func (s *Shard) send() probe.Instant {
 	s.launched = s.launched[:0]
+	s.warmEntries()
 	for len(s.launched) < s.pace.burst() {
 		x, due := s.schedule.first(s.now)
 		if !due {
@@ -152,10 +153,11 @@ func (s *Shard) measured(e *entry) bool {
 
 // made goes on to a target's next slot after a probe, if it is to have one.
 func (s *Shard) made(e *entry) {
-	e.probes++
-	if e.spent() {
-		e.throttle(false)
-		return
+	if e.counted {
+		if e.probes++; e.spent() {
+			e.throttle(false)
+			return
+		}
 	}
 	s.reschedule(e, e.slot.Add(e.interval))
 }
@@ -256,7 +258,7 @@ func (s *Shard) port(e *entry) (uint16, bool) {
 		r, next = s.cfg.Guarded, &e.peer.ports[1]
 	}
 	n := r.len()
-	if e.Flows > 1 {
+	if e.flows {
 		flow := uint32(e.sent % uint64(e.Flows))
 		return s.vacate(e, r.First+uint16((uint32(e.ID)%n+flow)%n))
 	}
@@ -285,7 +287,7 @@ func (s *Shard) vacate(e *entry, port uint16) (uint16, bool) {
 
 // tuple is the four-tuple of a slot's conversation.
 func (s *Shard) tuple(sl *slot, e *entry) probe.FourTuple {
-	return probe.FourTuple{Local: netip.AddrPortFrom(s.table.locals[sl.local], sl.key.port()), Remote: e.Remote}
+	return probe.FourTuple{Local: netip.AddrPortFrom(s.table.locals[sl.local], sl.key.port()), Remote: e.remote}
 }
 
 // open begins a conversation.
@@ -397,14 +399,14 @@ func (s *Shard) syn(i int32, k probe.EventKind) *probe.Event {
 
 // queue adds a conversation's segment to the batch.
 func (s *Shard) queue(i int32, sl *slot, e *entry, c *probe.Conversation, ev *probe.Event, seg *probe.Segment) {
-	w := way{ifindex: int(sl.ifindex), ttl: e.TTL, tos: e.TOS}
+	w := way{ifindex: int(sl.ifindex), ttl: e.manner.ttl, tos: e.manner.tos}
 	if sl.direct {
 		w.hop = e.hop
 	}
 	if ev.Kind == probe.Open {
 		from := len(s.arena)
-		s.arena = e.manner.syn.Append(s.arena, e.between, sl.key.port(), e.Remote.Port(), seg.Seq, seg.Options.TSVal)
-		s.post(w, s.table.locals[sl.local], e.Remote.Addr(), s.arena[from:])
+		s.arena = e.manner.syn.Append(s.arena, e.between, sl.key.port(), e.remote.Port(), seg.Seq, seg.Options.TSVal)
+		s.post(w, s.table.locals[sl.local], e.remote.Addr(), s.arena[from:])
 	} else {
 		var payload []byte
 		if seg.Len > 0 {

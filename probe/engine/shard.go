@@ -59,6 +59,11 @@ type Config struct {
 	// else, does not call it. It must not block.
 	Heartbeat      func()
 	HeartbeatEvery time.Duration
+	// Burst is how many SYNs go out together at most, and BurstGap the pause between
+	// two such bursts: 16 and 50 µs if they are 0. A loop that cannot keep up so sends
+	// more, faster.
+	Burst    int
+	BurstGap time.Duration
 }
 
 // Ports is a range of source ports, both ends included.
@@ -125,6 +130,7 @@ type Shard struct {
 	scratch   probe.Conversation // a small one, while it is stepped
 	output    probe.Output       // of the last step: on a function's stack it would escape to the heap
 	told      [1]probe.Observation
+	warmth    uint64        // nobody's
 	trimmed   probe.Instant // when memory was given back last
 	beaten    probe.Instant // the last Heartbeat
 	orders    []command     // what is not carried out yet
@@ -137,6 +143,9 @@ type Shard struct {
 // A frame is a received one, parsed, with what concerns its stamp.
 type frame struct {
 	packet   wire.Packet
+	key      key    // of its conversation
+	hash     uint64 // the key's
+	local    addr   // our end
 	wall     int64
 	ifindex  int
 	stamped  bool // as it arrived or left
@@ -159,6 +168,7 @@ func New(cfg Config) *Shard {
 		limits:  cfg.Limits,
 		numbers: new(atomic.Uint64),
 		targets: make(map[*Target]*entry),
+		pace:    newPace(cfg.Burst, cfg.BurstGap),
 	}
 	s.peers.byRemote = make(map[addrPort]*peer)
 	s.peers.byAddress = make(map[addr]*address)

@@ -20,10 +20,9 @@ type sighting struct {
 // stackDelay bounds the way of a packet through the layers of one host.
 const stackDelay = 5 * time.Millisecond
 
-// again reports whether a frame shows a packet that another layer has shown. h is the
-// hash of its conversation's key.
-func (l *sightings) again(f *frame, h uint64) bool {
-	h = f.hash(h)
+// again reports whether a frame shows a packet that another layer has shown.
+func (l *sightings) again(f *frame) bool {
+	h := f.identity()
 	s := &l[h%uint64(len(l))]
 	if s.packet == h && s.ifindex != f.ifindex && time.Duration(f.wall-s.wall).Abs() < stackDelay {
 		return true
@@ -32,9 +31,9 @@ func (l *sightings) again(f *frame, h uint64) bool {
 	return false
 }
 
-// hash mixes what makes a packet: its direction, its ends, and what it says. h stands
-// for the peer's end and our port.
-func (f *frame) hash(h uint64) uint64 {
+// identity mixes what makes a packet: its direction, its ends, and what it says. The
+// key's hash stands for the peer's end and our port.
+func (f *frame) identity() uint64 {
 	p := &f.packet
 	what := uint64(p.Kind)
 	if f.outgoing {
@@ -43,15 +42,11 @@ func (f *frame) hash(h uint64) uint64 {
 	if p.Kind == wire.KindICMPError {
 		srcHi, srcLo := halves(p.Src)
 		dstHi, dstLo := halves(p.Dst)
-		h = mix(mix(h, what), mix(srcHi^dstHi, srcLo)+dstLo)
+		h := mix(mix(f.hash, what), mix(mix(srcHi, srcLo), mix(dstHi, dstLo)))
 		return mix(h, uint64(p.ICMP.Seq)<<16|uint64(p.ICMP.Type)<<8|uint64(p.ICMP.Code))
 	}
-	local := p.Dst
-	if f.outgoing {
-		local = p.Src
-	}
-	hi, lo := halves(local)
+	hi, lo := halves(f.local)
 	s := &p.Segment
-	h = mix(mix(h, what), mix(hi, lo))
+	h := mix(mix(f.hash, what), mix(hi, lo))
 	return mix(h^uint64(s.Seq)<<32^uint64(s.Ack), uint64(s.Flags)<<32|uint64(s.Len))
 }

@@ -244,26 +244,30 @@ func (t *table) first(end probe.Instant) (timed[int32], bool) {
 // expired returns the next slot whose conversation's timer has gone off by now, or
 // none.
 func (t *table) expired(now probe.Instant) int32 {
-	if x, ok := t.first(now); ok {
-		t.timers.pop()
-		t.alarm(x.value).queued = 0
-		return x.value
+	x, ok := t.first(now)
+	if !ok {
+		return none
 	}
-	for {
-		x, ok := t.lapses.pop(now)
-		if !ok {
-			return none
-		}
-		a := t.alarm(x.value)
-		if a.queued != x.at {
-			continue
-		}
-		a.queued = 0
-		if a.due != 0 && a.due <= now {
-			return x.value
-		}
-		if a.due != 0 {
-			t.enqueue(x.value, a)
-		}
+	t.timers.pop()
+	t.alarm(x.value).queued = 0
+	return x.value
+}
+
+// lapsed removes the last lapse of a group, and returns its slot if the timer is one
+// still, else none.
+func (t *table) lapsed(now probe.Instant) int32 {
+	x := t.lapses.pop()
+	a := t.alarm(x.value)
+	if a.queued != x.at {
+		return none
 	}
+	a.queued = 0
+	switch {
+	case a.due == 0:
+		return none
+	case a.due > now:
+		t.enqueue(x.value, a)
+		return none
+	}
+	return x.value
 }

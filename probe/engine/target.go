@@ -30,7 +30,7 @@ type Target struct {
 
 // spent reports whether all probes of a target with a Count are made. It is in the
 // schedule no more.
-func (e *entry) spent() bool { return e.Count > 0 && e.probes >= e.Count }
+func (e *entry) spent() bool { return e.counted && e.probes >= e.Count }
 
 // A Sink receives what is observed of a target, from its shard's goroutine. One that
 // has ObserveAll(o []probe.Observation) as well gets all that one event has told by one

@@ -1,0 +1,80 @@
+package engine
+
+// What a probe needs of its target, and a frame of its conversation, lies scattered over
+// more memory than the caches hold when there are many, and each piece names the next.
+// So before a group of them is worked off, the pieces of all are touched, one step of
+// the way after the other: the processor waits for a step's memory all at once instead
+// of for each piece by itself. What is read is added up, lest the compiler leave it out.
+
+// warmEntries touches what the next burst needs.
+func (s *Shard) warmEntries() {
+	if _, due := s.schedule.first(s.now); !due {
+		return
+	}
+	// The first of a heap are not its earliest, but among them.
+	next := s.schedule.near[:min(len(s.schedule.near), 2*burst)]
+	var sum uint64
+	for _, x := range next {
+		e := s.entries[x.value]
+		sum += e.sent + e.between + uint64(e.due) + uint64(e.remote.Port())
+	}
+	for _, x := range next {
+		if p := s.entries[x.value].peer; p != nil {
+			sum += p.hi + uint64(p.port)
+		}
+	}
+	for _, x := range next {
+		e := s.entries[x.value]
+		if p := e.peer; p != nil {
+			ports, at := s.cfg.Reserved, p.ports[0]
+			if e.guarded {
+				ports, at = s.cfg.Guarded, p.ports[1]
+			}
+			k := p.key(ports.First + uint16(at%ports.len()))
+			c := s.table.index.cells[s.table.index.start(k.hash())]
+			sum += uint64(p.address.window.total) + uint64(p.address.unsent) + uint64(c.hash)
+		}
+	}
+	s.warmth += sum
+}
+
+// warmFrames touches the conversations of the frames that were read.
+func (s *Shard) warmFrames() {
+	frames := s.frames[:s.nFrames]
+	if len(frames) < 4 {
+		return
+	}
+	x := &s.table.index
+	var sum uint64
+	for i := range frames {
+		sum += uint64(x.cells[x.start(frames[i].hash)].hash)
+	}
+	for i := range frames {
+		if slot, same := x.at(x.start(frames[i].hash), frames[i].hash); same && slot != none {
+			sl := s.table.slot(slot)
+			sum += uint64(sl.local) + sl.number + uint64(s.table.alarm(slot).queued)
+		}
+	}
+	s.warmth += sum
+}
+
+// warmLapses touches the conversations whose four-tuples become free.
+func (s *Shard) warmLapses(next []timed[int32]) {
+	var sum uint64
+	for _, x := range next {
+		sum += uint64(s.table.alarm(x.value).queued)
+	}
+	for _, x := range next {
+		sl := s.table.slot(x.value)
+		sum += sl.number + sl.key.hi
+	}
+	for _, x := range next {
+		sl := s.table.slot(x.value)
+		if sl.target == free {
+			continue
+		}
+		c := s.table.index.cells[s.table.index.start(sl.key.hash())]
+		sum += uint64(c.hash) + uint64(s.entries[sl.target].conversations)
+	}
+	s.warmth += sum
+}
