@@ -20,6 +20,7 @@ import (
 // function that it returns drains them and waits.
 func newGroup(t testing.TB, h *lab.Host, n int, o engine.Observer, limits engine.Limits) (*engine.Group, func()) {
 	t.Helper()
+	giveLoops()
 	var parts []engine.Part
 	var networks []*host.Network
 	first := 61000
