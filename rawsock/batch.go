@@ -114,7 +114,9 @@ func (c *control) addInt(level, typ int32, v uint8) {
 // sendmmsg sends messages and returns how many went. It stops at the one that
 // fails and tells why only when that is the first.
 func sendmmsg(fd int, messages []message) (int, unix.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), 0, 0, 0)
+	// Raw: it does not wait, but works for tens of µs, after which the runtime would give
+	// its processor away; see briefWait.
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), 0, 0, 0)
 	return int(n), errno
 }
 

@@ -153,6 +153,7 @@ func (p *pinger) probe(ctx context.Context, network *host.Network, ports pingPor
 		Drain:    pingDrain,
 	})
 	shard.Update([]*engine.Target{&e}, nil)
+	giveLoops(1)
 	began := time.Now()
 	out.begin()
 	shard.Run(ctx)

@@ -159,7 +159,7 @@ func meanOf(all []exchange) time.Duration {
 // each probe.
 func readDaemon(w *world, n int) (map[netip.Addr][]reading, time.Duration) {
 	const targets = 4
-	w.run(w.probedOn(-1, asked{module: "probe: half_open", targets: targets, interval: targets * pace}))
+	r := w.run(w.probedOn(-1, asked{module: "probe: half_open", targets: targets, interval: targets * pace}))
 	const api = "http://127.0.0.1:10965/api/v1/targets"
 	w.await(api)
 	client := w.client(w.here, 1)
@@ -190,6 +190,7 @@ func readDaemon(w *world, n int) (map[netip.Addr][]reading, time.Duration) {
 			says[to] = append(says[to], reading{seconds(s.RTT), s.SourcePort, s.Started})
 		}
 	}
+	r.stop() // the capture catches up with what has an end
 	return says, 0
 }
 
@@ -219,7 +220,7 @@ func readBlackbox(w *world, n int) (map[netip.Addr][]reading, time.Duration) {
 // probe from two scrapes: its histogram's sum grows by what it measured.
 func readSmokeping(w *world, n int) (map[netip.Addr][]reading, time.Duration) {
 	hosts := min(n, 50)
-	w.run(w.smokeping(-1, hosts))
+	r := w.run(w.smokeping(-1, hosts))
 	const url = "http://127.0.0.1:9374/metrics"
 	w.await(url)
 	client := w.client(w.here, 1)
@@ -262,6 +263,7 @@ func readSmokeping(w *world, n int) (map[netip.Addr][]reading, time.Duration) {
 			last[to] = s
 		}
 	}
+	r.stop()
 	return says, 0
 }
 

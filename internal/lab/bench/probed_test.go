@@ -70,7 +70,8 @@ func scanning(module string) func(*world, int) *lab.Cmd {
 
 // agrees takes probed's targets away by a reload and then holds its own counters
 // against the kernel's of the targets: every segment that this sent was seen, and
-// every one that probed says left has arrived.
+// every one that probed says left has arrived; but for those that found the queue of
+// the core that should take them full, on the way there or back.
 func agrees(w *world, r *running) {
 	w.t.Helper()
 	var file string
@@ -95,13 +96,11 @@ func agrees(w *world, r *running) {
 			return err
 		}
 		peer := w.there.Counters()
-		for _, c := range []struct{ ours, theirs string }{
-			{"probed_segments_sent_total", "TcpInSegs"}, {"probed_segments_received_total", "TcpOutSegs"},
-		} {
-			if int64(says[c.ours]) != peer[c.theirs] {
-				return fmt.Errorf("%s is %.0f, the targets' %s %d; %.0f frames lost by the tap",
-					c.ours, says[c.ours], c.theirs, peer[c.theirs], says["probed_tap_drops_total"])
-			}
+		sent, received := int64(says["probed_segments_sent_total"]), int64(says["probed_segments_received_total"])
+		thither, hither := w.dropped(w.there), w.dropped(w.here)
+		if sent != peer["TcpInSegs"]+thither || received != peer["TcpOutSegs"]-hither {
+			return fmt.Errorf("%d sent, %d dropped, %d arrived; %d sent back, %d dropped, %d arrived; %.0f frames lost by the tap",
+				sent, thither, peer["TcpInSegs"], peer["TcpOutSegs"], hither, received, says["probed_tap_drops_total"])
 		}
 		return nil
 	})

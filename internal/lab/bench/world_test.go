@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/probed/probed/internal/lab"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -142,4 +143,17 @@ func stayOff(t testing.TB, core int) {
 			t.Fatal(os.NewSyscallError("sched_setaffinity", err))
 		}
 	}
+}
+
+// dropped is how many packets a host's device dropped on arrival.
+func (w *world) dropped(h *lab.Host) (n int64) {
+	w.t.Helper()
+	h.Do(func() {
+		link, err := netlink.LinkByName(h.Iface())
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		n = int64(link.Attrs().Statistics.RxDropped)
+	})
+	return n
 }
