@@ -35,7 +35,7 @@ func BenchmarkScraped(b *testing.B) {
 	for _, c := range []struct {
 		n        int
 		interval string
-	}{{10_000, "1s"}, {100_000, "10s"}} {
+	}{{10_000, "1s"}, {100_000, "10s"}, {100_000, "1s"}} {
 		b.Run(fmt.Sprintf("targets=%d/interval=%s", c.n, c.interval), func(b *testing.B) {
 			for range b.N {
 				benchmarkScraped(b, c.n, c.interval)

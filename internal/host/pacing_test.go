@@ -18,6 +18,7 @@ import (
 // BenchmarkPacing probes a host whose kernel runs on a core of its own and reports what
 // bursts and the pauses between them do to the round trips themselves: by the stamps of
 // the packets, as a capture has them. A burst that is too large measures its own queue.
+// Run it with taskset -c 0, for the peer has the other core.
 func BenchmarkPacing(b *testing.B) {
 	for _, rate := range []int{1000, 10_000, 50_000, 100_000} {
 		for _, p := range []struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -37,9 +38,18 @@ func (r *rig) rest(targets []*engine.Target) {
 	r.shard.Update(resting, targets)
 }
 
+// giveLoops has the Go scheduler run more threads, as probed does for each of its loops,
+// since a loop keeps its place while it sleeps briefly. Some tests run side by side.
+func giveLoops() {
+	if n := runtime.NumCPU() + 4; runtime.GOMAXPROCS(0) < n {
+		runtime.GOMAXPROCS(n)
+	}
+}
+
 // newRig opens the host's network and starts a shard on it.
 func newRig(t testing.TB, h *lab.Host, o engine.Observer, limits engine.Limits) *rig {
 	t.Helper()
+	giveLoops()
 	return newRigOf(t, h, engine.Config{Observer: o, Limits: limits})
 }
 

@@ -53,6 +53,15 @@ func TestPortsGoRound(t *testing.T) {
 	}))
 }
 
+// TestThirtyThousandASecond has one shard make as many probes: none is skipped, and each
+// goes within a tick of its slot.
+func TestThirtyThousandASecond(t *testing.T) {
+	check(t, play(t, scenario{
+		targets: 30_000, shards: 1, perAddress: 8, interval: time.Second, span: 9 * time.Second, settle: 7 * time.Second,
+		rtts: usual, limits: wide, bound: 2 * time.Millisecond,
+	}))
+}
+
 // TestLimitsHold has targets whose intervals leave a limit some two percent of room, the
 // global one or that of an address, all ports of which are targets: as phases are random
 // it is met again and again. No second has more packets than it, and nobody is skipped.

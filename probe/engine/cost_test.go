@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/probed/probed/probe"
 )
@@ -49,6 +50,29 @@ func TestNoAllocation(t *testing.T) {
 				t.Errorf("%v allocations for %d probes", allocs, probes)
 			}
 		})
+	}
+}
+
+// What each of half a million conversations takes, and each target, does not grow
+// unnoticed. Two cache lines a conversation, and what tells its timers.
+func TestOctets(t *testing.T) {
+	for _, x := range []struct {
+		what       string
+		size, most uintptr
+	}{
+		{"a conversation's slot", unsafe.Sizeof(slot{}), 128},
+		{"its alarm", unsafe.Sizeof(alarm{}), 24},
+		{"its cell", unsafe.Sizeof(cell{}), 8},
+		{"its compact form", unsafe.Sizeof(probe.Compact{}), 56},
+		{"an entry", unsafe.Sizeof(entry{}), 320},
+		{"a peer", unsafe.Sizeof(peer{}), 112},
+		{"an address", unsafe.Sizeof(address{}), 128},
+		{"a frame", unsafe.Sizeof(frame{}), 384},
+	} {
+		if x.size > x.most {
+			t.Errorf("%s takes %d octets, %d are allowed", x.what, x.size, x.most)
+		}
+		t.Logf("%s: %d octets", x.what, x.size)
 	}
 }
 

@@ -189,10 +189,10 @@ func BenchmarkGrowth(b *testing.B) {
 		remote := netip.MustParseAddr("198.18.0.2")
 		for range b.N {
 			l.Queue(Packet{Segment: segment, Src: local4, Dst: remote})
-			if len(l.batch) == burst {
+			if len(l.batch) == 16 {
 				l.Flush(nil)
 				l.now = l.now.Add(tick)
-				l.Receive(4*burst, func(*Frame) {})
+				l.Receive(64, func(*Frame) {})
 			}
 		}
 	})

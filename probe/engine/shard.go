@@ -60,7 +60,7 @@ type Config struct {
 	Heartbeat      func()
 	HeartbeatEvery time.Duration
 	// Burst is how many SYNs go out together at most, and BurstGap the pause between
-	// two such bursts: 16 and 50 µs if they are 0. A loop that cannot keep up so sends
+	// two such bursts: 4 and 50 µs if they are 0. A loop that cannot keep up so sends
 	// more, faster.
 	Burst    int
 	BurstGap time.Duration

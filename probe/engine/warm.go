@@ -12,7 +12,7 @@ func (s *Shard) warmEntries() {
 		return
 	}
 	// The first of a heap are not its earliest, but among them.
-	next := s.schedule.near[:min(len(s.schedule.near), 2*burst)]
+	next := s.schedule.near[:min(len(s.schedule.near), 2*s.pace.burst())]
 	var sum uint64
 	for _, x := range next {
 		e := s.entries[x.value]
