@@ -12,7 +12,7 @@ import (
 const scanned = 1 << 14
 
 // probedRates are what the daemon is tried at.
-func probedRates() []int { return []int{50_000, 80_000, 120_000, 200_000} }
+func probedRates() []int { return []int{50_000, 80_000, 100_000, 140_000, 200_000} }
 
 // A place is where the kernel does its part of a handshake.
 type place struct {
