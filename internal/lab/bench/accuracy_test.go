@@ -64,7 +64,7 @@ func gauges() []gauge {
 		{"probed", readDaemon, true},
 		{"probed-ping", func(w *world, n int) (map[netip.Addr][]reading, time.Duration) {
 			return single(parseProbedPing(w.read(w.command(-1, w.here, probedPath(w.t), "ping", "--json",
-				"-c", fmt.Sprint(n), "-i", pace.String(), to+":80"))))(w), 0
+				"-c", fmt.Sprint(n), "-i", (2 * pace).String(), to+":80"))))(w), 0 // it won't do more
 		}, false},
 		{"nping", func(w *world, n int) (map[netip.Addr][]reading, time.Duration) {
 			all, mean, err := parseNping(w.read(w.command(-1, w.here, "nping", "--tcp", "--flags", "syn", "-p", "80",

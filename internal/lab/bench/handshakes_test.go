@@ -12,7 +12,7 @@ import (
 const scanned = 1 << 14
 
 // probedRates are what the daemon is tried at.
-func probedRates() []int { return []int{50_000, 80_000, 120_000, 200_000} }
+func probedRates() []int { return []int{50_000, 80_000, 100_000, 140_000, 200_000} }
 
 // A place is where the kernel does its part of a handshake.
 type place struct {
@@ -45,7 +45,10 @@ func TestHandshakes(t *testing.T) {
 			}
 			for range rounds(t) {
 				for i, s := range tools {
-					l := s.measure(t, p, best[i], window(t))
+					l, err := s.measure(t, p, best[i], window(t))
+					if err != nil {
+						t.Fatal(err)
+					}
 					l.Name = fmt.Sprintf("Handshakes/kernel=%s/tool=%s", p.name, s.name)
 					b.add(l)
 				}
@@ -65,7 +68,11 @@ func (s scanner) best(t *testing.T, p place) int {
 	}
 	best, most := 0, 0.0
 	for _, rate := range s.rates {
-		l := s.measure(t, p, rate, window(t)/2)
+		l, err := s.measure(t, p, rate, window(t)/2)
+		if err != nil {
+			t.Log(err) // then it isn't this rate
+			continue
+		}
 		done, _ := l.Get("handshakes/cpu-s")
 		t.Logf("asked for %d/s: %s", rate, l)
 		if done > most {
@@ -77,17 +84,15 @@ func (s scanner) best(t *testing.T, p place) int {
 
 // measure runs a scanner for some length, again if that run is void: on a machine
 // that is taken away for a while, queues overflow.
-func (s scanner) measure(t *testing.T, p place, rate int, length time.Duration) Line {
+func (s scanner) measure(t *testing.T, p place, rate int, length time.Duration) (l Line, void error) {
 	t.Helper()
 	for range 3 {
-		l, void := s.once(t, p, rate, length)
-		if void == nil {
-			return l
+		if l, void = s.once(t, p, rate, length); void == nil {
+			return l, nil
 		}
 		t.Logf("void: %s at %d/s: %v", s.name, rate, void)
 	}
-	t.Fatalf("three void runs of %s", s.name)
-	return Line{}
+	return Line{}, fmt.Errorf("three void runs of %s at %d/s", s.name, rate)
 }
 
 // once runs a scanner once. Handshakes are counted by the targets' kernel, in the
@@ -137,9 +142,11 @@ func (s scanner) once(t *testing.T, p place, rate int, length time.Duration) (l 
 }
 
 // honest tells whether the work was the one that is compared: each SYN answered by a
-// SYN-ACK of a socket, once, and each of these by a RST. What was under way at the
-// beginning and the end of the span, or got lost, is a fiftieth at most.
+// SYN-ACK of a socket, once, and each of these by a RST. What got lost is a fiftieth at
+// most, and what was under way at the beginning and the end of the span no more than
+// the queues of two cores hold (net.core.netdev_max_backlog).
 func honest(s span) error {
+	const queues = 2 * 1000
 	done := s.peer["TcpAttemptFails"]
 	for _, c := range []struct {
 		what string
@@ -153,7 +160,7 @@ func honest(s span) error {
 		{"SYNs dropped", s.peer["TcpExtListenDrops"], 0},
 		{"connections", s.peer["TcpPassiveOpens"], 0},
 	} {
-		if off := c.got - c.want; off > done/50+100 || -off > done/50+100 {
+		if off := c.got - c.want; off > done/50+queues || -off > done/50+queues {
 			return fmt.Errorf("%d %s, %d handshakes ended by a RST", c.got, c.what, done)
 		}
 	}

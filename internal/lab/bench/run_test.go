@@ -56,11 +56,13 @@ func (r *running) stop() {
 	<-r.ended
 }
 
-// read runs a program to its end and returns what it wrote to its standard output.
+// read runs a program to its end, for a minute at most, and returns what it wrote to its standard output.
 func (w *world) read(cmd *lab.Cmd) string {
 	w.t.Helper()
 	said := new(lab.Output)
 	cmd.Stderr = said
+	limit := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer limit.Stop()
 	out, err := cmd.Output()
 	if err != nil {
 		w.t.Fatalf("%v: %v\n%s%s", cmd.Args, err, out, said.String())
