@@ -37,15 +37,17 @@ func (b *reactionBook) Observe(o *probe.Observation) {
 // The peer, a Go program that accepts and closes, is on the same processors.
 func BenchmarkReaction(b *testing.B) {
 	for _, rate := range []int{1000, 10_000} {
-		b.Run(fmt.Sprintf("rate=%d", rate), func(b *testing.B) {
-			for range b.N {
-				benchmarkReaction(b, rate)
-			}
-		})
+		for _, how := range []string{"raw", "packet"} {
+			b.Run(fmt.Sprintf("rate=%d/%s", rate, how), func(b *testing.B) {
+				for range b.N {
+					benchmarkReaction(b, rate, how == "packet")
+				}
+			})
+		}
 	}
 }
 
-func benchmarkReaction(b *testing.B, rate int) {
+func benchmarkReaction(b *testing.B, rate int, direct bool) {
 	const seconds = 8
 	here, there := lab.Pair(b)
 	there.AnyIP("198.18.64.0/18")
@@ -54,7 +56,7 @@ func benchmarkReaction(b *testing.B, rate int) {
 	var targets []*engine.Target
 	for i, addr := 0, netip.MustParseAddr("198.18.64.1"); i < rate; i, addr = i+1, addr.Next() {
 		x := closing(uint64(i), netip.AddrPortFrom(addr, 80), probe.Params{Kind: probe.ActiveClose, Timeout: 900 * time.Millisecond}, nil)
-		x.Interval, x.Sink, x.Recorder = time.Second, books, nil
+		x.Interval, x.Sink, x.Recorder, x.Direct = time.Second, books, nil, direct
 		targets = append(targets, x)
 	}
 	o := newSelf()
