@@ -27,14 +27,16 @@ type exposition struct {
 	none    labelSet // of series of probed itself
 	rows    []tally
 	rares   []rare // of the rows that have any
-	counts  counts // of the row that is written
+	at      *tally // the row that is written
+	counts  counts // its
 	closing closeCounts
 	extra   []label
 	scratch histogram
 }
 
-// A tally is what a target has counted when the walk began. Tallies lie together, so that
-// the walk, family by family, does not go through all of a large memory again and again.
+// A tally is what a target has counted when the walk came by its round trips. Tallies lie
+// together, so that the walk, family by family, does not go through all of a large memory
+// again and again.
 type tally struct {
 	target *Target
 	usual  usual
@@ -103,17 +105,37 @@ func (x *exposition) load(targets []*Target) {
 		r := &x.rows[i]
 		r.target, r.rare = t, 0
 		t.mu.Lock()
-		r.usual = t.usual
-		if t.rare != nil {
-			x.rares = append(x.rares, *t.rare)
-			r.rare = int32(len(x.rares))
-		}
+		x.tally(r)
 		t.mu.Unlock()
 	}
 }
 
+// tally takes a target's counters. Its mu is held.
+func (x *exposition) tally(r *tally) {
+	t := r.target
+	r.usual = t.usual
+	switch {
+	case t.rare == nil:
+	case r.rare > 0:
+		x.rares[r.rare-1] = *t.rare
+	default:
+		x.rares = append(x.rares, *t.rare)
+		r.rare = int32(len(x.rares))
+	}
+}
+
+// copyRTT copies a target's round trips, and its counters of the same moment: no scrape
+// shows more of the first than of the probes that they belong to.
+func (x *exposition) copyRTT(t *Target) {
+	t.mu.Lock()
+	t.rtt.copyTo(&x.scratch)
+	x.tally(x.at)
+	t.mu.Unlock()
+}
+
 // row writes a target's series of the family.
 func (x *exposition) row(r *tally) {
+	x.at = r
 	x.counts.usual = r.usual
 	if r.rare > 0 {
 		x.counts.rare = x.rares[r.rare-1]

@@ -3,12 +3,14 @@ package metrics
 import (
 	"bytes"
 	"flag"
+	"io"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -364,3 +366,48 @@ func TestWireLabels(t *testing.T) {
 		}
 	}
 }
+
+// Whatever is observed while a scrape is written, no target shows more round trips than
+// probes.
+func TestScrapeOfOneMoment(t *testing.T) {
+	m, targets := populated(t, 400)
+	for name, write := range map[string]func(io.Writer) error{"text": m.WriteText, "protobuf": m.WriteProtobuf} {
+		var out bytes.Buffer
+		busy := writerFunc(func(b []byte) (int, error) {
+			for _, target := range targets {
+				for _, o := range answered(time.Millisecond) {
+					target.Observe(&o)
+				}
+			}
+			return out.Write(b)
+		})
+		if err := write(busy); err != nil {
+			t.Fatal(err)
+		}
+		if name != "text" {
+			continue
+		}
+		counts := make(map[string]float64)
+		for line := range strings.Lines(out.String()) {
+			series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+			series = strings.Replace(series, "probed_handshake_rtt_seconds_count", "rtt", 1)
+			series = strings.Replace(series, "probed_probes_total", "probes", 1)
+			counts[series], _ = strconv.ParseFloat(value, 64)
+		}
+		seen := 0.0
+		for series, probes := range counts {
+			if labels, is := strings.CutPrefix(series, "probes"); is {
+				if seen += probes; counts["rtt"+labels] > probes {
+					t.Errorf("%v round trips of %v probes: %s", counts["rtt"+labels], probes, labels)
+				}
+			}
+		}
+		if seen == 0 {
+			t.Error("nothing was observed meanwhile")
+		}
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }

@@ -20,7 +20,7 @@ type family struct {
 }
 
 // allFamilies returns every family in the order of the exposition, by name.
-// Failures come before probes there, so a scrape never shows more of the first.
+// Round trips come before probes there; see copyRTT.
 func allFamilies() []family {
 	all := slices.Concat(probeFamilies(), handshakeFamilies(), teardownFamilies(), timeWaitFamilies(),
 		flowFamilies(), selfFamilies())
@@ -84,9 +84,7 @@ func handshakeFamilies() []family {
 			name: "probed_handshake_rtt_seconds", kind: histogramKind,
 			help: "Time from our SYN's transmit stamp to the SYN-ACK's receive stamp, in seconds.",
 			target: func(x *exposition, t *Target, _ *counts) {
-				t.mu.Lock()
-				t.rtt.copyTo(&x.scratch)
-				t.mu.Unlock()
+				x.copyRTT(t)
 				x.histogram(&t.labels)
 			},
 		}, {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,7 +38,9 @@ func (m *Metrics) Handler(others prometheus.Gatherer) http.Handler {
 		head.Add("Vary", "Accept, Accept-Encoding")
 		m.turn.Lock()
 		defer m.turn.Unlock()
-		var w io.Writer = &inTurn{rsp, &m.turn}
+		limit := http.NewResponseController(rsp)
+		defer func() { _ = limit.SetWriteDeadline(time.Time{}) }() // the connection may serve others yet
+		var w io.Writer = &inTurn{rsp, limit, &m.turn}
 		if acceptsGzip(req.Header) {
 			head.Set("Content-Encoding", "gzip")
 			z := m.gzipWriter(w)
@@ -55,13 +58,19 @@ func (m *Metrics) Handler(others prometheus.Gatherer) http.Handler {
 // a client, which may be slow, it is the next one's turn.
 type inTurn struct {
 	io.Writer
-	turn *sync.Mutex
+	limit *http.ResponseController
+	turn  *sync.Mutex
 }
+
+// patience is how long a client may take for what was written. A scrape holds some of
+// every target's figures, so that one that stands still must end.
+const patience = 30 * time.Second
 
 // Write implements io.Writer.
 func (w *inTurn) Write(b []byte) (int, error) {
 	w.turn.Unlock()
 	defer w.turn.Lock()
+	_ = w.limit.SetWriteDeadline(time.Now().Add(patience)) // a writer without a connection has none
 	return w.Writer.Write(b)
 }
 
@@ -105,7 +114,7 @@ func acceptsGzip(h http.Header) bool {
 		if !strings.EqualFold(strings.TrimSpace(name), "gzip") {
 			continue
 		}
-		value, weighted := strings.CutPrefix(strings.TrimSpace(quality), "q=")
+		value, weighted := strings.CutPrefix(strings.ToLower(strings.TrimSpace(quality)), "q=")
 		if !weighted {
 			return true
 		}

@@ -28,8 +28,8 @@ func TestLoops(t *testing.T) {
 	b.Serve("tcp", "[::]:80", lab.Discard)
 	yaml := func(limit, targets int, kind string) string {
 		var text strings.Builder
-		fmt.Fprintf(&text, "global: {interval: 200ms, timeout: 150ms, loops: 2, limits: {packets_per_second: %d}}\n"+
-			"modules: {active_close: {timeout: 180ms, tcp_options: {sack: true}}}\n"+
+		fmt.Fprintf(&text, "global: {interval: 500ms, timeout: 450ms, loops: 2, limits: {packets_per_second: %d}}\n"+
+			"modules: {active_close: {timeout: 480ms, tcp_options: {sack: true}}}\n"+
 			"jobs:\n- name: test\n  module: %s\n  targets:\n", limit, kind)
 		for i := range targets {
 			fmt.Fprintf(&text, "  - 198.18.64.%d:80\n", i+1)
@@ -57,7 +57,7 @@ func TestLoops(t *testing.T) {
 	}
 	write(t, file, yaml(3000, 50, "active_close"))
 	p.signal(syscall.SIGHUP)
-	lab.Eventually(t, 10*time.Second, func() error {
+	lab.Eventually(t, 20*time.Second, func() error {
 		s := p.scrape()
 		if s.sum("probed_targets", nil) != 50 || s.sum("probed_teardowns_total", labels{"target": "198.18.64.50:80"}) < 5 {
 			return fmt.Errorf("%v targets, %v teardowns", s.sum("probed_targets", nil), s.sum("probed_teardowns_total", nil))
@@ -121,7 +121,7 @@ func TestTransmitPacket(t *testing.T) {
 		"add rule inet lab input ct state established,related accept\n")
 	dir := readableDir(t)
 	file := filepath.Join(dir, "probed.yml")
-	write(t, file, fmt.Sprintf("global: {interval: 50ms, timeout: 40ms}\nmodules: {fast: {probe: half_open, transmit: packet}}\n"+
+	write(t, file, fmt.Sprintf("global: {interval: 300ms, timeout: 250ms}\nmodules: {fast: {probe: half_open, transmit: packet}}\n"+
 		"jobs:\n- name: test\n  module: fast\n  targets: [\"%v:80\", \"[%v]:80\"]\n", b.Addr4(), b.Addr6()))
 	if err := os.Chmod(file, 0o644); err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestTransmitPacket(t *testing.T) {
 	p := launchFile(t, a, file, unprivileged(unix.CAP_NET_RAW))
 	p.awaitReady()
 	for _, target := range []string{fmt.Sprintf("%v:80", b.Addr4()), fmt.Sprintf("[%v]:80", b.Addr6())} {
-		p.awaitProbes(target, 20)
+		p.awaitProbes(target, 8)
 	}
 	s := p.scrape()
 	if got := s.sum("probed_probe_failures_total", labels{"reason": "timeout"}); got != 0 {

@@ -83,7 +83,8 @@ func (a *archive) retire(why reasons) (hole piece) {
 // write puts a piece's octets into the hole, if they fit, else at the end.
 func (a *archive) write(p *piece, hole piece, b []byte) {
 	p.at, p.room = hole.at, hole.room
-	if need := units(len(b)); need > hole.room {
+	// One that is much too large, a flood's, goes back.
+	if need := units(len(b)); need > hole.room || hole.room > 4*need {
 		p.room = 0
 		p.at = a.compact(int(need))
 		p.room = need
@@ -104,7 +105,7 @@ func (a *archive) compact(n int) uint16 {
 		used += int(a.pieces[i].room)
 	}
 	to := a.octets
-	if need := (used + n) * unit; need > len(to) {
+	if need := (used + n) * unit; need > len(to) || 4*need < len(to) {
 		to = append([]byte(nil), make([]byte, need)...)
 		to = to[:cap(to)]
 	}

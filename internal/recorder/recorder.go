@@ -84,7 +84,7 @@ func (c *Totals) count(s *Sample, n int) {
 
 // room is for the octets of a transcript of a half_open, or of a closing without
 // trouble.
-const room = 1536
+const room = 2304
 
 // Settled implements engine.Recorder.
 func (r *Recorder) Settled(t *probe.Transcript) {

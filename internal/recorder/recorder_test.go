@@ -2,6 +2,7 @@ package recorder_test
 
 import (
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -217,4 +218,58 @@ func TestNoAllocation(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, record); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+// With as many steps as a closing takes it does not either.
+func TestNoAllocationOfClosings(t *testing.T) {
+	r := new(recorder.Recorder)
+	h := long(25)
+	record := func() {
+		h.tr.Number++
+		r.Settled(&h.tr)
+	}
+	for range recorder.MaxSamples {
+		record()
+	}
+	if n := testing.AllocsPerRun(1000, record); n != 0 {
+		t.Errorf("%v allocations for %d steps", n, len(h.tr.Records()))
+	}
+}
+
+// long is a conversation of so many steps.
+func long(steps int) *held {
+	h := open(1)
+	for len(h.tr.Records()) < steps {
+		h.after(time.Millisecond).synAck(1460)
+	}
+	return h.after(time.Second).timeout()
+}
+
+// What a flood has taken is given back.
+func TestFloodIsForgotten(t *testing.T) {
+	const n = 500
+	heap := func() uint64 {
+		runtime.GC()
+		var s runtime.MemStats
+		runtime.ReadMemStats(&s)
+		return s.HeapAlloc
+	}
+	all := make([]recorder.Recorder, n)
+	settle := func(h *held, times int) {
+		for range times {
+			h.tr.Number++
+			for i := range all {
+				all[i].Settled(&h.tr)
+			}
+		}
+	}
+	before := heap()
+	settle(answered(1, 1460), 20)
+	usual := heap() - before
+	settle(long(64), 8)
+	settle(answered(1000, 1460), 20)
+	if after := heap() - before; after > 2*usual {
+		t.Errorf("%d octets a target, %d before the flood", after/n, usual/n)
+	}
+	runtime.KeepAlive(all)
 }
