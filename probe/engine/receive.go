@@ -242,10 +242,10 @@ func (s *Shard) reject(e *entry, r probe.RejectReason) {
 // to which every frame was handled, so that no answer that lies in the ring is
 // taken for silence.
 func (s *Shard) expire() {
-	s.table.settle()
+	s.table.settle(s.now)
 	for i := s.table.expired(s.caughtUp); i != none; i = s.table.expired(s.caughtUp) {
 		s.goOff(i)
-		s.table.settle()
+		s.table.settle(s.now)
 	}
 	for {
 		group := s.table.lapses.group(s.caughtUp)
@@ -258,7 +258,7 @@ func (s *Shard) expire() {
 				s.goOff(i)
 			}
 		}
-		s.table.settle()
+		s.table.settle(s.now)
 	}
 }
 

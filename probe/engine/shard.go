@@ -252,8 +252,8 @@ func (s *Shard) turn(probing bool) time.Duration {
 	if s.table.open > 0 {
 		next = min(next, s.now.Add(readPause))
 	}
-	s.table.settle()
-	if x, ok := s.table.first(next); ok {
+	s.table.settle(s.now)
+	if x, ok := s.table.first(s.now, next); ok {
 		next = min(next, max(x.at, s.now.Add(tick)))
 	}
 	return max(next.Sub(s.now), 0)
