@@ -39,7 +39,14 @@ func (s *Shard) send() probe.Instant {
 		e := s.entries[x.value]
 		if e.sends(s.now) {
 			packets := e.manner.packets
-			if at := s.window.room(s.now, packets+s.unsent, s.demand.most(s.limits.Global, packets, globalSlack)); at > s.now {
+			most := s.most(packets)
+			if packets > most && s.settledShare() {
+				// It would hold up all behind it, for ever.
+				s.schedule.pop()
+				s.skip(e, SkipRateLimit)
+				continue
+			}
+			if at := s.window.room(s.now, packets+s.unsent, most); at > s.now {
 				s.throttled = true
 				s.sent()
 				s.pace.abreast(s.now)
