@@ -319,4 +319,5 @@ func TestProbeAboveTheLimit(t *testing.T) {
 	if w.queued != 60 || w.skips[SkipRateLimit] != 20 || sum(w.skips[:]) != 20 {
 		t.Errorf("%d probes went, skipped %v", w.queued, w.skips)
 	}
+	w.delaysBelow(20 * time.Millisecond)
 }
