@@ -85,7 +85,7 @@ func (s *Shard) noticeDrops() {
 	if drops == s.drops {
 		return
 	}
-	s.drops = drops
+	s.drops, s.dropped = drops, s.now
 	s.Stats.TapDrops.Store(drops)
 	if s.table.unsure == 0 {
 		return
@@ -301,8 +301,12 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 		e.prompt = c.Prompts()
 		s.table.unsure--
 	}
-	if out.Note == probe.NoteResetOwn && c.ResetGrace > 0 {
-		s.noReset(sl, e)
+	switch {
+	case c.ResetGrace == 0:
+	case out.Note == probe.NoteResetOwn:
+		s.noReset(sl, e, c.ResetGrace)
+	case out.Note == probe.NoteResetSent && sl.direct && sl.packets == 1: // we sent no more than the SYN
+		e.peer.unreset = 0
 	}
 	if sl.unsent {
 		s.noteSent(sl, e)

@@ -115,6 +115,7 @@ type Shard struct {
 	caughtUp  probe.Instant // every frame that arrived before was handled
 	clock     clock
 	drops     uint64
+	dropped   probe.Instant // when they were last noticed to have risen
 	sightings sightings
 	frames    [batch]frame
 	nFrames   int
