@@ -13,6 +13,7 @@ import (
 // been forgotten.
 type budget struct {
 	version atomic.Uint64 // rises when shares change
+	fits    atomic.Bool   // the targets ask for no more than the limit
 
 	mu       sync.Mutex
 	limit    int
@@ -92,26 +93,43 @@ func (g *Group) suffices() bool {
 	return true
 }
 
+// settledShare reports whether the limit is the shard's whole share.
+func (s *Shard) settledShare() bool {
+	return s.budget == nil || !s.claiming && s.budget.version.Load() == s.claimed
+}
+
+// most is how many packets any second may have, for a probe of packets to go. A share
+// is whole packets: where the targets of all shards fit into the limit, one that asks
+// for a part of a packet more than its share uses that up.
+func (s *Shard) most(packets int) int {
+	d, all := s.demand, demand(s.limits.Global)*packetPerSecond
+	if s.budget != nil && s.budget.fits.Load() && s.settledShare() && d < all+packetPerSecond {
+		d = min(d, all)
+	}
+	return d.most(s.limits.Global, packets, globalSlack)
+}
+
 // share divides the limit: each shard gets what its targets ask for and room for its
 // largest probe, and of the rest a part by what they ask for. Where that is too much
-// for the limit all get less. A share is whole packets, so that a limit of which the
-// targets use all but a packet has one more for each shard.
+// for the limit all get less, but for the room for the largest probe: if that alone is
+// too much, and only then, the shares are more than the limit.
 func (g *Group) share() {
 	if g.budget == nil {
 		return
 	}
 	n := len(g.shards)
-	want := make([]int, n)
+	want, least := make([]int, n), make([]int, n)
 	var asked demand
-	needed := 0
+	needed, bound := 0, 0
 	for i, d := range g.demands {
 		asked += d
-		want[i] = max(int((d+packetPerSecond-1)/packetPerSecond), g.largest[i])
+		least[i] = max(min(g.largest[i], g.limits.Global), 0)
+		want[i] = max(int((d+packetPerSecond-1)/packetPerSecond), least[i])
 		needed += want[i]
+		bound += least[i]
 	}
-	limit := demand(g.limits.Global) * packetPerSecond
-	switch rest := g.limits.Global - needed; {
-	case rest >= 0:
+	g.budget.fits.Store(asked <= demand(g.limits.Global)*packetPerSecond)
+	if rest := g.limits.Global - needed; rest >= 0 {
 		// One that has nothing may be asked for a probe at any time.
 		weight := func(i int) float64 { return float64(g.demands[i]) + float64(asked)/float64(4*n) + 1 }
 		var all float64
@@ -125,9 +143,14 @@ func (g *Group) share() {
 			given += more
 		}
 		want[0] += rest - given
-	case asked > limit || -rest >= n:
+	} else {
+		room := max(g.limits.Global-bound, 0)
+		beyond, given := 0, 0
 		for i := range want {
-			want[i] = int(float64(g.limits.Global) * float64(want[i]) / float64(needed))
+			beyond += want[i] - least[i]
+			upTo := room * beyond / max(needed-bound, 1)
+			want[i] = least[i] + upTo - given
+			given = upTo
 		}
 	}
 	g.budget.set(g.limits.Global, want)

@@ -210,12 +210,85 @@ func TestPacketSocketsAreGivenUp(t *testing.T) {
 	if l.verdicts[probe.OK] != 30 || other.verdicts[probe.OK] != 30 || w.resets != 60 {
 		t.Errorf("%d and %d answered, %d RSTs", l.verdicts[probe.OK], other.verdicts[probe.OK], w.resets)
 	}
-	// The SYN and our own RST.
-	if len(hops) != 1 || hops[direct.Remote.Addr()] != 2 {
+	// Three SYNs and our own RSTs.
+	if len(hops) != 1 || hops[direct.Remote.Addr()] != 6 {
 		t.Errorf("past the host's routing: %v", hops)
 	}
 	if len(w.troubles) != 1 || w.troubles[0] != errBypassed.Error() {
 		t.Errorf("reported %q", w.troubles)
+	}
+}
+
+// byHop counts the SYNs that go past the host's routing.
+func (w *world) byHop() *int {
+	n := new(int)
+	w.refuse = func(p *Packet) bool {
+		if p.Hop != 0 && p.Segment[13]&byte(probe.SYN) != 0 {
+			*n++
+		}
+		return false
+	}
+	return n
+}
+
+// A RST whose frame the tap has lost is no sign of a firewall, whatever way the SYN went.
+func TestLostFramesOfResetsBlameNobody(t *testing.T) {
+	for _, hop := range []uint64{0, 7} {
+		w := newWorld(t, nil)
+		w.hop = hop
+		w.peer = listening(10 * time.Millisecond)
+		w.tapLoses = func(p *wire.Packet, outgoing bool) bool { return outgoing && p.Segment.Flags.Has(probe.RST) }
+		n := w.byHop()
+		target, l := w.target(1, "198.19.0.1:443", func(x *Target) { x.Direct = true })
+		w.add(target)
+		w.run(20 * time.Second)
+		if w.resets < 40 || l.settled() != 20 || hop != 0 && *n != 20 || len(w.troubles) != 0 {
+			t.Errorf("%d RSTs for %d probes, %d SYNs past the routing, reported %q", w.resets, l.settled(), *n, w.troubles)
+		}
+	}
+}
+
+// Nor are two RSTs in a row that come late.
+func TestLateResetsBlameNoFirewall(t *testing.T) {
+	w := newWorld(t, nil)
+	w.hop = 7
+	w.peer = listening(10 * time.Millisecond)
+	n := w.byHop()
+	w.onWire = func(_ probe.Instant, p *wire.Packet) {
+		if p.Segment.Flags.Has(probe.SYN) {
+			w.noReset = w.syns%3 != 0
+		}
+	}
+	target, _ := w.target(1, "198.19.0.1:443", func(x *Target) { x.Direct = true })
+	w.add(target)
+	w.run(30 * time.Second)
+	if *n != 30 || len(w.troubles) != 0 {
+		t.Errorf("%d SYNs past the routing, reported %q", *n, w.troubles)
+	}
+}
+
+// What a firewall hinders is known of the peer, whatever target names it, and is tried
+// again after ten minutes.
+func TestPacketSocketsAreTriedAgain(t *testing.T) {
+	w := newWorld(t, nil)
+	w.churn = true
+	w.hop, w.stateful, w.past = 7, true, make(map[uint16]bool)
+	w.peer = listening(10 * time.Millisecond)
+	n := w.byHop()
+	direct := func(x *Target) { x.Direct = true }
+	first, _ := w.target(1, "198.19.0.1:443", direct)
+	w.add(first)
+	w.after(20*time.Second, func() {
+		second, _ := w.target(1, "198.19.0.1:443", direct)
+		ping, _ := w.target(2, "198.19.0.1:443", func(x *Target) { direct(x); x.Count = 5 })
+		w.shard.Update([]*Target{second, ping}, []*Target{first})
+	})
+	before := 0
+	w.after(9*time.Minute, func() { before = *n })
+	w.after(11*time.Minute, func() { w.stateful = false })
+	w.run(21*time.Minute + 30*time.Second)
+	if before != 3 || *n < 6+60 || *n > 6+120 {
+		t.Errorf("%d SYNs past the routing, %d of them in the first ten minutes", *n, before)
 	}
 }
 

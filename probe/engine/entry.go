@@ -38,7 +38,7 @@ type entry struct {
 
 	remote       netip.AddrPort
 	resetsUnseen bool // reported
-	hindered     bool // so was that going past the firewall hinders its RSTs: it has a hop no more
+	hindered     bool // so was that going past the firewall hinders them
 	troubled     bool // there is a trouble
 
 	probes uint64 // made, those of them that could not be sent included, if counted

@@ -188,3 +188,53 @@ func TestChorus(t *testing.T) {
 		t.Errorf("said %d times", said)
 	}
 }
+
+// Each shard's share has room for its largest probe, and all shares are no more than
+// the limit unless that room is.
+func TestGroupSharesHoldEachProbe(t *testing.T) {
+	for _, tt := range []struct {
+		limit          int
+		demands        []demand // in tenths of a packet per second
+		largest        []int
+		total          int
+		roomForDemands bool
+	}{
+		{200, []demand{1940, 5}, []int{2, 14}, 200, false},
+		{200, []demand{3000, 5, 5}, []int{2, 14, 14}, 200, false},
+		{20, []demand{95, 104}, []int{2, 2}, 20, false},
+		{20, []demand{90, 101}, []int{2, 2}, 20, true},
+		{20, []demand{5, 5}, []int{14, 14}, 28, true},
+		{10, []demand{5, 5}, []int{14, 2}, 12, true},
+	} {
+		g := group(len(tt.demands), Limits{Global: tt.limit, PerAddress: 200})
+		copy(g.largest, tt.largest)
+		for i, d := range tt.demands {
+			g.demands[i] = d * packetPerSecond / 10
+		}
+		g.share()
+		total := 0
+		for i, w := range g.budget.want {
+			total += w
+			if w < min(tt.largest[i], tt.limit) || tt.roomForDemands && demand(w)*packetPerSecond < g.demands[i] {
+				t.Errorf("%+v: shares %v", tt, g.budget.want)
+			}
+		}
+		if total != tt.total {
+			t.Errorf("%+v: shares %v", tt, g.budget.want)
+		}
+	}
+}
+
+// A shard that asks for a part of a packet more than its share, because shares are whole
+// packets, is not late for ever.
+func TestRoundedShare(t *testing.T) {
+	w := newWorld(t, nil)
+	w.shard.budget = newBudget(1)
+	w.shard.budget.set(19, []int{19})
+	w.shard.budget.fits.Store(true)
+	w.add(w.targets(39, func(x *Target) { x.Interval = 4 * time.Second })...)
+	w.run(120 * time.Second)
+	if late := slices.Max(w.delays); late > time.Second {
+		t.Errorf("a probe was %v late", late)
+	}
+}

@@ -18,11 +18,11 @@ const (
 )
 
 // push adds a number.
-func (l *lapses) push(at probe.Instant, v int32) {
-	tick := uint64(at) >> lapseBits
+func (l *lapses) push(now, at probe.Instant, v int32) {
 	if l.n == 0 {
-		l.next = tick
+		l.next = uint64(now) >> lapseBits
 	}
+	tick := uint64(at) >> lapseBits
 	tick = min(max(tick, l.next), l.next+lapseTicks-1)
 	l.n++
 	l.add(&l.heads[tick%lapseTicks], timed[int32]{at, v})

@@ -304,3 +304,20 @@ func TestWindow(t *testing.T) {
 		}
 	}
 }
+
+// A probe of more packets than the limit is skipped, and holds up no other.
+func TestProbeAboveTheLimit(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 10, PerAddress: 100} })
+	w.peer = listening(10 * time.Millisecond)
+	large, _ := w.target(99, "198.19.1.1:443", func(x *Target) {
+		activeClose(x)
+		x.Params.Send = 10 * 1460
+		x.Send = string(make([]byte, x.Params.Send))
+	})
+	w.add(append(w.targets(3, nil), large)...)
+	w.run(20 * time.Second)
+	if w.queued != 60 || w.skips[SkipRateLimit] != 20 || sum(w.skips[:]) != 20 {
+		t.Errorf("%d probes went, skipped %v", w.queued, w.skips)
+	}
+	w.delaysBelow(20 * time.Millisecond)
+}

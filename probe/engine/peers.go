@@ -18,6 +18,8 @@ type peer struct {
 	hi, lo  uint64    // its address
 	ports   [2]uint32 // the next source port to take, counted from the range's first: reserved and guarded
 	port    uint16
+	unreset uint8         // probes past the firewall, one after another, that our kernel did not reset
+	raw     probe.Instant // until when none goes past it
 
 	users  int32
 	left   probe.Instant // when the last user went

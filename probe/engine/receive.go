@@ -85,7 +85,7 @@ func (s *Shard) noticeDrops() {
 	if drops == s.drops {
 		return
 	}
-	s.drops = drops
+	s.drops, s.dropped = drops, s.now
 	s.Stats.TapDrops.Store(drops)
 	if s.table.unsure == 0 {
 		return
@@ -242,10 +242,10 @@ func (s *Shard) reject(e *entry, r probe.RejectReason) {
 // to which every frame was handled, so that no answer that lies in the ring is
 // taken for silence.
 func (s *Shard) expire() {
-	s.table.settle()
+	s.table.settle(s.now)
 	for i := s.table.expired(s.caughtUp); i != none; i = s.table.expired(s.caughtUp) {
 		s.goOff(i)
-		s.table.settle()
+		s.table.settle(s.now)
 	}
 	for {
 		group := s.table.lapses.group(s.caughtUp)
@@ -258,7 +258,7 @@ func (s *Shard) expire() {
 				s.goOff(i)
 			}
 		}
-		s.table.settle()
+		s.table.settle(s.now)
 	}
 }
 
@@ -301,8 +301,12 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 		e.prompt = c.Prompts()
 		s.table.unsure--
 	}
-	if out.Note == probe.NoteResetOwn && c.ResetGrace > 0 {
-		s.noReset(sl, e)
+	switch {
+	case c.ResetGrace == 0:
+	case out.Note == probe.NoteResetOwn:
+		s.noReset(sl, e, c.ResetGrace)
+	case out.Note == probe.NoteResetSent && sl.direct && sl.packets == 1: // we sent no more than the SYN
+		e.peer.unreset = 0
 	}
 	if sl.unsent {
 		s.noteSent(sl, e)

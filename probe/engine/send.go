@@ -39,7 +39,14 @@ func (s *Shard) send() probe.Instant {
 		e := s.entries[x.value]
 		if e.sends(s.now) {
 			packets := e.manner.packets
-			if at := s.window.room(s.now, packets+s.unsent, s.demand.most(s.limits.Global, packets, globalSlack)); at > s.now {
+			most := s.most(packets)
+			if packets > most && s.settledShare() {
+				// It would hold up all behind it, for ever.
+				s.schedule.pop()
+				s.skip(e, SkipRateLimit)
+				continue
+			}
+			if at := s.window.room(s.now, packets+s.unsent, most); at > s.now {
 				s.throttled = true
 				s.sent()
 				s.pace.abreast(s.now)
@@ -239,7 +246,7 @@ func (s *Shard) reach(e *entry) error {
 	e.hop = 0
 	if r.err == nil {
 		e.asked = true
-		if e.Direct && !e.hindered {
+		if e.Direct {
 			e.hop = s.net.Hop(e.Remote.Addr(), r.source, r.ifindex, e.TOS)
 		}
 		e.local, e.ifindex = s.table.intern(r.source), int32(r.ifindex)
@@ -296,7 +303,7 @@ func (s *Shard) open(e *entry, port uint16) {
 	sl := s.table.slot(i)
 	sl.target, sl.local, sl.ifindex = e.index, e.local, e.ifindex
 	sl.whole, sl.transcript = none, none
-	sl.packets, sl.unsent, sl.handed, sl.direct = 0, false, false, e.hop != 0
+	sl.packets, sl.unsent, sl.handed, sl.direct = 0, false, false, e.hop != 0 && s.now >= e.peer.raw
 	if m := e.manner; m.params.Compacts() {
 		sl.small = m.fresh
 	} else {

@@ -115,6 +115,7 @@ type Shard struct {
 	caughtUp  probe.Instant // every frame that arrived before was handled
 	clock     clock
 	drops     uint64
+	dropped   probe.Instant // when they were last noticed to have risen
 	sightings sightings
 	frames    [batch]frame
 	nFrames   int
@@ -252,8 +253,8 @@ func (s *Shard) turn(probing bool) time.Duration {
 	if s.table.open > 0 {
 		next = min(next, s.now.Add(readPause))
 	}
-	s.table.settle()
-	if x, ok := s.table.first(next); ok {
+	s.table.settle(s.now)
+	if x, ok := s.table.first(s.now, next); ok {
 		next = min(next, max(x.at, s.now.Add(tick)))
 	}
 	return max(next.Sub(s.now), 0)

@@ -37,6 +37,7 @@ type alarm struct {
 	due        probe.Instant // when one is to go off; 0: never
 	generation uint32        // rises whenever the slot is freed
 	kind       probe.EventKind
+	lapse      bool // what is queued is a lapse, and may come late
 }
 
 // A ref names a slot as it was when the ref was made.
@@ -196,25 +197,30 @@ func (t *table) arm(i int32, kind probe.EventKind, at probe.Instant) {
 	a := t.alarm(i)
 	if a.due, a.kind = at, kind; kind == 0 {
 		a.due = 0
-	} else if a.queued == 0 || at < a.queued {
+	} else if a.toQueue() {
 		t.pending = append(t.pending, i)
 	}
 }
 
+// toQueue reports whether what is queued would let a timer go off late.
+func (a *alarm) toQueue() bool {
+	return a.due != 0 && (a.queued == 0 || a.due < a.queued || a.lapse && a.kind != probe.TimeWaitTimeout)
+}
+
 // settle puts the timers that were armed where they belong.
-func (t *table) settle() {
+func (t *table) settle(now probe.Instant) {
 	for _, i := range t.pending {
-		if a := t.alarm(i); a.due != 0 && (a.queued == 0 || a.due < a.queued) {
-			t.enqueue(i, a)
+		if a := t.alarm(i); a.toQueue() {
+			t.enqueue(now, i, a)
 		}
 	}
 	t.pending = t.pending[:0]
 }
 
-func (t *table) enqueue(i int32, a *alarm) {
-	a.queued = a.due
-	if a.kind == probe.TimeWaitTimeout {
-		t.lapses.push(a.due, i)
+func (t *table) enqueue(now probe.Instant, i int32, a *alarm) {
+	a.queued, a.lapse = a.due, a.kind == probe.TimeWaitTimeout
+	if a.lapse {
+		t.lapses.push(now, a.due, i)
 	} else {
 		t.timers.push(a.due, i)
 	}
@@ -223,7 +229,7 @@ func (t *table) enqueue(i int32, a *alarm) {
 // first returns the earliest timer that is one still, if it goes off by end. Those
 // before it that are no more it removes, and those that have moved out it puts where
 // they belong.
-func (t *table) first(end probe.Instant) (timed[int32], bool) {
+func (t *table) first(now, end probe.Instant) (timed[int32], bool) {
 	for {
 		x, ok := t.timers.first(end)
 		if !ok {
@@ -236,7 +242,7 @@ func (t *table) first(end probe.Instant) (timed[int32], bool) {
 		t.timers.pop()
 		if a.queued == x.at {
 			if a.queued = 0; a.due != 0 {
-				t.enqueue(x.value, a)
+				t.enqueue(now, x.value, a)
 			}
 		}
 	}
@@ -245,7 +251,7 @@ func (t *table) first(end probe.Instant) (timed[int32], bool) {
 // expired returns the next slot whose conversation's timer has gone off by now, or
 // none.
 func (t *table) expired(now probe.Instant) int32 {
-	x, ok := t.first(now)
+	x, ok := t.first(now, now)
 	if !ok {
 		return none
 	}
@@ -267,7 +273,7 @@ func (t *table) lapsed(now probe.Instant) int32 {
 	case a.due == 0:
 		return none
 	case a.due > now:
-		t.enqueue(x.value, a)
+		t.enqueue(now, x.value, a)
 		return none
 	}
 	return x.value

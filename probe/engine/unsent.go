@@ -86,19 +86,35 @@ var errNoReset = errors.New("no RST of this host's kernel was seen leaving in ti
 
 // errBypassed is a finding about this host, not an error of a call.
 var errBypassed = errors.New("no RST of this host's kernel was seen leaving in time after the SYN-ACK, so that probed sends its own " +
-	"and goes on with transmit: raw: packets past this host's firewall are unknown to a rule that asks for their connection's state")
+	"and goes on with transmit: raw for ten minutes: packets past this host's firewall are unknown to a rule that asks for their connection's state")
 
-// noReset reports that our kernel did not reset a SYN-ACK in time. A firewall that
+// What goes past a firewall is taken to be hindered by that once our kernel did not
+// reset enoughUnreset probes of a peer one after another, and is tried again later.
+const (
+	enoughUnreset = 3
+	rawAgain      = 10 * time.Minute
+)
+
+// noReset notes that our kernel did not reset a SYN-ACK within grace. A firewall that
 // follows connections knows of none whose SYN went past it, and keeps the SYN-ACK
-// from the kernel: so what goes past it is the first to be given up.
-func (s *Shard) noReset(sl *slot, e *entry) {
+// from the kernel: so what goes past it is the first to be given up, with this peer.
+// Where the tap has lost frames, the RST may have been among them.
+func (s *Shard) noReset(sl *slot, e *entry, grace time.Duration) {
+	p := e.peer
 	switch {
-	case sl.direct && !e.hindered:
-		e.hindered, e.hop = true, 0
-		s.cfg.Observer.Trouble(e.Target, errBypassed)
+	case s.drops > 0 && s.now.Sub(s.dropped) < grace+time.Second:
 	case !sl.direct && !e.resetsUnseen:
 		e.resetsUnseen = true
 		s.cfg.Observer.Trouble(e.Target, errNoReset)
+	case sl.direct && sl.packets == 2 && s.now >= p.raw: // the conversation's first
+		if p.unreset++; p.unreset < enoughUnreset {
+			return
+		}
+		p.unreset, p.raw = 0, s.now.Add(rawAgain)
+		if !e.hindered {
+			e.hindered = true
+			s.cfg.Observer.Trouble(e.Target, errBypassed)
+		}
 	}
 }
 
