@@ -36,14 +36,17 @@ func zmap(w *world, rate int) *lab.Cmd {
 		"--output-file=/dev/null", "--quiet", "--disable-syslog", "--verbosity=1", prefix)
 }
 
-// masscan does so over and over. It would send a RST of its own beside the kernel's:
+// masscan does so over and over, with a RST of its own beside the kernel's unless
 // --noreset spares it that. Its receiving thread sees half of the answers only, on a
 // core shared with the sending one; that counts in its favour here.
-func masscan(w *world, rate int) *lab.Cmd {
-	return w.command(ours, w.here, "masscan",
-		"--ports", fmt.Sprintf("%d-%d", firstPort, firstPort+ports-1), "--rate", fmt.Sprint(rate),
-		"--adapter", w.here.Iface(), "--adapter-ip", w.here.Addr4().String(), "--router-mac", w.gateway(),
-		"--noreset", "--infinite", "--wait", "1", "--output-format", "list", "--output-filename", "/dev/null", prefix)
+func masscan(options ...string) func(*world, int) *lab.Cmd {
+	return func(w *world, rate int) *lab.Cmd {
+		return w.command(ours, w.here, "masscan", append([]string{
+			"--ports", fmt.Sprintf("%d-%d", firstPort, firstPort+ports-1), "--rate", fmt.Sprint(rate),
+			"--adapter", w.here.Iface(), "--adapter-ip", w.here.Addr4().String(), "--router-mac", w.gateway(),
+			"--infinite", "--wait", "1", "--output-format", "list", "--output-filename", "/dev/null", prefix,
+		}, options...)...)
+	}
 }
 
 // gateway is the Ethernet address of the targets' host.
