@@ -51,6 +51,15 @@ func (a account) until(b account) span {
 	return s
 }
 
+// plus adds up two spans.
+func (s span) plus(o span) span {
+	sum := span{s.length + o.length, s.process + o.process, [2]time.Duration{s.busy[0] + o.busy[0], s.busy[1] + o.busy[1]}, make(map[string]int64)}
+	for name, n := range o.peer {
+		sum.peer[name] = s.peer[name] + n
+	}
+	return sum
+}
+
 // cpuClock reads a process's CPU-time clock: user and system time of all its
 // threads, ended ones too, to the nanosecond (clock_getcpuclockid(3); CPUCLOCK_SCHED
 // of the kernel's include/linux/posix-timers.h). Where the kernel doesn't account

@@ -33,10 +33,10 @@ func (w *world) probedOn(core int, a asked) *lab.Cmd {
 jobs:
 - name: bench
   module: m
-  interval: %s
+  interval: %dms
   timeout: 900ms
   targets:
-`, a.module, a.interval)
+`, a.module, a.interval.Milliseconds())
 	for i := range a.targets {
 		// Beyond the addresses there are, the next port.
 		fmt.Fprintf(&text, "  - %s:%d\n", target(i), firstPort+i>>16)
