@@ -37,8 +37,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// report writes the tables of a file of results, and puts them into a page if there
-// is one.
+// report writes the tables of a file of results, and puts those that there are into
+// a page if there is one.
 func report(path, page string, out io.Writer) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -49,22 +49,35 @@ func report(path, page string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	ratios, accuracy, growth := About(r)+Table(r), AccuracyTable(r), GrowthTable(r)
-	profile := ProfileTable(r)
-	if _, err := fmt.Fprintf(out, "\n%s\n%s\n%s\n%s\n", ratios, accuracy, growth, profile); err != nil || page == "" {
+	text, err := os.ReadFile(page)
+	if page != "" && err != nil {
 		return err
 	}
-	before, err := os.ReadFile(page)
-	if err != nil {
-		return err
-	}
-	text := string(before)
-	for _, p := range [][2]string{{"ratios", ratios}, {"accuracy", accuracy}, {"growth", growth}, {"profile", profile}} {
-		if text, err = Page(text, p[0], p[1]); err != nil {
+	for _, p := range []struct{ place, table string }{
+		{"ratios", Table(r)}, {"accuracy", AccuracyTable(r)}, {"growth", GrowthTable(r)}, {"profile", ProfileTable(r)},
+	} {
+		if p.table == "" {
+			continue
+		}
+		if p.place == "ratios" {
+			p.table = About(r) + p.table
+		}
+		if _, err := fmt.Fprintf(out, "\n%s", p.table); err != nil {
+			return err
+		}
+		if page == "" {
+			continue
+		}
+		written, err := Page(string(text), p.place, p.table)
+		if err != nil {
 			return fmt.Errorf("%s: %w", page, err)
 		}
+		text = []byte(written)
 	}
-	return os.WriteFile(page, []byte(text), 0o644)
+	if page == "" {
+		return nil
+	}
+	return os.WriteFile(page, text, 0o644)
 }
 
 // rounds is how often each tool is measured.

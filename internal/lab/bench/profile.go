@@ -142,6 +142,9 @@ func (p Part) marked(f frame, like func(s, mark string) bool) bool {
 // ProfileTable writes where the time of a probe goes: medians, in ns.
 func ProfileTable(r Results) string {
 	names := r.tools("Profile/")
+	if len(names) == 0 {
+		return ""
+	}
 	var b strings.Builder
 	b.WriteString("| µs of a probe |")
 	for _, name := range names {

@@ -60,18 +60,22 @@ func rows() (all []Row) {
 	return all
 }
 
+// Each table is "" if there is no line for it.
+
 // Table writes the ratios as Markdown: of each row the medians of both and of the
 // ratios of the paired runs, the nth with the nth, with their least and greatest. A
 // row without lines is left out.
 func Table(r Results) string {
 	var b strings.Builder
 	b.WriteString("| against | work | probed, µs | it, µs | ratio | least to greatest | goal |\n|---|---|---|---|---|---|---|\n")
+	some := false
 	for _, row := range rows() {
 		ours, theirs := r.values(row.Ours, row.Unit), r.values(row.Theirs, cmp.Or(row.TheirUnit, row.Unit))
 		n := min(len(ours), len(theirs))
 		if n == 0 {
 			continue
 		}
+		some = true
 		ratios := make([]float64, n)
 		for i := range ratios {
 			ratios[i] = theirs[i] / ours[i]
@@ -83,6 +87,9 @@ func Table(r Results) string {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | **%s** | %s to %s, %d runs | %s |\n", row.Against, row.Work,
 			digits(median(ours)/1e3), digits(median(theirs)/1e3), digits(median(ratios)),
 			digits(slices.Min(ratios)), digits(slices.Max(ratios)), n, goal)
+	}
+	if !some {
+		return ""
 	}
 	return b.String()
 }
@@ -106,6 +113,9 @@ func AccuracyTable(r Results) string {
 		}
 		all = append(all, e)
 	}
+	if len(all) == 0 {
+		return ""
+	}
 	slices.SortStableFunc(all, func(x, y entry) int { return cmp.Compare(x.off[1], y.off[1]) })
 	ours := slices.IndexFunc(all, func(e entry) bool { return e.tool == "probed" })
 	for _, e := range all {
@@ -128,7 +138,11 @@ func GrowthTable(r Results) string {
 	var b strings.Builder
 	b.WriteString("| kind | targets | CPU a probe | memory | of it a target | text | gzip | protobuf, gzip |\n|---|---|---|---|---|---|---|---|\n")
 	const prefix = "Growth/probe="
-	for _, name := range r.tools(prefix) {
+	names := r.tools(prefix)
+	if len(names) == 0 {
+		return ""
+	}
+	for _, name := range names {
 		kind, n, _ := strings.Cut(name, "/targets=")
 		of := func(unit string) float64 { return median(r.values(prefix+name, unit)) }
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s MiB | %s KiB |", kind, n, micros(of("cpu-ns/probe")), digits(of("rss-MiB")), digits(of("rss-B/target")/1024))
