@@ -125,6 +125,7 @@ func (m monitor) measure(t *testing.T, n int) (l Line) {
 			{span.busy[theirs].Seconds() / span.length.Seconds(), "core1"},
 		}
 		if m.books != "" {
+			w.await(m.booksAt) // it listens late
 			used, booked := cpuClock(t, r.pid), 0.0
 			err := get(t.Context(), w.client(w.here, 1), m.booksAt, func(body io.Reader) error {
 				return samples(body, func(s sample) {
@@ -149,5 +150,5 @@ func (m monitor) measure(t *testing.T, n int) (l Line) {
 func (w *world) await(url string) {
 	w.t.Helper()
 	client := w.client(w.here, 1)
-	lab.Eventually(w.t, 10*time.Second, func() error { return get(w.t.Context(), client, url, nil) })
+	lab.Eventually(w.t, 20*time.Second, func() error { return get(w.t.Context(), client, url, nil) })
 }
