@@ -67,7 +67,7 @@ func rows() (all []Row) {
 // row without lines is left out.
 func Table(r Results) string {
 	var b strings.Builder
-	b.WriteString("| against | work | probed, µs | it, µs | ratio | least to greatest | goal |\n|---|---|---|---|---|---|---|\n")
+	b.WriteString("| against | work | probed, µs | it, µs | ratio | least to greatest (runs) | goal |\n|---|---|---|---|---|---|---|\n")
 	some := false
 	for _, row := range rows() {
 		ours, theirs := r.values(row.Ours, row.Unit), r.values(row.Theirs, cmp.Or(row.TheirUnit, row.Unit))
@@ -84,7 +84,7 @@ func Table(r Results) string {
 		if row.Goal > 0 {
 			goal = fmt.Sprintf("≥ %g", row.Goal)
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | **%s** | %s to %s, %d runs | %s |\n", row.Against, row.Work,
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | **%s** | %s to %s (%d) | %s |\n", row.Against, row.Work,
 			digits(median(ours)/1e3), digits(median(theirs)/1e3), digits(median(ratios)),
 			digits(slices.Min(ratios)), digits(slices.Max(ratios)), n, goal)
 	}
@@ -186,6 +186,8 @@ func median(values []float64) float64 {
 // digits writes a number with three of them, or all before the point.
 func digits(v float64) string {
 	switch a := math.Abs(v); {
+	case math.IsNaN(v):
+		return "–"
 	case a >= 100:
 		return fmt.Sprintf("%.0f", v)
 	case a >= 10:

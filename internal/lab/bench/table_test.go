@@ -30,9 +30,9 @@ func TestTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `| against | work | probed, µs | it, µs | ratio | least to greatest | goal |
+	want := `| against | work | probed, µs | it, µs | ratio | least to greatest (runs) | goal |
 |---|---|---|---|---|---|---|
-| zmap | handshakes, the peer's kernel included | 15.0 | 21.5 | **1.40** | 1.30 to 1.50, 2 runs | ≥ 1.3 |
+| zmap | handshakes, the peer's kernel included | 15.0 | 21.5 | **1.40** | 1.30 to 1.50 (2) | ≥ 1.3 |
 `
 	if got := Table(r); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
