@@ -17,7 +17,6 @@ import (
 // probed: not a slot is lost or used twice, every conversation ends, and
 // nothing grows.
 func TestReload(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, nil)
 	w.churn = true
 	w.peer = listening(30 * time.Millisecond)
