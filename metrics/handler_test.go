@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -138,4 +139,36 @@ func TestWriteStopsWithTheClient(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A client has a bounded time for each piece of a scrape, and none of it is left to what
+// its connection serves next.
+func TestScrapeDeadline(t *testing.T) {
+	rsp := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+	began := time.Now()
+	scenario(t).Handler(nil).ServeHTTP(rsp, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	n := len(rsp.set)
+	if n < 2 || rsp.unbounded || !rsp.set[n-1].IsZero() {
+		t.Fatalf("deadlines %v, written without one: %v", rsp.set, rsp.unbounded)
+	}
+	if d := rsp.set[0].Sub(began); d < patience || d > patience+time.Minute {
+		t.Errorf("the first is in %v", d)
+	}
+}
+
+// deadlines notes the write deadlines that are set.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	set       []time.Time
+	unbounded bool
+}
+
+func (d *deadlines) SetWriteDeadline(at time.Time) error {
+	d.set = append(d.set, at)
+	return nil
+}
+
+func (d *deadlines) Write(b []byte) (int, error) {
+	d.unbounded = d.unbounded || len(d.set) == 0 || d.set[len(d.set)-1].IsZero()
+	return d.ResponseRecorder.Write(b)
 }

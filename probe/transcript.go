@@ -1,5 +1,7 @@
 package probe
 
+import "slices"
+
 // Note is what was concluded from an event.
 type Note uint8
 
@@ -202,18 +204,9 @@ func (t *Transcript) Settled() (r Reason, d DiscardReason, ok bool) {
 	return OK, o.Discard, is
 }
 
-// CopyTo makes dst a copy, in dst's memory where that suffices.
-func (t *Transcript) CopyTo(dst *Transcript) {
-	c := *t
-	c.records, c.figures = dst.records[:0], dst.figures[:0]
-	c.records = append(c.records, t.records...)
-	c.figures = append(c.figures, t.figures...)
-	*dst = c
-}
-
 // Clone returns a copy.
 func (t *Transcript) Clone() Transcript {
-	var c Transcript
-	t.CopyTo(&c)
+	c := *t
+	c.records, c.figures = slices.Clone(t.records), slices.Clone(t.figures)
 	return c
 }

@@ -3,14 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,7 +43,7 @@ func BenchmarkOnDemand(b *testing.B) {
 	}}
 	url := "http://127.0.0.1:10965/probe?module=half_open&target=" + netip.AddrPortFrom(there.Addr4(), 80).String()
 	var body []byte
-	before := processTime(b, cmd.Process.Pid)
+	before := lab.CPUTime(b, cmd.Process.Pid)
 	for b.Loop() {
 		resp, err := client.Get(url)
 		if err != nil {
@@ -57,7 +55,7 @@ func BenchmarkOnDemand(b *testing.B) {
 		_ = resp.Body.Close()
 		time.Sleep(20 * time.Millisecond) // within the limit for an address
 	}
-	b.ReportMetric(float64((processTime(b, cmd.Process.Pid)-before).Microseconds())/float64(b.N), "cpu-µs/probe")
+	b.ReportMetric(float64((lab.CPUTime(b, cmd.Process.Pid)-before).Microseconds())/float64(b.N), "cpu-µs/probe")
 	series := 0
 	for line := range strings.Lines(string(body)) {
 		if !strings.HasPrefix(line, "#") {
@@ -65,23 +63,4 @@ func BenchmarkOnDemand(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(series), "series")
-}
-
-// processTime is what a process has used of the processors.
-func processTime(b *testing.B, pid int) time.Duration {
-	b.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	var ticks int
-	for _, f := range fields[11:13] { // utime and stime, proc(5), in USER_HZ
-		n, err := strconv.Atoi(f)
-		if err != nil {
-			b.Fatal(err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * (time.Second / 100)
 }

@@ -87,13 +87,13 @@ func benchmarkScraped(b *testing.B, n int, interval string) {
 	var took []time.Duration
 	tick := time.NewTicker(time.Second) // which waits for a scrape that takes longer, as Prometheus does
 	defer tick.Stop()
-	cpu, since := processTime(b, cmd.Process.Pid), time.Now()
+	cpu, since := lab.CPUTime(b, cmd.Process.Pid), time.Now()
 	for time.Since(since) < phase {
 		<-tick.C
 		d, _ := timeScrape(b, here, prometheusAccepts, prometheusEncoding)
 		took = append(took, d)
 	}
-	cpu = processTime(b, cmd.Process.Pid) - cpu
+	cpu = lab.CPUTime(b, cmd.Process.Pid) - cpu
 	share := cpu.Seconds() / time.Since(since).Seconds()
 	scraped := ask(b, here)
 	quiet.report(b, "quiet", begun)
@@ -107,7 +107,7 @@ func benchmarkScraped(b *testing.B, n int, interval string) {
 	b.ReportMetric(float64(most.Milliseconds()), "scrape-most-ms")
 	b.ReportMetric((scraped.value["go_memstats_alloc_bytes_total"]-quiet.value["go_memstats_alloc_bytes_total"])/float64(len(took)+1)/(1<<20), "garbage-MiB/scrape")
 	b.ReportMetric(100*share, "scraped-cpu-%")
-	b.ReportMetric(resident(b, cmd.Process.Pid), "rss-MiB")
+	b.ReportMetric(lab.Resident(b, cmd.Process.Pid), "rss-MiB")
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -174,20 +174,6 @@ func (f *figures) report(b *testing.B, name string, since *figures) {
 	b.ReportMetric(quantile(1), name+"-most-ms")
 	b.ReportMetric(f.skipped-since.skipped, name+"-skipped")
 	b.ReportMetric(all, name+"-probes")
-}
-
-// resident is a process's resident memory, in MiB.
-func resident(b *testing.B, pid int) float64 {
-	b.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	pages, err := strconv.Atoi(strings.Fields(string(text))[1])
-	if err != nil {
-		b.Fatal(err)
-	}
-	return float64(pages*os.Getpagesize()) / (1 << 20)
 }
 
 // timeScrape scrapes once and returns how long it took and how many octets came.

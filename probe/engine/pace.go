@@ -11,7 +11,7 @@ const (
 	// own queue. Of 10,000 probes a second over a veth whose other end has a core of
 	// its own the median round trip was 7 µs in bursts of 1, 17 of 4, and 32 of 16 or
 	// all that were due (go test -bench Pacing ./internal/host); bursts of 1 cost twice
-	// the processor time, of 4 a tenth more.
+	// the processor time of all at once, of 4 a fifth more.
 	burst = 4
 	// burstGap is the pause between two bursts when more probes are due.
 	burstGap = 50 * time.Microsecond

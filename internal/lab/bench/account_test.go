@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/probed/probed/internal/lab"
 )
 
 // An account is what has been used and done up to a moment.
@@ -27,7 +27,7 @@ type account struct {
 func (w *world) take(pid int) account {
 	w.t.Helper()
 	return account{
-		time.Now(), cpuClock(w.t, pid), cpuClock(w.t, ksoftirqd(w.t, ours)),
+		time.Now(), lab.CPUTime(w.t, pid), lab.CPUTime(w.t, ksoftirqd(w.t, ours)),
 		[2]time.Duration{idle(w.t, ours), idle(w.t, theirs)}, w.there.Counters(),
 	}
 }
@@ -58,21 +58,6 @@ func (s span) plus(o span) span {
 		sum.peer[name] = s.peer[name] + n
 	}
 	return sum
-}
-
-// cpuClock reads a process's CPU-time clock: user and system time of all its
-// threads, ended ones too, to the nanosecond (clock_getcpuclockid(3); CPUCLOCK_SCHED
-// of the kernel's include/linux/posix-timers.h). Where the kernel doesn't account
-// interrupts apart (CONFIG_IRQ_TIME_ACCOUNTING), what the network does within the
-// process's system calls is in it.
-func cpuClock(t testing.TB, pid int) time.Duration {
-	t.Helper()
-	const sched = 2
-	var now unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|sched), &now); err != nil {
-		t.Fatalf("the CPU clock of process %d: %v", pid, os.NewSyscallError("clock_gettime", err))
-	}
-	return time.Duration(now.Nano())
 }
 
 // ksoftirqd finds a core's kernel thread of that name.
@@ -132,22 +117,4 @@ func parseIdle(text string, core int) (time.Duration, error) {
 		return time.Duration(ticks) * (time.Second / 100), nil
 	}
 	return 0, errors.New("/proc/stat does not know the core")
-}
-
-// resident is a process's resident memory in MiB (proc_pid_statm(5)).
-func resident(t testing.TB, pid int) float64 {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := strings.Fields(string(text))
-	if len(f) < 2 {
-		t.Fatalf("statm: %q", text)
-	}
-	pages, err := strconv.Atoi(f[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return float64(pages*os.Getpagesize()) / (1 << 20)
 }

@@ -70,7 +70,7 @@ func (s size) measure(t *testing.T) (l Line) {
 		time.Sleep(2 * window(t))
 		span := from.until(w.take(r.pid))
 		done := float64(span.peer[s.counter])
-		memory := resident(t, r.pid)
+		memory := lab.Resident(t, r.pid)
 		l.Figures = []Figure{
 			{float64(span.process) / done, "cpu-ns/probe"}, {done / span.length.Seconds(), "probes/s"},
 			{memory, "rss-MiB"}, {memory * (1 << 20) / float64(s.targets), "rss-B/target"},

@@ -120,13 +120,13 @@ func (m monitor) measure(t *testing.T, n int) (l Line) {
 			{each, "unscraped-cpu-ns/probe"},
 			{scrape / 1e6, "cpu-ms/scrape"},
 			{perSecond, "probes/s"},
-			{resident(t, r.pid), "rss-MiB"},
+			{lab.Resident(t, r.pid), "rss-MiB"},
 			{span.busy[ours].Seconds() / span.length.Seconds(), "core0"},
 			{span.busy[theirs].Seconds() / span.length.Seconds(), "core1"},
 		}
 		if m.books != "" {
 			w.await(m.booksAt) // it listens late
-			used, booked := cpuClock(t, r.pid), 0.0
+			used, booked := lab.CPUTime(t, r.pid), 0.0
 			err := get(t.Context(), w.client(w.here, 1), m.booksAt, func(body io.Reader) error {
 				return samples(body, func(s sample) {
 					if s.name == m.books {
