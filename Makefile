@@ -88,7 +88,7 @@ RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
 # Tests that need root get it when we aren't: the compiled test runs under sudo,
 # the compiler doesn't.
-AS_ROOT = $(if $(filter 0,$(shell id -u)),,-exec "sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) PROMETHEUS=$(PROMETHEUS) AMTOOL=$(AMTOOL) NFPM=$(NFPM) DIST=$(DIST) DEBIAN_ROOT=$(DEBIAN_ROOT) $(BENCH_ENV)")
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,-exec "sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) PROMETHEUS=$(PROMETHEUS) AMTOOL=$(AMTOOL) NFPM=$(NFPM) DIST=$(DIST) DEBIAN_ROOT=$(DEBIAN_ROOT) $(BENCH_ENV) $(TRUST_ENV)")
 
 FUZZTIME ?= 10s
 BENCH ?= .
@@ -99,6 +99,10 @@ BENCH_ROUNDS ?= 5
 BENCH_WINDOW ?= 1500ms
 BENCH_RUN ?= Handshakes|Monitoring|Accuracy|Growth
 RESULTS ?= $(CACHE)/bench.txt
+# Which of the attacks 'make trust' makes, and the file that it appends to.
+TRUST_RUN ?= .
+TRUSTED := $(CACHE)/trust.jsonl
+trust: TRUST_ENV = TRUST_FULL=1 TRUST_OUT=$(TRUSTED)
 export DEMO_SECONDS DEMO_PORT
 
 .PHONY: build
@@ -170,6 +174,15 @@ bench-page: go ## write what 'make bench' found into docs/performance.md, its li
 .PHONY: bench-go
 bench-go: go tools ## run the Go benchmarks that BENCH (a regular expression, all) names, one package at a time
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 30m $(AS_ROOT) ./...
+
+.PHONY: trust
+trust: go tools build ## attack probed and break what it stands on, at full length, and print what came of it (TRUST_RUN=Forged: those tests)
+	@mkdir -p $(CACHE)
+	$(TRUST_ENV) $(GO) test -count=1 -v -timeout 90m -run '$(TRUST_RUN)' $(AS_ROOT) ./internal/lab/trust
+
+.PHONY: trust-page
+trust-page: go ## write what 'make trust' found into docs/trust.md
+	TRUST_OUT=$(TRUSTED) TRUST_PAGE=$(CURDIR)/docs/trust.md $(GO) test -count=1 -run '^$$' ./internal/lab/trust
 
 .PHONY: simulate
 simulate: go ## a million targets through a day of virtual time: some minutes, 2 GiB
