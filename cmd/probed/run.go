@@ -54,10 +54,11 @@ type daemon struct {
 	ready      atomic.Bool
 	pulse      pulse
 
-	mu      sync.Mutex // one change of the targets at a time
-	config  *config.Config
-	found   finding // what of discovery was said last
-	targets int     // in force
+	mu        sync.Mutex // one change of the targets at a time
+	config    *config.Config
+	permitted *config.Limits // whose lists are in force
+	found     finding        // what of discovery was said last
+	targets   int            // in force
 }
 
 // run starts everything, waits for the end and ends everything. Its error says
@@ -261,6 +262,7 @@ func (d *daemon) stats() metrics.Stats {
 		StampFallbacks:   s.StampFallbacks,
 		TapDrops:         s.TapDrops,
 		ResolveFailures:  d.roster.ResolveFailures.Load(),
+		Forbidden:        int(d.roster.Forbidden.Load()),
 	}
 }
 
@@ -277,6 +279,16 @@ func (o observer) Skipped(r engine.SkipReason) { o.Metrics.Skipped(r.String()) }
 func limits(c *config.Config) engine.Limits {
 	l := c.Global.Limits
 	return engine.Limits{Global: l.PacketsPerSecond, PerAddress: l.PacketsPerSecondPerAddress}
+}
+
+// permit returns what the limits of a configuration say of addresses: the same value
+// as before where they say the same.
+func (d *daemon) permit(c *config.Config) *config.Limits {
+	l := &c.Global.Limits
+	if d.permitted == nil || !l.Deny.Equal(&d.permitted.Deny) || !l.Allow.Equal(&d.permitted.Allow) {
+		d.permitted = l
+	}
+	return d.permitted
 }
 
 // load reads the configuration file, or the embedded default if none was named
@@ -307,7 +319,12 @@ func (d *daemon) apply(c *config.Config) error {
 	err := d.discovery.Apply(discoveries(c))
 	if err == nil {
 		d.config = c
-		d.shards.SetLimits(limits(c))
+		l, rules := limits(c), d.permit(c)
+		if !rules.Free() {
+			l.Rules = rules
+		}
+		d.shards.SetLimits(l)
+		d.roster.Permit(rules)
 		d.expand()
 	}
 	d.metrics.ConfigReload(err == nil, time.Now())

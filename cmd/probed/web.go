@@ -183,7 +183,9 @@ func (d *daemon) routes(pages http.Handler) http.Handler {
 	mux.HandleFunc("GET /-/ready", d.serveReady)
 	mux.HandleFunc("POST /-/reload", d.serveReload)
 	mux.HandleFunc("GET /config", d.serveConfig)
-	mux.Handle("GET /probe", ondemand.New(ondemand.Options{Config: d.running, Once: d.roster.Once, Clock: time.Now, Log: d.log}))
+	mux.Handle("GET /probe", ondemand.New(ondemand.Options{
+		Config: d.running, Once: d.roster.Once, Probes: d.roster.Probes, Names: d.roster.Names, Clock: time.Now, Log: d.log,
+	}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

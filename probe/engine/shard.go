@@ -104,13 +104,17 @@ type Shard struct {
 	table     table
 	window    window
 	refusals  ration         // RSTs to what nobody believes
+	lent      window         // of it, what went beside the schedule
 	demand    demand         // of all targets
+	largest   int            // packets of the largest probe that was ever scheduled
 	unsent    int            // packets of probes whose SYN lies in this host
 	numbers   *atomic.Uint64 // the last transcript's, of all shards
 	budget    *budget        // nil: the limits are this shard's alone
 	seat      int            // in the budget
 	claimed   uint64         // its version
 	claiming  bool           // the share is not whole yet
+	rules     judgement      // those in force, which forbid nothing
+	ruled     probe.Instant  // when they came
 
 	now       probe.Instant // as last read
 	caughtUp  probe.Instant // every frame that arrived before was handled
@@ -173,6 +177,7 @@ func New(cfg Config) *Shard {
 		numbers: new(atomic.Uint64),
 		targets: make(map[*Target]*entry),
 		pace:    newPace(cfg.Burst, cfg.BurstGap),
+		rules:   2,
 	}
 	s.peers.byRemote = make(map[addrPort]*peer)
 	s.peers.byAddress = make(map[addr]*address)
