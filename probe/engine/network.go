@@ -37,6 +37,11 @@ type Network interface {
 	// without waiting, and returns how many there were.
 	Receive(limit int, fn func(*Frame)) int
 
+	// Lost hands over, without waiting, what this host has lost since the last call: an
+	// interface, by its index, or an address of its own. Neither: some that nobody can
+	// name. What a segment met before that is in the ring by then.
+	Lost(fn func(ifindex int, a netip.Addr))
+
 	// Drops counts the frames that were lost between the kernel and Receive.
 	Drops() uint64
 

@@ -304,6 +304,7 @@ func (s *Shard) open(e *entry, port uint16) {
 	sl.target, sl.local, sl.ifindex = e.index, e.local, e.ifindex
 	sl.whole, sl.transcript = none, none
 	sl.packets, sl.unsent, sl.handed, sl.direct = 0, false, false, e.hop != 0 && s.now >= e.peer.raw
+	sl.via = [2]int32{}
 	if m := e.manner; m.params.Compacts() {
 		sl.small = m.fresh
 	} else {

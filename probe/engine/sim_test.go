@@ -44,6 +44,7 @@ type sim struct {
 	free    [][]byte
 	dropped uint64
 	gen     uint64
+	lost    []loss // what the host tells of next
 	rng     *rand.Rand
 
 	peers map[netip.AddrPort]peerFunc
@@ -158,6 +159,13 @@ func (s *sim) Wake() { s.woken.Store(true) }
 
 func (s *sim) Drops() uint64           { return s.dropped }
 func (s *sim) RouteGeneration() uint64 { return s.gen }
+
+func (s *sim) Lost(fn func(int, netip.Addr)) {
+	for _, l := range s.lost {
+		fn(int(l.ifindex), l.address)
+	}
+	s.lost = nil
+}
 
 func (s *sim) Source(dst, source netip.Addr, device string) (netip.Addr, int, error) {
 	s.asked++
