@@ -126,5 +126,15 @@ func readAddress(body []byte) (a netip.Addr) {
 	}
 }
 
+// isTentative asks whether an IPv6 address is tentative.
+func (s *netlinkSocket) isTentative(a netip.Addr) bool {
+	var fixed [ifaddrmsgLen]byte
+	fixed[0] = unix.AF_INET6
+	s.begin(unix.RTM_GETADDR, fixed[:]...)
+	s.address(unix.IFA_ADDRESS, a)
+	typ, body, err := s.ask()
+	return err == nil && typ == unix.RTM_NEWADDR && len(body) >= ifaddrmsgLen && body[2]&unix.IFA_F_TENTATIVE != 0
+}
+
 // Close ends listening.
 func (l *Losses) Close() error { return closeFD(&l.fd) }

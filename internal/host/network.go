@@ -5,7 +5,6 @@ package host
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -127,12 +126,15 @@ func (n *Network) Source(dst, source netip.Addr, device string) (netip.Addr, int
 	if err != nil || device == "" {
 		return src, 0, err
 	}
-	i, err := net.InterfaceByName(device)
+	i, err := rawsock.DeviceIndex(device)
 	if err != nil {
 		return src, 0, fmt.Errorf("interface %s: %w", device, err)
 	}
-	return src, i.Index, nil
+	return src, i, nil
 }
+
+// Tentative implements engine.Network.
+func (n *Network) Tentative(a netip.Addr) bool { return n.routes.Tentative(a) }
 
 // Hop implements engine.Network.
 func (n *Network) Hop(dst, src netip.Addr, ifindex int, tos uint8) uint64 {

@@ -19,6 +19,9 @@ type Network interface {
 	// refuses a dst that is not unicast.
 	Source(dst, source netip.Addr, device string) (src netip.Addr, ifindex int, err error)
 
+	// Tentative reports whether an address is this host's and none to send from yet.
+	Tentative(a netip.Addr) bool
+
 	// Hop names the next hop of packets from src to dst, through the device of an
 	// index if that is not 0, for Packet.Hop. It is 0 where there is none that
 	// packets can be handed to past the host's routing.
