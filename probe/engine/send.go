@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"io/fs"
 	"net/netip"
 	"time"
 
@@ -243,6 +244,9 @@ func (e *entry) missed(now probe.Instant) int64 {
 // family.
 var errFamily = errors.New("source and destination are not of one address family")
 
+// errTentative is the fault of the address that segments left from so far.
+var errTentative = errors.New("the source address came back and is tentative: the kernel still asks whether somebody else has it (duplicate address detection)")
+
 // reach finds out how the host reaches a target, asked anew when the host's
 // routes or addresses have changed.
 func (s *Shard) reach(e *entry) error {
@@ -257,9 +261,12 @@ func (s *Shard) reach(e *entry) error {
 	if r.err == nil && r.source.Is4() != e.Remote.Addr().Is4() {
 		r.err = errFamily
 	}
+	if e.reached && r.err == nil && !e.Source.IsValid() && s.table.locals[e.local] != r.source && s.net.Tentative(s.table.locals[e.local]) {
+		r.err = errTentative
+	}
 	e.hop = 0
 	if r.err == nil {
-		e.asked = true
+		e.asked, e.reached = true, true
 		if e.Direct {
 			e.hop = s.net.Hop(e.Remote.Addr(), r.source, r.ifindex, e.TOS)
 		}
@@ -318,6 +325,7 @@ func (s *Shard) open(e *entry, port uint16) {
 	sl.target, sl.local, sl.ifindex = e.index, e.local, e.ifindex
 	sl.whole, sl.transcript = none, none
 	sl.packets, sl.unsent, sl.handed, sl.direct = 0, false, false, e.hop != 0 && s.now >= e.peer.raw
+	sl.via = [2]int32{}
 	if m := e.manner; m.params.Compacts() {
 		sl.small = m.fresh
 	} else {
@@ -476,6 +484,14 @@ func (s *Shard) sendFailed(k int, err error) {
 	if !s.table.is(r) {
 		return
 	}
-	s.trouble(s.entries[s.table.slot(r.slot).target], err)
+	sl := s.table.slot(r.slot)
+	e := s.entries[sl.target]
+	s.trouble(e, err)
+	if sl.direct && errors.Is(err, fs.ErrPermission) {
+		// A packet went through the firewall after all, to have the kernel ask for its
+		// neighbour, and is refused: what goes past it then goes to a neighbour that
+		// nobody asks for any more.
+		e.peer.raw = s.now.Add(rawAgain)
+	}
 	s.step(r.slot, &probe.Event{Kind: probe.SendFailed})
 }

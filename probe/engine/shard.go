@@ -119,6 +119,9 @@ type Shard struct {
 	now       probe.Instant // as last read
 	caughtUp  probe.Instant // every frame that arrived before was handled
 	clock     clock
+	losses    []loss        // of the host, not yet noticed
+	looked    probe.Instant // for such, the last time
+	lose      func(int, addr)
 	drops     uint64
 	dropped   probe.Instant // when they were last noticed to have risen
 	sightings sightings
@@ -185,6 +188,7 @@ func New(cfg Config) *Shard {
 	s.table.index.reserve(1)
 	s.keep = s.keepFrame
 	s.failed = s.sendFailed
+	s.lose = s.addLoss
 	return s
 }
 
