@@ -117,7 +117,7 @@ func FuzzWords(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		e, err := ParseEndpoint(s)
 		if err != nil {
-			if text := err.Error(); utf8.ValidString(s) && (len(text) > 2000+4*len(s) || !utf8.ValidString(text)) {
+			if text := err.Error(); len(text) > 2000+8*len(s) || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) {
 				t.Errorf("%q", text)
 			}
 		} else {
