@@ -41,6 +41,7 @@ type way struct {
 // An address is what the per-address limit is about.
 type address struct {
 	window  window
+	refused ration // RSTs to what nobody believes
 	users   int    // peers
 	waiting int    // targets that wait for the limit
 	demand  demand // of the targets

@@ -103,6 +103,7 @@ type Shard struct {
 	peers     peers
 	table     table
 	window    window
+	refusals  ration         // RSTs to what nobody believes
 	demand    demand         // of all targets
 	unsent    int            // packets of probes whose SYN lies in this host
 	numbers   *atomic.Uint64 // the last transcript's, of all shards
@@ -152,6 +153,8 @@ type frame struct {
 	stamped  bool // as it arrived or left
 	outgoing bool
 	intact   bool // the checksum holds
+
+	malformed bool // no more is known of it than whose it claims to be
 }
 
 // A launch is a SYN that goes with the next batch.
