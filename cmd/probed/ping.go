@@ -89,6 +89,9 @@ func (p *pinger) ping() (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := confined(); err != nil {
+		fmt.Fprintf(p.stderr, "probed: ping: goes on with more rights than it needs: %s\n", show.SafeText(oneLine(err)))
+	}
 	tally := new(ping.Tally)
 	took := p.probe(ctx, network, ports, out, tally)
 	if err := out.end(tally, took); err != nil {
