@@ -105,6 +105,8 @@ BENCH_RUN ?= Handshakes|Monitoring|Accuracy|Growth
 RESULTS ?= $(CACHE)/bench.txt
 # Which of the attacks 'make trust' makes, and the file that it appends to.
 TRUST_RUN ?= .
+# Which tests 'make syscalls' traces.
+SYSCALLS_RUN ?= .
 TRUSTED := $(CACHE)/trust.jsonl
 trust: TRUST_ENV = TRUST_FULL=1 TRUST_OUT=$(TRUSTED)
 export DEMO_SECONDS DEMO_PORT
@@ -187,6 +189,11 @@ trust: go tools build ## attack probed and break what it stands on, at full leng
 .PHONY: trust-page
 trust-page: go ## write what 'make trust' found into docs/trust.md
 	TRUST_OUT=$(TRUSTED) TRUST_PAGE=$(CURDIR)/docs/trust.md $(GO) test -count=1 -run '^$$' ./internal/lab/trust
+
+.PHONY: syscalls
+syscalls: go tools $(PROMTOOL) $(PROMETHEUS) $(AMTOOL) ## trace probed through the tests of cmd/probed and compare its system calls with internal/confine's list: 10 minutes
+	@internal/tools/install.sh strace
+	@$(if $(filter 0,$(shell id -u)),,sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) PROMETHEUS=$(PROMETHEUS) AMTOOL=$(AMTOOL)) internal/tools/syscalls.sh '$(SYSCALLS_RUN)'
 
 .PHONY: simulate
 simulate: go ## a million targets through a day of virtual time: some minutes, 2 GiB

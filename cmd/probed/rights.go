@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/probed/probed/internal/confine"
+	"github.com/probed/probed/internal/host"
 )
 
 // shed gives up, at the very start, what not even the start needs: raw sockets
@@ -49,8 +50,16 @@ func oneLine(err error) string {
 
 // sayOwner explains to root why a file is refused.
 func sayOwner(err error) error {
-	if os.Geteuid() != 0 || !errors.Is(err, fs.ErrPermission) {
+	if !errors.Is(err, fs.ErrPermission) || os.Geteuid() != 0 {
 		return err
 	}
 	return fmt.Errorf("%w: probed gives up root's right to others' files: give it to root, or make it readable by everybody", err)
+}
+
+// issSeed keys the initial sequence numbers by a secret in RUNTIME_DIRECTORY, a folder
+// that systemd makes for the service alone (RuntimeDirectory= of systemd.exec(5)), or
+// whoever runs probed without systemd. Of several the first is taken.
+func issSeed() ([]byte, error) {
+	dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
+	return host.Seed(dir)
 }

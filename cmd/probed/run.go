@@ -173,6 +173,8 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 		SkipReasons: skips,
 	})
 	heartbeat, every := d.heartbeat()
+	seed, err := issSeed()
+	d.unconfined = errors.Join(d.unconfined, err)
 	var parts []engine.Part
 	for i, part := range c.Global.SourcePorts.Split(c.Global.Loops) {
 		parts = append(parts, engine.Part{
@@ -182,7 +184,7 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 	d.shards = engine.NewGroup(engine.Config{
 		Observer:       observer{d.metrics, d.complaints},
 		Limits:         limits(c),
-		Seed:           host.Seed(),
+		Seed:           seed,
 		Drain:          drainTime,
 		Heartbeat:      heartbeat,
 		HeartbeatEvery: every,

@@ -79,11 +79,13 @@ func calls() []call {
 		{"newfstatat", unix.SYS_NEWFSTATAT, nil},
 		{"pread64", unix.SYS_PREAD64, nil},
 		{"readlinkat", unix.SYS_READLINKAT, nil},
+		{"statfs", unix.SYS_STATFS, nil}, // of /proc, for probed's own metrics
 
 		// Go's runtime.
 		{"clock_gettime", unix.SYS_CLOCK_GETTIME, nil}, // where the vDSO can't
 		{"exit", unix.SYS_EXIT, nil},
 		{"exit_group", unix.SYS_EXIT_GROUP, nil},
+		{"geteuid", unix.SYS_GETEUID, nil}, // what to say of a file that may not be read
 		{"getpid", unix.SYS_GETPID, nil},
 		{"getrandom", unix.SYS_GETRANDOM, nil},
 		{"gettid", unix.SYS_GETTID, nil},

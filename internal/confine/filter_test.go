@@ -53,7 +53,7 @@ func TestFilter(t *testing.T) {
 		listed[uint32(c.number)] = true
 	}
 	for number := range uint32(1 << 10) {
-		want := uint32(refuse)
+		want := refuse
 		if number == unix.SYS_CLONE3 {
 			want = absent
 		}

@@ -269,7 +269,7 @@ func fork() error {
 		return errno
 	}
 	if pid == 0 {
-		unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 	}
 	var status unix.WaitStatus
 	_, err := unix.Wait4(int(pid), &status, 0, nil)
