@@ -53,6 +53,7 @@ type daemon struct {
 	discovery  *discovery.Runner
 	ready      atomic.Bool
 	pulse      pulse
+	unconfined error // what could not be given up
 
 	mu        sync.Mutex // one change of the targets at a time
 	config    *config.Config
@@ -69,6 +70,7 @@ func (d *daemon) run() error {
 	hup := make(chan os.Signal, 1) // from here on, so that an early one does not kill
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	d.unconfined = shed()
 	if err := checkMetricsPath(d.metricsPath); err != nil {
 		return err
 	}
@@ -110,6 +112,7 @@ func (d *daemon) run() error {
 	if err := d.apply(c); err != nil {
 		return err
 	}
+	d.unconfined = errors.Join(d.unconfined, confined())
 	return d.serve(ctx, hup, listeners, networks[0])
 }
 
@@ -171,6 +174,8 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 		SkipReasons: skips,
 	})
 	heartbeat, every := d.heartbeat()
+	seed, err := issSeed()
+	d.unconfined = errors.Join(d.unconfined, err)
 	var parts []engine.Part
 	for i, part := range c.Global.SourcePorts.Split(c.Global.Loops) {
 		parts = append(parts, engine.Part{
@@ -180,7 +185,7 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 	d.shards = engine.NewGroup(engine.Config{
 		Observer:       observer{d.metrics, d.complaints},
 		Limits:         limits(c),
-		Seed:           host.Seed(),
+		Seed:           seed,
 		Drain:          drainTime,
 		Heartbeat:      heartbeat,
 		HeartbeatEvery: every,
@@ -202,6 +207,7 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 		return err
 	}
 	d.sayDefault() // now that the start has succeeded: an error would have been the only line
+	d.sayUnconfined()
 	group, ctx := errgroup.WithContext(ctx)
 	probing, probed := context.WithCancel(context.Background())
 	group.Go(func() error {
@@ -302,7 +308,7 @@ func (d *daemon) load() (*config.Config, error) {
 	o.Own = d.addresses.has
 	c, err := o.Load(d.configFile)
 	d.fromFile = d.fromFile || err == nil
-	return c, err
+	return c, sayOwner(err)
 }
 
 // sayDefault says that the embedded default is in force, if it is: whoever meant
