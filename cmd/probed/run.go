@@ -41,6 +41,9 @@ type daemon struct {
 	metricsPath string
 	options     config.Options
 	web         *web.FlagConfig
+	hosts       []string // names that web clients call us by; none for any
+	callers     *crowd   // web clients' connections
+	reloads     chan struct{}
 	log         *slog.Logger
 
 	own        []netip.AddrPort // of the web listeners, for the embedded default
@@ -72,6 +75,9 @@ func (d *daemon) run() error {
 	defer signal.Stop(hup)
 	d.unconfined = shed()
 	if err := checkMetricsPath(d.metricsPath); err != nil {
+		return err
+	}
+	if err := d.checkHosts(); err != nil {
 		return err
 	}
 	if file := *d.web.WebConfigFile; file != "" {
@@ -167,6 +173,7 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 		skips[i] = engine.SkipReason(i).String()
 	}
 	d.complaints = newComplaints(d.log)
+	d.callers, d.reloads = newCrowd(mostConnections), make(chan struct{}, mostReloads)
 	d.metrics = metrics.New(metrics.Options{
 		Version:     version.Version,
 		Revision:    version.GetRevision(),
