@@ -23,7 +23,7 @@ var pure = []string{
 
 var everything = []string{
 	"probe", "probe/wire", "probe/engine", "rawsock", "metrics", "config",
-	"internal/discovery", "internal/host", "internal/ondemand", "internal/ping", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
+	"internal/confine", "internal/discovery", "internal/host", "internal/ondemand", "internal/ping", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
 }
 
 // rooms is the import table. A new folder is a decision: it gets its line here,
@@ -41,6 +41,7 @@ var rooms = map[string]room{
 	"rawsock":            {},
 	"metrics":            {mayImport: []string{"probe"}},
 	"config":             {mayImport: []string{"probe"}},
+	"internal/confine":   {},
 	"internal/discovery": {},
 	"internal/host":      {mayImport: []string{"probe", "probe/wire", "probe/engine", "rawsock"}},
 	"internal/targets":   {mayImport: []string{"probe", "probe/engine", "config", "metrics", "internal/recorder"}},
