@@ -97,18 +97,21 @@ func (s *Shard) sent() {
 // fire does what is due of a target and puts it back into the schedule.
 func (s *Shard) fire(e *entry) {
 	if missed := e.missed(s.now); missed > 0 {
-		reason := SkipLate
-		if s.throttled || e.throttled {
-			reason = SkipRateLimit
-		}
-		for range missed {
-			if e.Count == 1 {
-				break // it is waited for, and has no other turn to be late for
+		slot := e.slot.Add(time.Duration(missed) * e.interval)
+		if e.Count != 1 {
+			reason := SkipLate
+			if s.throttled || e.throttled {
+				reason = SkipRateLimit
 			}
-			s.cfg.Observer.Skipped(reason)
+			for range missed {
+				s.cfg.Observer.Skipped(reason)
+			}
+			s.reschedule(e, slot)
+			return
 		}
-		s.reschedule(e, e.slot.Add(time.Duration(missed)*e.interval))
-		return
+		// It is waited for, and has no other turn to be late for. Behind the others
+		// once more, it would be as late again for as long as the loop is.
+		e.slot = slot
 	}
 	if e.peer == nil {
 		s.notOpened(e, probe.Observation{Kind: probe.Verdict, Reason: probe.NotResolved})
