@@ -31,13 +31,23 @@ func Keep(capabilities ...int) error {
 			return err
 		}
 	}
+	if err := onAllThreads("prctl PR_CAP_AMBIENT", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL); err != nil {
+		return err
+	}
 	for _, c := range capabilities {
 		keep[c/32].Permitted |= have[c/32].Permitted & (1 << (c % 32))
 	}
 	for i := range keep {
 		keep[i].Effective = keep[i].Permitted
 	}
-	return onAllThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&keep[0])))
+	err := onAllThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&keep[0])))
+	for i := range have {
+		have[i].Inheritable = 0 // which is for programs to be started, of which there are none
+	}
+	if errors.Is(err, unix.EPERM) && have == keep {
+		return nil // a filter forbids it, as systemd's @privileged does, and it has changed nothing
+	}
+	return err
 }
 
 // emptyBounding has no thread ever be given a capability again by execve(2).
