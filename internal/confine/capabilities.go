@@ -11,8 +11,9 @@ import (
 
 // Keep has every thread of the process keep those of the given capabilities
 // (CAP_NET_RAW, …) that it is permitted, and make them effective; all others are
-// given up, and the inheritable and ambient sets emptied. The bounding set is emptied
-// too by whoever may (CAP_SETPCAP, as root has). no_new_privs is set, so that no
+// given up, and the inheritable and ambient sets emptied. (The inheritable one stays where
+// a filter forbids capset(2) and nothing else is left to give up.) The bounding set is
+// emptied too by whoever may (CAP_SETPCAP, as root has). no_new_privs is set, so that no
 // program that it might start gets more either.
 //
 // Without CAP_DAC_OVERRIDE uid 0 is the owner of root's files and nobody's superior.

@@ -153,7 +153,7 @@ func TestRightsRefused(t *testing.T) {
 	here, there := lab.Pair(t)
 	there.Listen("tcp", "0.0.0.0:80")
 	d := start(t, here, "jobs:\n- {name: refused, interval: 100ms, timeout: 90ms, targets: ['198.18.0.2:80']}\n",
-		func(c *lab.Cmd) { // by way of this binary, which forbids seccomp(2) and capset(2) and becomes probed
+		asRoot, func(c *lab.Cmd) { // by way of this binary, which forbids seccomp(2) and capset(2) and becomes probed
 			c.Env = append(c.Env, forbidding+"="+c.Path)
 			c.Path = "/proc/self/exe"
 		})
