@@ -92,7 +92,7 @@ RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
 # Tests that need root get it when we aren't: the compiled test runs under sudo,
 # the compiler doesn't.
-AS_ROOT = $(if $(filter 0,$(shell id -u)),,-exec "sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) PROMETHEUS=$(PROMETHEUS) AMTOOL=$(AMTOOL) NFPM=$(NFPM) DIST=$(DIST) DEBIAN_ROOT=$(DEBIAN_ROOT) $(BENCH_ENV) $(TRUST_ENV)")
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,-exec "sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) PROMETHEUS=$(PROMETHEUS) AMTOOL=$(AMTOOL) NFPM=$(NFPM) DIST=$(DIST) DEBIAN_ROOT=$(DEBIAN_ROOT) $(BENCH_ENV) $(TRUST_ENV) $(SOAK_ENV)")
 
 FUZZTIME ?= 10s
 BENCH ?= .
@@ -109,6 +109,9 @@ TRUST_RUN ?= .
 SYSCALLS_RUN ?= .
 TRUSTED := $(CACHE)/trust.jsonl
 trust: TRUST_ENV = TRUST_FULL=1 TRUST_OUT=$(TRUSTED)
+# How long 'make soak' runs, and the file that it writes its tables to.
+SOAK ?= 10m
+SOAKED := $(CACHE)/soak.md
 export DEMO_SECONDS DEMO_PORT
 
 .PHONY: build
@@ -194,6 +197,12 @@ trust-page: go ## write what 'make trust' found into docs/trust.md
 syscalls: go tools $(PROMTOOL) $(PROMETHEUS) $(AMTOOL) ## trace probed through the tests of cmd/probed and compare its system calls with internal/confine's list: 10 minutes
 	@internal/tools/install.sh strace
 	@$(if $(filter 0,$(shell id -u)),,sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) PROMETHEUS=$(PROMETHEUS) AMTOOL=$(AMTOOL)) internal/tools/syscalls.sh '$(SYSCALLS_RUN)'
+
+.PHONY: soak
+soak: SOAK_ENV = SOAK=$(SOAK) SOAK_OUT=$(SOAKED)
+soak: go tools build ## run probed for SOAK (10m) at 5,000 probes/s with faults, reloads, scrapes and page views, and print whether it stays as it was
+	@mkdir -p $(CACHE)
+	$(SOAK_ENV) $(GO) test -count=1 -v -timeout 24h -run 'TestSoak$$' $(AS_ROOT) ./internal/lab/trust
 
 .PHONY: simulate
 simulate: go ## a million targets through a day of virtual time: some minutes, 2 GiB

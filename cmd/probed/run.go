@@ -42,6 +42,9 @@ type daemon struct {
 	metricsPath string
 	options     config.Options
 	web         *web.FlagConfig
+	hosts       []string // names that web clients call us by; none for any
+	callers     *crowd   // web clients' connections
+	reloads     chan struct{}
 	log         *slog.Logger
 
 	own        []netip.AddrPort // of the web listeners, for the embedded default
@@ -56,10 +59,11 @@ type daemon struct {
 	pulse      pulse
 	unconfined error // what could not be given up
 
-	mu      sync.Mutex // one change of the targets at a time
-	config  *config.Config
-	found   finding // what of discovery was said last
-	targets int     // in force
+	mu        sync.Mutex // one change of the targets at a time
+	config    *config.Config
+	permitted *config.Limits // whose lists are in force
+	found     finding        // what of discovery was said last
+	targets   int            // in force
 }
 
 // run starts everything, waits for the end and ends everything. Its error says
@@ -72,6 +76,9 @@ func (d *daemon) run() error {
 	defer signal.Stop(hup)
 	d.unconfined = shed()
 	if err := checkMetricsPath(d.metricsPath); err != nil {
+		return err
+	}
+	if err := d.checkHosts(); err != nil {
 		return err
 	}
 	if file := *d.web.WebConfigFile; file != "" {
@@ -178,6 +185,7 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 		skips[i] = engine.SkipReason(i).String()
 	}
 	d.complaints = newComplaints(d.log)
+	d.callers, d.reloads = newCrowd(mostConnections), make(chan struct{}, mostReloads)
 	d.metrics = metrics.New(metrics.Options{
 		Version:     version.Version,
 		Revision:    version.GetRevision(),
@@ -279,6 +287,7 @@ func (d *daemon) stats() metrics.Stats {
 		StampFallbacks:   s.StampFallbacks,
 		TapDrops:         s.TapDrops,
 		ResolveFailures:  d.roster.ResolveFailures.Load(),
+		Forbidden:        int(d.roster.Forbidden.Load()),
 	}
 }
 
@@ -295,6 +304,16 @@ func (o observer) Skipped(r engine.SkipReason) { o.Metrics.Skipped(r.String()) }
 func limits(c *config.Config) engine.Limits {
 	l := c.Global.Limits
 	return engine.Limits{Global: l.PacketsPerSecond, PerAddress: l.PacketsPerSecondPerAddress}
+}
+
+// permit returns what the limits of a configuration say of addresses: the same value
+// as before where they say the same.
+func (d *daemon) permit(c *config.Config) *config.Limits {
+	l := &c.Global.Limits
+	if d.permitted == nil || !l.Deny.Equal(&d.permitted.Deny) || !l.Allow.Equal(&d.permitted.Allow) {
+		d.permitted = l
+	}
+	return d.permitted
 }
 
 // load reads the configuration file, or the embedded default if none was named
@@ -325,7 +344,12 @@ func (d *daemon) apply(c *config.Config) error {
 	err := d.discovery.Apply(discoveries(c))
 	if err == nil {
 		d.config = c
-		d.shards.SetLimits(limits(c))
+		l, rules := limits(c), d.permit(c)
+		if !rules.Free() {
+			l.Rules = rules
+		}
+		d.shards.SetLimits(l)
+		d.roster.Permit(rules)
 		d.expand()
 	}
 	d.metrics.ConfigReload(err == nil, time.Now())

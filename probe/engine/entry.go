@@ -19,6 +19,7 @@ type entry struct {
 	index         int32  // its number
 	conversations int32  // that are in the table
 	asked         bool   // for the route
+	reached       bool   // local is a source that it had
 	throttled     bool   // it waits for the limit per address
 	prompt        bool   // the peer is to be asked for the acknowledgement of a FIN
 	guarded       bool   // its probes leave from guarded ports
