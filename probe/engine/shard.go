@@ -140,6 +140,8 @@ type Shard struct {
 	output    probe.Output       // of the last step: on a function's stack it would escape to the heap
 	told      [1]probe.Observation
 	warmth    uint64        // nobody's
+	answered  []*entry      // whose answers have come, of one batch of frames
+	addresses []uintptr     // to be fetched
 	trimmed   probe.Instant // when memory was given back last
 	beaten    probe.Instant // the last Heartbeat
 	orders    []command     // what is not carried out yet
