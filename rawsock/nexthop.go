@@ -344,6 +344,19 @@ func readRoute(body []byte, dst netip.Addr) (w way, ok bool) {
 	return w, w.ifindex > 0 && w.gateway.IsValid()
 }
 
+// matchRoute asks whether a route leads from src to dst by a device.
+func (s *netlinkSocket) matchRoute(dst, src netip.Addr, ifindex int) error {
+	bits := uint8(dst.BitLen())
+	var flags [4]byte
+	binary.NativeEndian.PutUint32(flags[:], unix.RTM_F_FIB_MATCH)
+	s.begin(unix.RTM_GETROUTE, familyOf(dst), bits, bits, 0, 0, 0, 0, 0, flags[0], flags[1], flags[2], flags[3])
+	s.address(unix.RTA_DST, dst)
+	s.address(unix.RTA_SRC, src)
+	s.number(unix.RTA_OIF, uint32(ifindex))
+	_, _, err := s.ask()
+	return err
+}
+
 // metrics reads a route's.
 func (w *way) metrics(b []byte) {
 	for {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -49,15 +50,20 @@ func FuzzProbe(f *testing.F) {
 		played = append(played, tr)
 	}
 	f.Fuzz(func(t *testing.T, query, headers string) {
-		raw := "GET /probe?" + query + " HTTP/1.1\r\nHost: probed.test\r\n" + headers + "\r\n\r\n"
+		raw := "GET /probe?" + query + " HTTP/1.1\r\nHost: localhost\r\n" + headers + "\r\n\r\n"
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
 		if err != nil {
 			return
 		}
+		r.RemoteAddr = "127.0.0.1:40000"
 		var asked []config.Target
 		h := ondemand.New(ondemand.Options{
 			Config: func() *config.Config { return c }, Clock: time.Now, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-			Once: func(ctx context.Context, x *config.Target) (probe.Transcript, error) {
+			Probes: func(netip.Addr) bool { return false }, Names: func(string) bool { return false },
+			Once: func(ctx context.Context, x *config.Target, may func(netip.Addr) error) (probe.Transcript, error) {
+				if err := may(netip.MustParseAddr("198.18.0.1")); err != nil && !x.IP.IsValid() {
+					return probe.Transcript{}, err
+				}
 				asked = append(asked, *x)
 				if until, ok := ctx.Deadline(); !ok || time.Until(until) > 2*time.Minute {
 					t.Errorf("waits for it until %v", until)
@@ -73,7 +79,7 @@ func FuzzProbe(f *testing.F) {
 		}
 		if w.Code != http.StatusOK {
 			text := w.Body.String()
-			if w.Code != http.StatusBadRequest || len(asked) > 0 || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain") {
+			if w.Code != http.StatusBadRequest && w.Code != http.StatusForbidden || len(asked) > 0 || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain") {
 				t.Errorf("%d after %d probes: %s", w.Code, len(asked), text)
 			}
 			if len(text) > 4096 || !utf8.ValidString(text) || strings.ContainsFunc(strings.TrimSpace(text), func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f || r == '\u202e' }) {
