@@ -41,8 +41,9 @@ type way struct {
 // An address is what the per-address limit is about.
 type address struct {
 	window  window
-	users   int    // peers
-	waiting int    // targets that wait for the limit
+	refused ration // RSTs to what nobody believes
+	users   int32  // peers
+	waiting int32  // targets that wait for the limit
 	demand  demand // of the targets
 	unsent  int    // packets of probes whose SYN lies in this host
 	passed  uint32 // rises when a SYN passes those: they will never leave

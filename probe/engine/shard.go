@@ -104,6 +104,7 @@ type Shard struct {
 	table     table
 	window    window
 	lent      window         // of it, what went beside the schedule
+	refusals  ration         // RSTs to what nobody believes
 	demand    demand         // of all targets
 	largest   int            // packets of the largest probe that was ever scheduled
 	unsent    int            // packets of probes whose SYN lies in this host
@@ -156,6 +157,8 @@ type frame struct {
 	stamped  bool // as it arrived or left
 	outgoing bool
 	intact   bool // the checksum holds
+
+	malformed bool // no more is known of it than whose it claims to be
 }
 
 // A launch is a SYN that goes with the next batch.
