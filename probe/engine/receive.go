@@ -244,9 +244,10 @@ func (s *Shard) refuse(pr *peer, w way, p *wire.Packet) {
 	seg := &p.Segment
 	if seg.Flags.Has(probe.RST) || !seg.Flags.Has(probe.ACK) || s.forbids(pr) && s.now.Sub(s.ruled) >= ruleGrace ||
 		s.window.room(s.now, 1, s.limits.Global) > s.now || pr.address.window.room(s.now, 1, s.limits.PerAddress) > s.now ||
-		!s.mayRefuse(pr.address) {
+		s.lends(pr.address, 1) > s.now || !s.mayRefuse(pr.address) {
 		return
 	}
+	s.lend(pr.address, 1)
 	s.window.add(s.now, 1)
 	pr.address.window.add(s.now, 1)
 	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}

@@ -3,8 +3,8 @@ package engine
 import "github.com/probed/probed/probe"
 
 // What the schedule leaves of the limits is for probes with a Count, which a web client
-// may ask for. However many are asked for, they get no more than that, so that the
-// schedule's go when they are due. Where it leaves nothing there is one a second of each
+// may ask for, and for answers to strays. However many are asked for, they get no more
+// than that, so that the schedule's go when they are due. Where it leaves nothing there is one a second of each
 // address and of all.
 
 // spare returns how many packets of any second under a limit are not the targets':
