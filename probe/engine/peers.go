@@ -42,8 +42,8 @@ type way struct {
 type address struct {
 	window  window
 	refused ration // RSTs to what nobody believes
-	users   int    // peers
-	waiting int    // targets that wait for the limit
+	users   int32  // peers
+	waiting int32  // targets that wait for the limit
 	demand  demand // of the targets
 	unsent  int    // packets of probes whose SYN lies in this host
 	passed  uint32 // rises when a SYN passes those: they will never leave

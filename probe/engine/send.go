@@ -133,14 +133,14 @@ func (s *Shard) fire(e *entry) {
 	most := a.demand.most(s.limits.PerAddress, packets, addressSlack)
 	if e.counted {
 		// The schedule's probes that wait go first.
-		if at := max(s.lends(a, packets, 1), a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most)); at > s.now {
+		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+int(a.waiting))+a.unsent, most)); at > s.now {
 			s.plan(e, at)
 			return
 		}
 	} else if a.window.room(s.now, packets+a.unsent, most) > s.now {
 		// It queues behind those that wait already: if all came back at once,
 		// all but one would have come for nothing.
-		s.plan(e, a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most))
+		s.plan(e, a.window.room(s.now, packets*(1+int(a.waiting))+a.unsent, most))
 		e.throttle(true)
 		return
 	}

@@ -103,8 +103,8 @@ type Shard struct {
 	peers     peers
 	table     table
 	window    window
-	refusals  ration         // RSTs to what nobody believes
 	lent      window         // of it, what went beside the schedule
+	refusals  ration         // RSTs to what nobody believes
 	demand    demand         // of all targets
 	largest   int            // packets of the largest probe that was ever scheduled
 	unsent    int            // packets of probes whose SYN lies in this host
