@@ -43,7 +43,7 @@ func (s *Shard) send() probe.Instant {
 			most := s.most(packets)
 			if packets > most && s.settledShare() {
 				// It would hold up all behind it, for ever.
-				s.schedule.pop()
+				s.popDue()
 				s.skip(e, SkipRateLimit)
 				continue
 			}
@@ -54,7 +54,7 @@ func (s *Shard) send() probe.Instant {
 				return max(at, s.now.Add(burstGap))
 			}
 		}
-		s.schedule.pop()
+		s.popDue()
 		e.scheduled = false
 		if e.gone {
 			s.goners--
@@ -75,6 +75,12 @@ func (s *Shard) send() probe.Instant {
 		return max(x.at, s.now.Add(tick))
 	}
 	return idle
+}
+
+// popDue takes the target that is due out of the schedule.
+func (s *Shard) popDue() {
+	s.schedule.pop()
+	s.fetched--
 }
 
 // sent ends a burst: it hands the batch to the kernel, says how late each of
