@@ -264,7 +264,7 @@ func (s *spy) sees(b []byte) {
 	if p.Segment.Flags.Has(probe.SYN|probe.ACK) && w.answered.IsZero() {
 		w.irs, w.answered = p.Segment.Seq, time.Now()
 	}
-	if len(w.said) < maxSaid {
+	if len(w.said) < maxSaid && len(b) <= 1400 {
 		w.said = append(w.said, append([]byte(nil), b...))
 	}
 }
