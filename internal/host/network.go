@@ -5,7 +5,6 @@ package host
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -28,6 +27,7 @@ type Network struct {
 	bell   *rawsock.Bell
 	poller *rawsock.Poller
 	routes *rawsock.Routes
+	losses *rawsock.Losses
 	clock  rawsock.Clock
 
 	closers []func() error // in the order of opening
@@ -71,6 +71,10 @@ func (n *Network) open(p Ports) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.routes.Close)
+	if n.losses, err = rawsock.OpenLosses(); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.losses.Close)
 	if n.bell, err = rawsock.OpenBell(p.Guarded.First, p.Guarded.Last); err != nil {
 		return err
 	}
@@ -122,12 +126,15 @@ func (n *Network) Source(dst, source netip.Addr, device string) (netip.Addr, int
 	if err != nil || device == "" {
 		return src, 0, err
 	}
-	i, err := net.InterfaceByName(device)
+	i, err := rawsock.DeviceIndex(device)
 	if err != nil {
 		return src, 0, fmt.Errorf("interface %s: %w", device, err)
 	}
-	return src, i.Index, nil
+	return src, i, nil
 }
+
+// Tentative implements engine.Network.
+func (n *Network) Tentative(a netip.Addr) bool { return n.routes.Tentative(a) }
 
 // Hop implements engine.Network.
 func (n *Network) Hop(dst, src netip.Addr, ifindex int, tos uint8) uint64 {
@@ -138,6 +145,9 @@ func (n *Network) Hop(dst, src netip.Addr, ifindex int, tos uint8) uint64 {
 // it sends, the routes soon after it: each asks for hops that the other may have
 // been asked for too early.
 func (n *Network) RouteGeneration() uint64 { return n.routes.Generation() + n.sender.HopGeneration() }
+
+// Lost implements engine.Network.
+func (n *Network) Lost(fn func(int, netip.Addr)) { n.losses.Read(fn) }
 
 // Queue implements engine.Network.
 func (n *Network) Queue(p engine.Packet) {

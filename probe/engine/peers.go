@@ -47,6 +47,8 @@ type address struct {
 	demand  demand // of the targets
 	unsent  int    // packets of probes whose SYN lies in this host
 	passed  uint32 // rises when a SYN passes those: they will never leave
+	judged  judgement
+	lent    *window // what was sent beside the schedule; nil: nothing
 }
 
 // peers finds both. They outlive their last target, so that removing and adding

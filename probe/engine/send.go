@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"io/fs"
 	"net/netip"
 	"time"
 
@@ -101,6 +102,9 @@ func (s *Shard) fire(e *entry) {
 			reason = SkipRateLimit
 		}
 		for range missed {
+			if e.Count == 1 {
+				break // it is waited for, and has no other turn to be late for
+			}
 			s.cfg.Observer.Skipped(reason)
 		}
 		s.reschedule(e, e.slot.Add(time.Duration(missed)*e.interval))
@@ -115,11 +119,22 @@ func (s *Shard) fire(e *entry) {
 		s.reschedule(e, s.now.Add(time.Second)) // and the slots after it, lest its own overlap
 		return
 	}
+	if s.forbids(e.peer) { // since a reload, which will take the target away
+		s.notOpened(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardReload})
+		s.made(e)
+		return
+	}
 	e.throttle(false)
 	packets := e.manner.packets
 	a := e.peer.address
 	most := a.demand.most(s.limits.PerAddress, packets, addressSlack)
-	if a.window.room(s.now, packets+a.unsent, most) > s.now {
+	if e.counted {
+		// The schedule's probes that wait go first.
+		if at := max(s.lends(a, packets, 1), a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most)); at > s.now {
+			s.plan(e, at)
+			return
+		}
+	} else if a.window.room(s.now, packets+a.unsent, most) > s.now {
 		// It queues behind those that wait already: if all came back at once,
 		// all but one would have come for nothing.
 		s.plan(e, a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most))
@@ -229,6 +244,9 @@ func (e *entry) missed(now probe.Instant) int64 {
 // family.
 var errFamily = errors.New("source and destination are not of one address family")
 
+// errTentative is the fault of the address that segments left from so far.
+var errTentative = errors.New("the source address came back and is tentative: the kernel still asks whether somebody else has it (duplicate address detection)")
+
 // reach finds out how the host reaches a target, asked anew when the host's
 // routes or addresses have changed.
 func (s *Shard) reach(e *entry) error {
@@ -243,9 +261,12 @@ func (s *Shard) reach(e *entry) error {
 	if r.err == nil && r.source.Is4() != e.Remote.Addr().Is4() {
 		r.err = errFamily
 	}
+	if e.reached && r.err == nil && !e.Source.IsValid() && s.table.locals[e.local] != r.source && s.net.Tentative(s.table.locals[e.local]) {
+		r.err = errTentative
+	}
 	e.hop = 0
 	if r.err == nil {
-		e.asked = true
+		e.asked, e.reached = true, true
 		if e.Direct {
 			e.hop = s.net.Hop(e.Remote.Addr(), r.source, r.ifindex, e.TOS)
 		}
@@ -304,6 +325,7 @@ func (s *Shard) open(e *entry, port uint16) {
 	sl.target, sl.local, sl.ifindex = e.index, e.local, e.ifindex
 	sl.whole, sl.transcript = none, none
 	sl.packets, sl.unsent, sl.handed, sl.direct = 0, false, false, e.hop != 0 && s.now >= e.peer.raw
+	sl.via = [2]int32{}
 	if m := e.manner; m.params.Compacts() {
 		sl.small = m.fresh
 	} else {
@@ -327,6 +349,9 @@ func (s *Shard) open(e *entry, port uint16) {
 	packets := e.manner.packets
 	s.window.add(s.now, packets)
 	e.peer.address.window.add(s.now, packets)
+	if e.counted {
+		s.lend(e.peer.address, packets)
+	}
 	s.launched = append(s.launched, launch{e.due, e.peer.address})
 	s.leaving.push(departure{s.now, ref{i, s.table.alarm(i).generation}})
 
@@ -459,6 +484,14 @@ func (s *Shard) sendFailed(k int, err error) {
 	if !s.table.is(r) {
 		return
 	}
-	s.trouble(s.entries[s.table.slot(r.slot).target], err)
+	sl := s.table.slot(r.slot)
+	e := s.entries[sl.target]
+	s.trouble(e, err)
+	if sl.direct && errors.Is(err, fs.ErrPermission) {
+		// A packet went through the firewall after all, to have the kernel ask for its
+		// neighbour, and is refused: what goes past it then goes to a neighbour that
+		// nobody asks for any more.
+		e.peer.raw = s.now.Add(rawAgain)
+	}
 	s.step(r.slot, &probe.Event{Kind: probe.SendFailed})
 }

@@ -16,13 +16,13 @@ type slot struct {
 	whole      int32 // the conversation, if it needs more: an index of table.wholes, or none
 	transcript int32 // an index of table.transcripts, or none
 	ifindex    int32
-	passed     uint32  // the address's when unsent was noticed
-	number     uint64  // the transcript's
-	packets    uint16  // sent by us
-	unsent     bool    // its SYN lies in this host
-	handed     bool    // the transcript, once settled
-	direct     bool    // its SYN went to a next hop
-	_          [8]byte // so that none lies across three cache lines
+	passed     uint32   // the address's when unsent was noticed
+	number     uint64   // the transcript's
+	packets    uint16   // sent by us
+	unsent     bool     // its SYN lies in this host
+	handed     bool     // the transcript, once settled
+	direct     bool     // its SYN went to a next hop
+	via        [2]int32 // the interfaces that its SYN was seen leaving by first and last, 0 until then
 }
 
 const (
