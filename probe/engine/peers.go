@@ -41,11 +41,12 @@ type way struct {
 // An address is what the per-address limit is about.
 type address struct {
 	window  window
-	users   int    // peers
-	waiting int    // targets that wait for the limit
-	demand  demand // of the targets
-	unsent  int    // packets of probes whose SYN lies in this host
-	passed  uint32 // rises when a SYN passes those: they will never leave
+	users   int           // peers
+	waiting int           // targets that wait for the limit
+	demand  demand        // of the targets
+	unsent  int           // packets of probes whose SYN lies in this host
+	passed  uint32        // rises when a SYN passes those: they will never leave
+	scouted probe.Instant // when one was sent all the same, to see
 }
 
 // peers finds both. They outlive their last target, so that removing and adding
