@@ -23,12 +23,16 @@ func TestFaultNetRoute(t *testing.T) {
 	r, four, six := newRoutedRig(t)
 	// One that each of the changes below has a chance to do harm to.
 	r.start(netProbing + netJobs(four, six, r.aside.Addr4(), r.aside.Addr6()))
-	for _, gone := range []struct{ what, four, six string }{
-		{"route gone and back", "ip route del 198.18.64.0/24", "ip route del 2001:db8:64::/64"},
-		{"route into a black hole and back", "ip route replace blackhole 198.18.64.0/24", "ip route replace blackhole 2001:db8:64::/64"},
-		{"route prohibited and back", "ip route replace prohibit 198.18.64.0/24", "ip route replace prohibit 2001:db8:64::/64"},
+	for _, gone := range []struct {
+		what, four, six string
+		rare            bool
+	}{
+		{"route gone and back", "ip route del 198.18.64.0/24", "ip route del 2001:db8:64::/64", false},
+		{"route into a black hole and back", "ip route replace blackhole 198.18.64.0/24", "ip route replace blackhole 2001:db8:64::/64", true},
+		{"route prohibited and back", "ip route replace prohibit 198.18.64.0/24", "ip route replace prohibit 2001:db8:64::/64", true},
 	} {
 		r.suffer(netFault{
+			rare: gone.rare,
 			what: gone.what,
 			make: func() {
 				r.run(r.here, gone.four)
@@ -57,7 +61,7 @@ func TestFaultNetRoute(t *testing.T) {
 	})
 	f := r.done[len(r.done)-1]
 	delays := func(bound float64) int {
-		return above(f.after, "probed_schedule_delay_seconds", bound) - above(begins, "probed_schedule_delay_seconds", bound)
+		return above(f.after, "probed_schedule_delay_seconds", bound, "") - above(begins, "probed_schedule_delay_seconds", bound, "")
 	}
 	f.note = fmt.Sprintf("%d changes, %d of the probes late by more than 10 ms, %d by more than 100", churned, delays(0.01), delays(0.1))
 	if n := f.after.sum("probed_probe_failures_total") - begins.sum("probed_probe_failures_total"); n > 0 {
