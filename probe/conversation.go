@@ -394,8 +394,10 @@ func (c *Conversation) resetSeen(now Instant, stamp Stamp, out *Output) {
 }
 
 // sendFailed books an unsent SYN as ours. A RST that failed to leave is tried
-// again when its timer goes off.
+// again when its timer goes off. Of a connection it is ours too if nothing comes any
+// more, and how long it took to close.
 func (c *Conversation) sendFailed(now Instant, out *Output) {
+	c.conn.kept = c.conn.kept || c.established
 	if c.phase == opening && !c.seen {
 		c.discard(now, DiscardSendError, out)
 	}

@@ -57,7 +57,7 @@ func (c *Conversation) tearDown(now Instant, from, to Stamp, out *Output) {
 	}
 	k.tornDown = true
 	o := Observation{Kind: Teardown, Form: c.form(), Duration: -1}
-	if d, ok := c.interval(now, from, to); ok {
+	if d, ok := c.interval(now, from, to); ok && !k.kept {
 		o.Duration = d
 	}
 	c.measured(o, out)
@@ -92,11 +92,11 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 	}
 }
 
-// unsent reports whether the segment that the peer should have answered never
-// left this host.
+// unsent reports whether a segment that the peer should have answered did not leave
+// this host, or not when it was sent first.
 func (c *Conversation) unsent() bool {
 	k := &c.conn
-	return !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.inFlight() > 0 && k.left.LessEq(k.sndUna)
+	return k.kept || !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.inFlight() > 0 && k.left.LessEq(k.sndUna)
 }
 
 // awaited names what a connection that runs out of time has waited for.
@@ -161,11 +161,22 @@ func (c *Conversation) sendResets(out *Output) {
 	}
 }
 
-// partingTimeout sends the RSTs once more, and lingers.
+// maxPartings bounds how often RSTs go that this host does not let out: for two
+// minutes, since partAgain doubles, five times.
+const maxPartings, maxDoubled = 20, 5
+
+// partingTimeout sends the RSTs once more, and lingers. A host that has lost its
+// interface, address or route lets none out: until one was seen leaving they go again,
+// lest the peer keep the connection for ever.
 func (c *Conversation) partingTimeout(now Instant, out *Output) {
-	if !c.conn.gone {
+	k := &c.conn
+	if !k.gone {
 		out.Note = NoteResetAgain
 		c.sendResets(out)
+		if k.partings++; c.peer != Closed && k.partings < maxPartings {
+			c.wait(parting, now.Add(partAgain<<min(k.partings, maxDoubled)))
+			return
+		}
 	}
 	c.wait(lingering, now.Add(c.Linger))
 }
@@ -255,6 +266,7 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 		if s.Flags.Has(FIN) && s.End() == c.rcvNxt {
 			out.observe(Observation{Kind: FINRetransmit, Side: Peer})
 			out.Note = NotePeerFINAgain
+			c.conn.kept = c.conn.kept || !c.conn.tornDown // our ACK was not seen leaving
 		}
 		if c.mayAnswer(now) {
 			out.send(c.ack(now))

@@ -56,10 +56,11 @@ const (
 	DiscardSendError
 	DiscardShutdown
 	DiscardReload
-	NumDiscardReasons = int(DiscardReload) + 1
+	DiscardLinkDown   // the interface or the address that it went by was lost meanwhile
+	NumDiscardReasons = int(DiscardLinkDown) + 1
 )
 
-var discardNames = [...]string{"-", "tap_drop", "clock_step", "send_error", "shutdown", "reload"}
+var discardNames = [...]string{"-", "tap_drop", "clock_step", "send_error", "shutdown", "reload", "link_down"}
 
 // String is the reason's label value.
 func (r DiscardReason) String() string { return name(discardNames[:], int(r)) }

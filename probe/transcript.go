@@ -144,12 +144,28 @@ func (t *Transcript) Add(now Instant, ev *Event, c *Conversation, out *Output) {
 		switch observed[i].Kind {
 		case SYNACKDuplicate, SYNACKLate, Rejected, FINRetransmit:
 		default:
-			t.figures = append(t.figures, Figure{observed[i], uint32(len(t.records)) + t.Lost})
+			f := extend(&t.figures)
+			f.Observation, f.record = observed[i], uint32(len(t.records))+t.Lost
 		}
 	}
-	if t.room(out.Note) {
-		t.records = append(t.records, Record{At: now, Event: *ev, Local: c.local, Peer: c.peer, Note: out.Note})
+	if !t.room(out.Note) {
+		return
 	}
+	r := extend(&t.records)
+	r.At, r.Local, r.Peer, r.Note = now, c.local, c.peer, out.Note
+	r.Event = *ev
+}
+
+// extend makes a slice longer by one and returns its place, to be written in full: a
+// value that is made elsewhere and appended is written twice, and the second time waits
+// for the first.
+func extend[T any](s *[]T) *T {
+	n := len(*s)
+	if n == cap(*s) {
+		*s = slices.Grow(*s, 1)
+	}
+	*s = (*s)[:n+1]
+	return &(*s)[n]
 }
 
 // room makes room for one more record, and reports whether there is to be one. What was

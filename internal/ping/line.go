@@ -149,6 +149,7 @@ func discardText(d probe.DiscardReason) string {
 		probe.DiscardClockStep: "this host's clock was set",
 		probe.DiscardSendError: "this host did not let it out",
 		probe.DiscardShutdown:  "stopped before its end",
+		probe.DiscardLinkDown:  "this host lost the interface or the address meanwhile",
 	}[d]
 	if what == "" {
 		return d.String()

@@ -58,6 +58,7 @@ func (s *Shard) read() {
 func (s *Shard) receive() (drained bool) {
 	s.read()
 	s.busy = false
+	s.lookForLosses()
 	began := s.now
 	for range maxBatches {
 		s.nFrames = 0
@@ -72,6 +73,7 @@ func (s *Shard) receive() (drained bool) {
 		if n < batch {
 			s.caughtUp = began
 			s.noticeUnsent()
+			s.noticeLosses()
 			return true
 		}
 	}
@@ -151,6 +153,7 @@ func (s *Shard) handle(f *frame) {
 			sl := s.table.slot(i)
 			e := s.entries[sl.target]
 			e.untroubled()
+			sl.leftBy(int32(f.ifindex))
 			s.passUnsent(sl, e)
 		}
 		*ev = probe.Event{Kind: probe.SegmentSent, Segment: p.Segment}

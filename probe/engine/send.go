@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"io/fs"
 	"net/netip"
 	"time"
 
@@ -42,7 +43,7 @@ func (s *Shard) send() probe.Instant {
 			most := s.most(packets)
 			if packets > most && s.settledShare() {
 				// It would hold up all behind it, for ever.
-				s.schedule.pop()
+				s.popDue()
 				s.skip(e, SkipRateLimit)
 				continue
 			}
@@ -53,7 +54,7 @@ func (s *Shard) send() probe.Instant {
 				return max(at, s.now.Add(burstGap))
 			}
 		}
-		s.schedule.pop()
+		s.popDue()
 		e.scheduled = false
 		if e.gone {
 			s.goners--
@@ -76,6 +77,12 @@ func (s *Shard) send() probe.Instant {
 	return idle
 }
 
+// popDue takes the target that is due out of the schedule.
+func (s *Shard) popDue() {
+	s.schedule.pop()
+	s.fetched--
+}
+
 // sent ends a burst: it hands the batch to the kernel, says how late each of
 // its probes went, and puts down for the limits when they had left: however
 // long that took, what goes later goes after them.
@@ -96,18 +103,21 @@ func (s *Shard) sent() {
 // fire does what is due of a target and puts it back into the schedule.
 func (s *Shard) fire(e *entry) {
 	if missed := e.missed(s.now); missed > 0 {
-		reason := SkipLate
-		if s.throttled || e.throttled {
-			reason = SkipRateLimit
-		}
-		for range missed {
-			if e.Count == 1 {
-				break // it is waited for, and has no other turn to be late for
+		slot := e.slot.Add(time.Duration(missed) * e.interval)
+		if e.Count != 1 {
+			reason := SkipLate
+			if s.throttled || e.throttled {
+				reason = SkipRateLimit
 			}
-			s.cfg.Observer.Skipped(reason)
+			for range missed {
+				s.cfg.Observer.Skipped(reason)
+			}
+			s.reschedule(e, slot)
+			return
 		}
-		s.reschedule(e, e.slot.Add(time.Duration(missed)*e.interval))
-		return
+		// It is waited for, and has no other turn to be late for. Behind the others
+		// once more, it would be as late again for as long as the loop is.
+		e.slot = slot
 	}
 	if e.peer == nil {
 		s.notOpened(e, probe.Observation{Kind: probe.Verdict, Reason: probe.NotResolved})
@@ -243,6 +253,9 @@ func (e *entry) missed(now probe.Instant) int64 {
 // family.
 var errFamily = errors.New("source and destination are not of one address family")
 
+// errTentative is the fault of the address that segments left from so far.
+var errTentative = errors.New("the source address came back and is tentative: the kernel still asks whether somebody else has it (duplicate address detection)")
+
 // reach finds out how the host reaches a target, asked anew when the host's
 // routes or addresses have changed.
 func (s *Shard) reach(e *entry) error {
@@ -257,9 +270,12 @@ func (s *Shard) reach(e *entry) error {
 	if r.err == nil && r.source.Is4() != e.Remote.Addr().Is4() {
 		r.err = errFamily
 	}
+	if e.reached && r.err == nil && !e.Source.IsValid() && s.table.locals[e.local] != r.source && s.net.Tentative(s.table.locals[e.local]) {
+		r.err = errTentative
+	}
 	e.hop = 0
 	if r.err == nil {
-		e.asked = true
+		e.asked, e.reached = true, true
 		if e.Direct {
 			e.hop = s.net.Hop(e.Remote.Addr(), r.source, r.ifindex, e.TOS)
 		}
@@ -318,6 +334,7 @@ func (s *Shard) open(e *entry, port uint16) {
 	sl.target, sl.local, sl.ifindex = e.index, e.local, e.ifindex
 	sl.whole, sl.transcript = none, none
 	sl.packets, sl.unsent, sl.handed, sl.direct = 0, false, false, e.hop != 0 && s.now >= e.peer.raw
+	sl.via = [2]int32{}
 	if m := e.manner; m.params.Compacts() {
 		sl.small = m.fresh
 	} else {
@@ -476,6 +493,14 @@ func (s *Shard) sendFailed(k int, err error) {
 	if !s.table.is(r) {
 		return
 	}
-	s.trouble(s.entries[s.table.slot(r.slot).target], err)
+	sl := s.table.slot(r.slot)
+	e := s.entries[sl.target]
+	s.trouble(e, err)
+	if sl.direct && errors.Is(err, fs.ErrPermission) {
+		// A packet went through the firewall after all, to have the kernel ask for its
+		// neighbour, and is refused: what goes past it then goes to a neighbour that
+		// nobody asks for any more.
+		e.peer.raw = s.now.Add(rawAgain)
+	}
 	s.step(r.slot, &probe.Event{Kind: probe.SendFailed})
 }

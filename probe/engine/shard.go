@@ -119,6 +119,9 @@ type Shard struct {
 	now       probe.Instant // as last read
 	caughtUp  probe.Instant // every frame that arrived before was handled
 	clock     clock
+	losses    []loss        // of the host, not yet noticed
+	looked    probe.Instant // for such, the last time
+	lose      func(int, addr)
 	drops     uint64
 	dropped   probe.Instant // when they were last noticed to have risen
 	sightings sightings
@@ -137,6 +140,9 @@ type Shard struct {
 	output    probe.Output       // of the last step: on a function's stack it would escape to the heap
 	told      [1]probe.Observation
 	warmth    uint64        // nobody's
+	fetched   int           // of the targets that are due next, those whose memory was
+	answered  []*entry      // whose answers have come, of one batch of frames
+	addresses []uintptr     // to be fetched
 	trimmed   probe.Instant // when memory was given back last
 	beaten    probe.Instant // the last Heartbeat
 	orders    []command     // what is not carried out yet
@@ -185,6 +191,7 @@ func New(cfg Config) *Shard {
 	s.table.index.reserve(1)
 	s.keep = s.keepFrame
 	s.failed = s.sendFailed
+	s.lose = s.addLoss
 	return s
 }
 
