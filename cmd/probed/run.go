@@ -185,7 +185,7 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 		skips[i] = engine.SkipReason(i).String()
 	}
 	d.complaints = newComplaints(d.log)
-	d.callers, d.reloads = newCrowd(mostConnections), make(chan struct{}, mostReloads)
+	d.callers, d.reloads = newCrowd(mostConnections, time.Now), make(chan struct{}, mostReloads)
 	d.metrics = metrics.New(metrics.Options{
 		Version:     version.Version,
 		Revision:    version.GetRevision(),

@@ -188,7 +188,7 @@ func (n *Network) showFrame(f *rawsock.Frame) {
 
 // Drops implements engine.Network.
 func (n *Network) Drops() uint64 {
-	if d, err := n.tap.Drops(); err == nil {
+	if d, err := n.tap.Lost(); err == nil {
 		n.drops = d
 	}
 	return n.drops
