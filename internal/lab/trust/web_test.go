@@ -75,13 +75,6 @@ func (w *webWorld) dial(buffer int) (net.Conn, error) {
 	return c, err
 }
 
-// An assault is what was measured during an attack.
-type assault struct {
-	scrapes  int
-	greatest time.Duration // scrape
-	note     string
-}
-
 // under attacks probed and meanwhile scrapes it, and then books what came of it: every
 // probe succeeds, every scrape does, and descriptors and goroutines are what they were.
 // attack returns how many connections or requests it made.
