@@ -43,7 +43,7 @@ func (s *Shard) send() probe.Instant {
 			most := s.most(packets)
 			if packets > most && s.settledShare() {
 				// It would hold up all behind it, for ever.
-				s.schedule.pop()
+				s.popDue()
 				s.skip(e, SkipRateLimit)
 				continue
 			}
@@ -54,7 +54,7 @@ func (s *Shard) send() probe.Instant {
 				return max(at, s.now.Add(burstGap))
 			}
 		}
-		s.schedule.pop()
+		s.popDue()
 		e.scheduled = false
 		if e.gone {
 			s.goners--
@@ -75,6 +75,12 @@ func (s *Shard) send() probe.Instant {
 		return max(x.at, s.now.Add(tick))
 	}
 	return idle
+}
+
+// popDue takes the target that is due out of the schedule.
+func (s *Shard) popDue() {
+	s.schedule.pop()
+	s.fetched--
 }
 
 // sent ends a burst: it hands the batch to the kernel, says how late each of
@@ -133,14 +139,14 @@ func (s *Shard) fire(e *entry) {
 	most := a.demand.most(s.limits.PerAddress, packets, addressSlack)
 	if e.counted {
 		// The schedule's probes that wait go first.
-		if at := max(s.lends(a, packets, 1), a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most)); at > s.now {
+		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+int(a.waiting))+a.unsent, most)); at > s.now {
 			s.plan(e, at)
 			return
 		}
 	} else if a.window.room(s.now, packets+a.unsent, most) > s.now {
 		// It queues behind those that wait already: if all came back at once,
 		// all but one would have come for nothing.
-		s.plan(e, a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most))
+		s.plan(e, a.window.room(s.now, packets*(1+int(a.waiting))+a.unsent, most))
 		e.throttle(true)
 		return
 	}
@@ -425,7 +431,7 @@ func (s *Shard) syn(i int32, k probe.EventKind) *probe.Event {
 	e := s.entries[sl.target]
 	s.event = probe.Event{Kind: k, Segment: e.manner.SYN}
 	tuple := s.tuple(sl, e)
-	s.event.Segment.Seq = s.secret.iss(&tuple, s.now)
+	s.event.Segment.Seq = s.secret.iss(&tuple, s.now, s.span(e))
 	if s.event.Segment.Options.Has(probe.OptTimestamps) {
 		s.event.Segment.Options.TSVal = s.secret.tsval(s.now)
 	}
