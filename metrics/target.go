@@ -3,6 +3,7 @@ package metrics
 import (
 	"slices"
 	"sync"
+	"unsafe"
 
 	"github.com/probed/probed/probe"
 )
@@ -94,6 +95,20 @@ func (t *Target) ObserveAll(all []probe.Observation) {
 			t.metrics.self.reaction.observe(all[i].Duration)
 		}
 	}
+}
+
+// Ahead adds the addresses of what an answer will be booked in, as engine.Sink says.
+func (t *Target) Ahead(step int, to []uintptr) []uintptr {
+	switch step {
+	case 0:
+		at := uintptr(unsafe.Pointer(t))
+		return append(to, at, at+64, at+unsafe.Sizeof(*t)-1)
+	case 1:
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.rtt.ahead(to)
+	}
+	return to
 }
 
 // book counts an observation of the target. t.mu is held.

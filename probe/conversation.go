@@ -110,7 +110,8 @@ type Conversation struct {
 	phase    phase
 	local    State
 	peer     State
-	hint     Reason // what was rejected, to explain a silence that follows
+	hint     Reason // what was rejected, to explain a silence that follows; Timeout: several that contradict each other
+	hintMark uint8  // of what it said
 	seen     bool   // our SYN was seen leaving
 	overdue  bool   // our SYN had not left when the timeout came
 	answered bool   // an acceptable SYN-ACK came, in time or not

@@ -81,13 +81,29 @@ func (c *Conversation) noAck(now Instant, ev *Event, out *Output) {
 	}
 }
 
-// suspect remembers the first thing that was rejected before an answer and in
-// time: it says more of a silence than "timeout" does, and decides nothing
-// else.
+// suspect remembers what was rejected before an answer and in time: it says more of a
+// silence than "timeout" does, and decides nothing else. A peer says the same thing each
+// time: a challenge ACK acknowledges its old connection, a SYN-ACK comes again as it
+// was. Of those who contradict each other at least one is forged, and none is heard.
 func (c *Conversation) suspect(now Instant, ev *Event, r Reason) {
-	if c.hint == OK && !c.settled && !c.late(now, ev.Stamp) {
-		c.hint = r
+	if c.settled || c.late(now, ev.Stamp) {
+		return
 	}
+	switch m := hintMark(&ev.Segment); {
+	case c.hint == OK:
+		c.hint, c.hintMark = r, m
+	case c.hintMark != m:
+		c.hint = Timeout
+	}
+}
+
+// hintMark is a digest of what a peer that says it again repeats.
+func hintMark(s *Segment) uint8 {
+	h := uint32(s.Ack) * 2654435761 // 2³²/φ: Knuth's multiplicative hash
+	if s.Flags.Has(SYN) {
+		h ^= uint32(s.Seq) * 2246822519
+	}
+	return uint8(h >> 24)
 }
 
 // resetFollows handles a RST once the peer has named its ISN: "In all states

@@ -207,6 +207,13 @@ func (c *Conversation) takesTouch(s *Segment) bool {
 	return w.touches > 0 && s.Flags&(SYN|ACK|RST) == SYN|ACK && s.Ack == w.seq.Add(1)
 }
 
+// answersTouch reports whether a segment answers a touch that was answered otherwise
+// before: a SYN-ACK or a RST.
+func (c *Conversation) answersTouch(s *Segment) bool {
+	w := &c.tw
+	return c.takesTouch(s) || w.touches > 0 && s.Flags.Has(RST|ACK) && s.Ack == w.seq.Add(1)
+}
+
 // newConnection is a SYN-ACK: the peer has taken the four-tuple for a new
 // connection, which is reset at once.
 func (c *Conversation) newConnection(now Instant, ev *Event, out *Output) {

@@ -304,7 +304,18 @@ func (s *netlinkSocket) askRoute(dst, src netip.Addr, ifindex int, tos uint8) (w
 		s.number(unix.RTA_OIF, uint32(ifindex))
 	}
 	typ, body, err := s.ask()
-	if err != nil || typ != unix.RTM_NEWROUTE || len(body) < rtmsgLen || body[7] != unix.RTN_UNICAST {
+	if err != nil || typ != unix.RTM_NEWROUTE {
+		return w, false
+	}
+	if w, ok = readRoute(body, dst); !ok || ifindex != 0 && int32(ifindex) != w.ifindex {
+		return way{}, false
+	}
+	return w, true
+}
+
+// readRoute reads a message of RTM_NEWROUTE that says how dst is reached.
+func readRoute(body []byte, dst netip.Addr) (w way, ok bool) {
+	if len(body) < rtmsgLen || body[7] != unix.RTN_UNICAST {
 		return w, false
 	}
 	w.gateway, w.mtu = dst, math.MaxInt
@@ -330,7 +341,7 @@ func (s *netlinkSocket) askRoute(dst, src netip.Addr, ifindex int, tos uint8) (w
 		}
 		rest = next
 	}
-	return w, w.ifindex > 0 && w.gateway.IsValid() && (ifindex == 0 || int32(ifindex) == w.ifindex)
+	return w, w.ifindex > 0 && w.gateway.IsValid()
 }
 
 // matchRoute asks whether a route leads from src to dst by a device.
@@ -384,7 +395,15 @@ func (s *netlinkSocket) askLink(ifindex int32) (l link) {
 	binary.NativeEndian.PutUint32(fixed[4:], uint32(ifindex))
 	s.begin(unix.RTM_GETLINK, fixed[:]...)
 	typ, body, err := s.ask()
-	if err != nil || typ != unix.RTM_NEWLINK || len(body) < ifinfomsgLen {
+	if err != nil || typ != unix.RTM_NEWLINK {
+		return l
+	}
+	return readLink(body)
+}
+
+// readLink reads a message of RTM_NEWLINK.
+func readLink(body []byte) (l link) {
+	if len(body) < ifinfomsgLen {
 		return l
 	}
 	flags := binary.NativeEndian.Uint32(body[8:])

@@ -77,8 +77,11 @@ func (r *ring) read(f *Frame) bool {
 	}
 	at := r.block + r.slot*r.slotLen
 	link := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&r.mem[at+tpacketHeaderLen]))
-	data := at + int(h.Mac)
-	f.Data = r.mem[data : data+int(h.Snaplen) : data+int(h.Snaplen)]
+	from, n := int(h.Mac), int(h.Snaplen)
+	if uint64(h.Mac)+uint64(h.Snaplen) > uint64(r.slotLen) { // the kernel never says so; if it did, an empty frame is none of ours
+		from, n = 0, 0
+	}
+	f.Data = r.mem[at+from : at+from+n : at+from+n]
 	f.Wall = int64(h.Sec)*1e9 + int64(h.Nsec)
 	f.Ifindex = int(link.Ifindex)
 	f.Outgoing = link.Pkttype == unix.PACKET_OUTGOING

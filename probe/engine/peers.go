@@ -41,12 +41,15 @@ type way struct {
 // An address is what the per-address limit is about.
 type address struct {
 	window  window
+	refused ration        // RSTs to what nobody believes
 	users   int           // peers
 	waiting int           // targets that wait for the limit
 	demand  demand        // of the targets
 	unsent  int           // packets of probes whose SYN lies in this host
 	passed  uint32        // rises when a SYN passes those: they will never leave
 	scouted probe.Instant // when one was sent all the same, to see
+	judged  judgement
+	lent    *window // what was sent beside the schedule; nil: nothing
 }
 
 // peers finds both. They outlive their last target, so that removing and adding

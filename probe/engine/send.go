@@ -102,6 +102,9 @@ func (s *Shard) fire(e *entry) {
 			reason = SkipRateLimit
 		}
 		for range missed {
+			if e.Count == 1 {
+				break // it is waited for, and has no other turn to be late for
+			}
 			s.cfg.Observer.Skipped(reason)
 		}
 		s.reschedule(e, e.slot.Add(time.Duration(missed)*e.interval))
@@ -116,11 +119,22 @@ func (s *Shard) fire(e *entry) {
 		s.reschedule(e, s.now.Add(time.Second)) // and the slots after it, lest its own overlap
 		return
 	}
+	if s.forbids(e.peer) { // since a reload, which will take the target away
+		s.notOpened(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardReload})
+		s.made(e)
+		return
+	}
 	e.throttle(false)
 	packets := e.manner.packets
 	a := e.peer.address
 	most := a.demand.most(s.limits.PerAddress, packets, addressSlack)
-	if a.window.room(s.now, packets+a.unsent, most) > s.now {
+	if e.counted {
+		// The schedule's probes that wait go first.
+		if at := max(s.lends(a, packets, 1), a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most)); at > s.now {
+			s.plan(e, at)
+			return
+		}
+	} else if a.window.room(s.now, packets+a.unsent, most) > s.now {
 		// It queues behind those that wait already: if all came back at once,
 		// all but one would have come for nothing.
 		s.plan(e, a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most))
@@ -338,6 +352,9 @@ func (s *Shard) open(e *entry, port uint16) {
 	packets := e.manner.packets
 	s.window.add(s.now, packets)
 	e.peer.address.window.add(s.now, packets)
+	if e.counted {
+		s.lend(e.peer.address, packets)
+	}
 	s.launched = append(s.launched, launch{e.due, e.peer.address})
 	s.leaving.push(departure{s.now, ref{i, s.table.alarm(i).generation}})
 

@@ -103,13 +103,18 @@ type Shard struct {
 	peers     peers
 	table     table
 	window    window
+	refusals  ration         // RSTs to what nobody believes
+	lent      window         // of it, what went beside the schedule
 	demand    demand         // of all targets
+	largest   int            // packets of the largest probe that was ever scheduled
 	unsent    int            // packets of probes whose SYN lies in this host
 	numbers   *atomic.Uint64 // the last transcript's, of all shards
 	budget    *budget        // nil: the limits are this shard's alone
 	seat      int            // in the budget
 	claimed   uint64         // its version
 	claiming  bool           // the share is not whole yet
+	rules     judgement      // those in force, which forbid nothing
+	ruled     probe.Instant  // when they came
 
 	now       probe.Instant // as last read
 	caughtUp  probe.Instant // every frame that arrived before was handled
@@ -136,6 +141,8 @@ type Shard struct {
 	output    probe.Output       // of the last step: on a function's stack it would escape to the heap
 	told      [1]probe.Observation
 	warmth    uint64        // nobody's
+	answered  []*entry      // whose answers have come, of one batch of frames
+	addresses []uintptr     // to be fetched
 	trimmed   probe.Instant // when memory was given back last
 	beaten    probe.Instant // the last Heartbeat
 	orders    []command     // what is not carried out yet
@@ -156,6 +163,8 @@ type frame struct {
 	stamped  bool // as it arrived or left
 	outgoing bool
 	intact   bool // the checksum holds
+
+	malformed bool // no more is known of it than whose it claims to be
 }
 
 // A launch is a SYN that goes with the next batch.
@@ -174,6 +183,7 @@ func New(cfg Config) *Shard {
 		numbers: new(atomic.Uint64),
 		targets: make(map[*Target]*entry),
 		pace:    newPace(cfg.Burst, cfg.BurstGap),
+		rules:   2,
 	}
 	s.peers.byRemote = make(map[addrPort]*peer)
 	s.peers.byAddress = make(map[addr]*address)

@@ -294,11 +294,9 @@ func (s *sim) tap(b []byte, p *wire.Packet, outgoing bool) {
 // on guarded ones.
 func (s *sim) arrives(b []byte) {
 	p := &s.in
-	if err := wire.Parse(b, p); err != nil {
-		panic(err)
-	}
+	err := wire.Parse(b, p)
 	s.tap(b, p, false)
-	if p.Kind != wire.KindTCP || p.Checksum == wire.ChecksumBad || p.Segment.Flags.Has(probe.RST) || s.noReset || s.stateful && s.past[p.DstPort] || p.DstPort > 61127 {
+	if err != nil || p.Kind != wire.KindTCP || p.Checksum == wire.ChecksumBad || p.Segment.Flags.Has(probe.RST) || s.noReset || s.stateful && s.past[p.DstPort] || p.DstPort > 61127 {
 		return
 	}
 	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}

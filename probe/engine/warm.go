@@ -1,10 +1,13 @@
 package engine
 
+import "unsafe"
+
 // What a probe needs of its target, and a frame of its conversation, lies scattered over
 // more memory than the caches hold when there are many, and each piece names the next.
 // So before a group of them is worked off, the pieces of all are touched, one step of
 // the way after the other: the processor waits for a step's memory all at once instead
-// of for each piece by itself. What is read is added up, lest the compiler leave it out.
+// of for each piece by itself. What is read is added up, lest the compiler leave it out;
+// what belongs to others is prefetched.
 
 // warmEntries touches what the next burst needs.
 func (s *Shard) warmEntries() {
@@ -53,10 +56,44 @@ func (s *Shard) warmFrames() {
 		if slot, same := x.at(x.start(frames[i].hash), frames[i].hash); same && slot != none {
 			sl := s.table.slot(slot)
 			sum += uint64(sl.local) + sl.number + uint64(s.table.alarm(slot).queued)
+			if !frames[i].outgoing && sl.target != free {
+				s.answered = append(s.answered, s.entries[sl.target])
+			}
 		}
 	}
 	s.warmth += sum
+	s.warmBooks()
+	clear(s.answered)
+	s.answered = s.answered[:0]
 }
+
+// warmBooks fetches what the answers that have come will be booked in.
+func (s *Shard) warmBooks() {
+	to := s.addresses[:0]
+	for _, e := range s.answered {
+		to = e.ahead(to)
+	}
+	prefetch(to)
+	for step := range AheadSteps {
+		to = to[:0]
+		for _, e := range s.answered {
+			to = e.sink.Ahead(step, to)
+			if e.recorder != nil {
+				to = e.recorder.Ahead(step, to)
+			}
+		}
+		prefetch(to)
+	}
+	s.addresses = to
+}
+
+// ahead adds the addresses of what an answer needs of an entry: its first lines.
+func (e *entry) ahead(to []uintptr) []uintptr {
+	at := uintptr(unsafe.Pointer(e))
+	return append(to, at, at+cacheLine, at+2*cacheLine)
+}
+
+const cacheLine = 64
 
 // warmLapses touches the conversations whose four-tuples become free.
 func (s *Shard) warmLapses(next []timed[int32]) {
