@@ -56,10 +56,11 @@ const (
 	DiscardSendError
 	DiscardShutdown
 	DiscardReload
-	NumDiscardReasons = int(DiscardReload) + 1
+	DiscardStalled    // we answered too late for the peer's part to be told
+	NumDiscardReasons = int(DiscardStalled) + 1
 )
 
-var discardNames = [...]string{"-", "tap_drop", "clock_step", "send_error", "shutdown", "reload"}
+var discardNames = [...]string{"-", "tap_drop", "clock_step", "send_error", "shutdown", "reload", "stalled"}
 
 // String is the reason's label value.
 func (r DiscardReason) String() string { return name(discardNames[:], int(r)) }
