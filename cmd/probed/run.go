@@ -272,7 +272,7 @@ type observer struct {
 }
 
 // Skipped implements engine.Observer.
-func (o observer) Skipped(r engine.SkipReason) { o.Metrics.Skipped(r.String()) }
+func (o observer) Skipped(r engine.SkipReason, probes int) { o.Metrics.Skipped(r.String(), probes) }
 
 func limits(c *config.Config) engine.Limits {
 	l := c.Global.Limits
