@@ -65,6 +65,9 @@ type daemon struct {
 func (d *daemon) run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	// Whoever reads our log may end, as a container's engine does that is restarted: Go
+	// would have us die of the next line.
+	signal.Ignore(syscall.SIGPIPE)
 	hup := make(chan os.Signal, 1) // from here on, so that an early one does not kill
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
