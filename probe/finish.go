@@ -288,6 +288,11 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		return
 	}
 	out.Note, k.ackLeft = NoteLeft, true
+	// The retransmission timer runs from when the segment leaves, not from when we meant
+	// it to.
+	if at := now.Add(k.rto); s.SegLen() > 0 && s.Seq == k.sndUna && k.retransmitAt != 0 && at.Sub(k.retransmitAt) > tardy {
+		k.retransmitAt = at
+	}
 	if k.left.Less(s.End()) {
 		k.left = s.End()
 	}

@@ -64,9 +64,9 @@ func (c *Conversation) kept(now Instant, at Stamp, d time.Duration) bool {
 }
 
 // peerFINAgain is the peer's FIN after we have taken it: our ACK was lost, unless we have
-// not sent it in time.
+// not sent it in time, or it has crossed that which we have sent too late.
 func (c *Conversation) peerFINAgain(now Instant, at Stamp, out *Output) {
-	if c.conn.finAnswered || !c.kept(now, at, resendsFIN) {
+	if !c.conn.lag.closing && (c.conn.finAnswered || !c.kept(now, at, resendsFIN)) {
 		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
 	}
 }
