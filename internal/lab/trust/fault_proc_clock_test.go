@@ -199,7 +199,7 @@ func TestFaultClockStepped(t *testing.T) {
 	}
 	book(t, Row{
 		Part: "fault", What: "wall clock set by an hour, to and fro", Tried: n, Of: "times", Probes: probes, False: wrong,
-		Discarded: discarded, Recovery: slowest, Left: len(left(there)),
+		Discarded: discarded, Recovery: slowest, Left: lasting(there),
 		Note: fmt.Sprintf("figures from %v to %s; %v; the engine's wall clock, not this host's", books.fastest, short(books.slowest), x),
 	})
 	if t.Failed() {
@@ -235,11 +235,11 @@ func TestFaultTimeNamespace(t *testing.T) {
 			s, x := d.scrape(), exchanges(capture.Packets())
 			book(t, Row{
 				Part: "fault", What: "monotonic clock " + what + " (time namespace)", Tried: 1, Of: "times",
-				Probes: int(s.sum("probed_probes_total")), False: s.falsehoods(x.bound()), Discarded: s.ours(), Recovery: recovery,
+				Probes: int(s.sum("probed_probes_total")), False: s.falsehoods(x), Discarded: s.ours(), Recovery: recovery,
 				Note: x.String(),
 			})
 			if t.Failed() {
-				t.Log(s.told(x.bound()))
+				t.Log(s.told(x))
 			}
 		})
 	}

@@ -70,10 +70,10 @@ func TestFaultLogGone(t *testing.T) {
 			s, x := d.scrape(), exchanges(capture.Packets())
 			book(t, Row{
 				Part: "fault", What: c.what, Tried: n, Of: "lines", Probes: int(s.sum("probed_probes_total")),
-				False: s.falsehoods(x.bound()), Discarded: s.ours(), Note: x.String(),
+				False: s.falsehoods(x), Discarded: s.ours(), Note: x.String(),
 			})
 			if t.Failed() {
-				t.Log(s.told(x.bound()))
+				t.Log(s.told(x))
 			}
 		})
 	}
@@ -102,6 +102,6 @@ func TestFaultPingDiskFull(t *testing.T) {
 	if err == nil || complaints != 1 || strings.Contains(said, "panic") {
 		t.Errorf("%v, %d complaints:\n%s", err, complaints, said)
 	}
-	book(t, Row{Part: "fault", What: "ping's capture on a full disk", Tried: 1, Of: "times", Probes: strings.Count(said, "rtt="), Left: len(left(there)),
+	book(t, Row{Part: "fault", What: "ping's capture on a full disk", Tried: 1, Of: "times", Probes: strings.Count(said, "rtt="), Left: lasting(there),
 		Note: "one line says so, and the exit code"})
 }

@@ -39,10 +39,10 @@ func TestFaultProcessor(t *testing.T) {
 			servers(there)
 			capture := here.Capture(t, here.Iface(), "tcp", lab.Immediate)
 			// The peer's applications get no more of the processors than probed does.
-			d := start(t, here, strings.NewReplacer("timeout: 1s", "timeout: 10s", "timeout: 500ms", "timeout: 10s").Replace(everyKind(20)))
+			d := start(t, here, strings.ReplaceAll(everyKind(20), "timeout: 3s", "timeout: 10s"))
 			lab.Eventually(t, patience, func() error { return atLeast(d.scrape(), 100) })
 			end := c.start(t, here, d)
-			time.Sleep(time.Duration(times(30, 3)) * time.Second)
+			time.Sleep(time.Duration(times(30, 2)) * time.Second)
 			end()
 			ended := time.Now()
 			recovery := d.recovers(d.scrape(), ended)
@@ -50,11 +50,11 @@ func TestFaultProcessor(t *testing.T) {
 			s, x := d.scrape(), exchanges(capture.Packets())
 			book(t, Row{
 				Part: "fault", What: c.what, Tried: 1, Of: "times",
-				Probes: int(s.sum("probed_probes_total")), False: s.falsehoods(x.bound()), Discarded: s.ours(), Recovery: recovery,
-				Left: len(left(there)), Note: x.String(),
+				Probes: int(s.sum("probed_probes_total")), False: s.falsehoods(x), Discarded: s.ours(), Recovery: recovery,
+				Left: lasting(there), Note: x.String(),
 			})
 			if t.Failed() {
-				t.Log(s.told(x.bound()))
+				t.Log(s.told(x))
 			}
 		})
 	}

@@ -40,11 +40,11 @@ func TestFaultTapOverrun(t *testing.T) {
 	}
 	book(t, Row{
 		Part: "fault", What: "tap's ring overrun", Tried: 2 * ring * n, Of: "segments",
-		Probes: int(s.sum("probed_probes_total")), False: s.falsehoods(x.bound()), Discarded: s.ours(), Recovery: slowest,
-		Left: len(left(there)), Note: x.String(),
+		Probes: int(s.sum("probed_probes_total")), False: s.falsehoods(x), Discarded: s.ours(), Recovery: slowest,
+		Left: lasting(there), Note: x.String(),
 	})
 	if t.Failed() {
-		t.Log(s.told(x.bound()))
+		t.Log(s.told(x))
 	}
 }
 
