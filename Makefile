@@ -20,6 +20,10 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 # belongs to somebody else, which is what root sees under sudo.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 
+# What is tested is what is shipped: without C, whose threads are not Go's to take rights
+# from (internal/confine). The race detector alone needs it.
+export CGO_ENABLED := 0
+
 CACHE := $(CURDIR)/.cache
 
 # Tools run here, whatever probed is built for: GOARCH=arm64 make packages.
@@ -44,6 +48,16 @@ GOLANGCI := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
 NFPM_VERSION := v2.45.2
 NFPM ?= $(CACHE)/nfpm-$(NFPM_VERSION)/nfpm
 export NFPM
+
+# What holds the list of what probed is made of (an SBOM) to its format. It is a module
+# of its own, with the format's own library and schemas.
+SCHEMAS := github.com/CycloneDX/cyclonedx-go@v0.12.0
+CHECK ?= $(CACHE)/sbom-check-$(shell cat internal/tools/sbom/check/* | sha256sum | cut -c1-12)/check
+export SCHEMAS CHECK
+
+# govulncheck looks known vulnerabilities up, in a database that it fetches.
+GOVULNCHECK_VERSION := v1.8.0
+GOVULNCHECK := $(CACHE)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
 # What the tests of deploy/kubernetes ask: kustomize, which renders the manifests, and
 # admit, which answers as an API server would (two minutes to build, once), with the
@@ -88,7 +102,7 @@ RACED := /(rawsock|internal/host|internal/status)(/|$$)
 
 # Tests that need root get it when we aren't: the compiled test runs under sudo,
 # the compiler doesn't.
-AS_ROOT = $(if $(filter 0,$(shell id -u)),,-exec "sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) PROMETHEUS=$(PROMETHEUS) AMTOOL=$(AMTOOL) NFPM=$(NFPM) DIST=$(DIST) DEBIAN_ROOT=$(DEBIAN_ROOT) $(BENCH_ENV) $(TRUST_ENV)")
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,-exec "sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) PROMETHEUS=$(PROMETHEUS) AMTOOL=$(AMTOOL) NFPM=$(NFPM) DIST=$(DIST) DEBIAN_ROOT=$(DEBIAN_ROOT) $(BENCH_ENV) $(TRUST_ENV) $(SOAK_ENV)")
 
 FUZZTIME ?= 10s
 BENCH ?= .
@@ -101,17 +115,26 @@ BENCH_RUN ?= Handshakes|Monitoring|Accuracy|Growth
 RESULTS ?= $(CACHE)/bench.txt
 # Which of the attacks 'make trust' makes, and the file that it appends to.
 TRUST_RUN ?= .
+# Which tests 'make syscalls' traces.
+SYSCALLS_RUN ?= .
 TRUSTED := $(CACHE)/trust.jsonl
 trust: TRUST_ENV = TRUST_FULL=1 TRUST_OUT=$(TRUSTED)
+# How long 'make soak' runs, and the file that it writes its tables to.
+SOAK ?= 10m
+SOAKED := $(CACHE)/soak.md
 export DEMO_SECONDS DEMO_PORT
 
 .PHONY: build
 build: go ## build ./probed: static, reproducible, with its version stamped in
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o probed ./cmd/probed
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o probed ./cmd/probed
 
 .PHONY: packages
-packages: build $(NFPM) certificates ## build dist/probed_*.deb, dist/probed-*.rpm and dist/rootfs.tar, for a container
+packages: build $(NFPM) certificates sbom ## build dist/probed_*.deb, dist/probed-*.rpm and dist/rootfs.tar, for a container
 	@internal/tools/package.sh probed '$(PACKAGE_VERSION)' $(DIST)
+
+.PHONY: sbom
+sbom: build $(CHECK) ## write what probed is made of to dist/probed_*.cdx.json, as CycloneDX
+	@internal/tools/sbom.sh probed '$(PACKAGE_VERSION)' $(DIST)
 
 .PHONY: image
 image: packages ## build the container image probed:PACKAGE_VERSION with Docker
@@ -126,9 +149,9 @@ demo: build ## run probed on its embedded default and show its figures (DEMO_SEC
 test: go tools packages $(PROMTOOL) $(PROMETHEUS) $(AMTOOL) $(DEBIAN_ROOT) kubernetes ## run every test: with the race detector, then on real kernels against the clock
 	@all=$$($(GO) list ./...); \
 	echo "==> plain Go, race detector"; \
-	$(GO) test -race -timeout 10m $$(grep -vE '$(REAL)' <<<"$$all"); \
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$(grep -vE '$(REAL)' <<<"$$all"); \
 	echo "==> real sockets, race detector"; \
-	$(GO) test -race -p 1 -count=1 -timeout 10m -skip 'Accuracy|Browser|Lasting' $(AS_ROOT) $$(grep -E '$(RACED)' <<<"$$all"); \
+	CGO_ENABLED=1 $(GO) test -race -p 1 -count=1 -timeout 10m -skip 'Accuracy|Browser|Lasting' $(AS_ROOT) $$(grep -E '$(RACED)' <<<"$$all"); \
 	echo "==> real sockets and the laboratory, against the clock"; \
 	$(GO) test -count=1 -timeout 10m -run Lasting $(AS_ROOT) $$(grep internal/host <<<"$$all") & lasting=$$!; \
 	trap 'kill $$lasting 2>/dev/null || true' EXIT; \
@@ -146,12 +169,20 @@ lint: go $(GOLANGCI) ## gofmt, go vet, golangci-lint (import rules among them), 
 	$(GO) mod verify
 
 .PHONY: reproducible
-reproducible: go $(NFPM) ## build HEAD twice in two places and compare the binaries and packages
+reproducible: go $(NFPM) $(CHECK) ## build HEAD twice, in two places and by two users, and compare binaries, packages and SBOMs
 	@internal/tools/reproducible.sh
 
 .PHONY: fuzz
 fuzz: go ## run every fuzz target for FUZZTIME (10s) each
 	@internal/tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: fuzz-short
+fuzz-short: go ## run every fuzz target for a second, from the seeds alone
+	@internal/tools/fuzz.sh 1s blind
+
+.PHONY: vulncheck
+vulncheck: go build $(GOVULNCHECK) ## look for known vulnerabilities in our code and in ./probed (GOVULNDB=file:///… for a database of your own)
+	@internal/tools/vulncheck.sh $(GOVULNCHECK) probed
 
 .PHONY: bench
 bench bench-profile: BENCH_ENV = BENCH_ROUNDS=$(BENCH_ROUNDS) BENCH_WINDOW=$(BENCH_WINDOW) BENCH_OUT=$(RESULTS) PROBED_SYMBOLS=$(CACHE)/probed-symbols
@@ -163,7 +194,7 @@ bench: go tools build ## measure probed beside zmap, masscan, net.Dialer, export
 bench-profile: go build ## have perf(1) look where the time of a probe goes, and add that to what 'make bench' found
 	@internal/tools/install.sh perf
 	@mkdir -p $(dir $(RESULTS))
-	CGO_ENABLED=0 $(GO) build -o $(CACHE)/probed-symbols ./cmd/probed
+	$(GO) build -o $(CACHE)/probed-symbols ./cmd/probed
 	$(BENCH_ENV) $(GO) test -count=1 -run '^$$' -bench Profile -benchtime 1x $(AS_ROOT) ./internal/lab/bench
 
 .PHONY: bench-page
@@ -183,6 +214,17 @@ trust: go tools build ## attack probed and break what it stands on, at full leng
 .PHONY: trust-page
 trust-page: go ## write what 'make trust' found into docs/trust.md
 	TRUST_OUT=$(TRUSTED) TRUST_PAGE=$(CURDIR)/docs/trust.md $(GO) test -count=1 -run '^$$' ./internal/lab/trust
+
+.PHONY: syscalls
+syscalls: go tools $(PROMTOOL) $(PROMETHEUS) $(AMTOOL) ## trace probed through the tests of cmd/probed and compare its system calls with internal/confine's list: 10 minutes
+	@internal/tools/install.sh strace
+	@$(if $(filter 0,$(shell id -u)),,sudo env PATH=$(PATH) PROMTOOL=$(PROMTOOL) PROMETHEUS=$(PROMETHEUS) AMTOOL=$(AMTOOL)) internal/tools/syscalls.sh '$(SYSCALLS_RUN)'
+
+.PHONY: soak
+soak: SOAK_ENV = SOAK=$(SOAK) SOAK_OUT=$(SOAKED)
+soak: go tools build ## run probed for SOAK (10m) at 5,000 probes/s with faults, reloads, scrapes and page views, and print whether it stays as it was
+	@mkdir -p $(CACHE)
+	$(SOAK_ENV) $(GO) test -count=1 -v -timeout 24h -run 'TestSoak$$' $(AS_ROOT) ./internal/lab/trust
 
 .PHONY: simulate
 simulate: go ## a million targets through a day of virtual time: some minutes, 2 GiB
@@ -227,6 +269,12 @@ $(DEBIAN_ROOT): tools
 
 $(NFPM):
 	$(HERE) GOFLAGS= GOBIN=$(@D) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+
+$(CHECK):
+	cd internal/tools/sbom/check && $(HERE) CGO_ENABLED=0 $(GO) build -o $@ .
+
+$(GOVULNCHECK):
+	$(HERE) GOFLAGS= GOBIN=$(@D) $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 
 .PHONY: kubernetes
 kubernetes: $(KUBERNETES)/kustomize $(KUBERNETES)/admit $(KUBERNETES)/crds

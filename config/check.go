@@ -34,9 +34,11 @@ func (d *decoder) checkTargets(j *Job, places []*node) {
 	x, said := newExpander(d.config, j), make(map[string]bool)
 	j.eachStatic(func(e *Endpoint, labels Labels) {
 		at := places[x.next]
-		x.wayWrong = false
+		x.wayWrong, x.refused = false, netip.Addr{}
 		switch f := x.static(e, labels); {
 		case x.wayWrong && said[f.wrong]: // its group's labels say so for all
+		case x.refused.IsValid():
+			d.fail(at, "%s%s; remove the target, or change the rule", f.wrong, d.rule(x.refused))
 		case f.wrong != "":
 			said[f.wrong] = x.wayWrong
 			d.fail(at, "%s", f.wrong)

@@ -37,11 +37,13 @@ type Global struct {
 	ResolveInterval time.Duration // from one look-up of a host name to the next
 }
 
-// Limits bound what probed itself sends. They are checked when a configuration
-// is loaded and kept at run time.
+// Limits bound what probed itself sends, and say where to. They are checked when a
+// configuration is loaded and kept at run time.
 type Limits struct {
 	PacketsPerSecond           int
 	PacketsPerSecondPerAddress int
+	Deny                       Blocks // nothing is sent there
+	Allow                      Blocks // if there are any, nothing is sent elsewhere
 }
 
 // PortRange is an inclusive range of TCP ports.

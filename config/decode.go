@@ -28,6 +28,7 @@ type decoder struct {
 
 	config  *Config           // what has been read so far
 	limits  *node             // global.limits, if the file has it
+	rules   map[string]int    // the lines of what its deny and allow list
 	modules map[string]fields // what the file has of each module
 	targets []*node           // where each target stands, in the order of Config.Targets
 }

@@ -28,8 +28,14 @@ func ParseEndpoint(s string) (Endpoint, error) {
 	return e, nil
 }
 
-// parseEndpoint reads host:port, or says what is wrong.
+// parseEndpoint reads host:port, or says what is wrong, in words that can be shown
+// whatever stands there.
 func parseEndpoint(s string) (e Endpoint, wrong string) {
+	e, wrong = readEndpoint(s)
+	return e, printable(wrong)
+}
+
+func readEndpoint(s string) (e Endpoint, wrong string) {
 	host, port, wrong := splitHostPort(s)
 	if wrong != "" {
 		return e, wrong

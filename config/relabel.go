@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -31,8 +32,9 @@ type relabeller struct {
 	ways      map[saying]way
 	before    []promlabels.Label // of one target
 	builder   *promlabels.Builder
-	wayWrong  bool   // what was wrong last is how to probe, and not what
-	last      Labels // fingerprinted last
+	wayWrong  bool       // what was wrong last is how to probe, and not what
+	refused   netip.Addr // what was wrong last is that the limits forbid this
+	last      Labels     // fingerprinted last
 	lastPrint string
 }
 
@@ -221,6 +223,10 @@ func (r *relabeller) check(t *Target) (wrong string) {
 		if wrong := checkNode(t); wrong != "" {
 			return wrong
 		}
+	}
+	if limits := &r.c.Global.Limits; t.IP.IsValid() && limits.Forbids(t.IP) {
+		r.refused = t.IP
+		return limits.Refusal(t.IP)
 	}
 	return t.contradiction()
 }

@@ -72,7 +72,7 @@ var global = object[Global]{keys: append(pace(usualTimeout, globalTimeout, "", f
 		portRange, func(g *Global) *PortRange { return &g.SourcePorts }, "source_port", "ports"),
 	at(Key{Path: "loops", Unit: "loops", Example: "2", Doc: "How many loops probe side by side, each on a processor of its own if there is one, with a part of source_ports and of the limit. One is enough as long as its processor is not busy. A target's probes leave from its loop's ports, so that with the double of loops source_ports must be twice as wide for as many four-tuples."},
 		number[int](1, 64), func(g *Global) *int { return &g.Loops }),
-	nested(Key{Path: "limits", Example: "{packets_per_second: 50000}", Doc: "What probed itself may send. A configuration that would need more is refused."},
+	nested(Key{Path: "limits", Example: "{packets_per_second: 50000}", Doc: "What probed itself may send, and where to. A configuration that would need more is refused."},
 		limits, func(g *Global) *Limits { return &g.Limits }),
 	at(Key{Path: "resolve_interval", Example: "5m", Doc: "Time from one look-up of a host name to the next."},
 		duration(time.Second, 24*time.Hour), func(g *Global) *time.Duration { return &g.ResolveInterval },
@@ -84,6 +84,10 @@ var limits = object[Limits]{keys: []key[Limits]{
 		number[int](1, 100_000_000), func(l *Limits) *int { return &l.PacketsPerSecond }),
 	at(Key{Path: "packets_per_second_per_address", Unit: "packets per second", Example: "50", Doc: "To one IP address or host name, all its ports together."},
 		number[int](1, 100_000_000), func(l *Limits) *int { return &l.PacketsPerSecondPerAddress }),
+	at(Key{Path: "deny", Example: `["10.0.0.0/8", "2001:db8::/32", "198.18.0.1"]`, Doc: "Addresses that nothing is ever sent to, whoever asks: a target of this file is an error, a discovered one is left out, what a name resolves to there is not probed, and `/probe` answers 403. What both lists have is denied. An IPv4 block means these addresses in IPv6 too: mapped (::ffff:0:0/96), translated (64:ff9b::/96) and 6to4 (2002::/16)."},
+		blocks, func(l *Limits) *Blocks { return &l.Deny }, "denylist", "blacklist", "blocklist"),
+	at(Key{Path: "allow", Example: `["198.18.0.0/15", "2001:db8::/32"]`, Default: "", Doc: "The only addresses that anything is sent to, if the key is there; and those for which `/probe` answers everybody. Without it `/probe` answers other hosts for addresses only that the jobs probe ([security.md](security.md#the-web-listener)). `[\"0.0.0.0/0\", \"::/0\"]` opens `/probe` for all."},
+		someBlocks, func(l *Limits) *Blocks { return &l.Allow }, "allowlist", "whitelist"),
 }}
 
 var module = object[Module]{

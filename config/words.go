@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
@@ -21,14 +22,24 @@ func visible(s string) string {
 	if utf8.RuneCountInString(s) > problemMostText {
 		s = string([]rune(s)[:problemMostText]) + "…"
 	}
+	return printable(s)
+}
+
+// printable escapes what a terminal would not show, or would obey.
+func printable(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return s
+	}
 	var b strings.Builder
-	for _, r := range s {
-		if !strconv.IsPrint(r) {
+	for i, r := range s {
+		if _, size := utf8.DecodeRuneInString(s[i:]); r == utf8.RuneError && size == 1 {
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		} else if strconv.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
 			q := strconv.QuoteRune(r)
 			b.WriteString(q[1 : len(q)-1])
-			continue
 		}
-		b.WriteRune(r)
 	}
 	return b.String()
 }

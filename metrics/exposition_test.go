@@ -161,6 +161,7 @@ func TestContract(t *testing.T) {
 		"probed_stamp_fallbacks_total":                        {dto.MetricType_COUNTER, ""},
 		"probed_tap_drops_total":                              {dto.MetricType_COUNTER, ""},
 		"probed_resolve_failures_total":                       {dto.MetricType_COUNTER, ""},
+		"probed_forbidden_addresses":                          {dto.MetricType_GAUGE, ""},
 	}
 	m := scenario(t)
 	families, err := m.Gather()

@@ -226,6 +226,9 @@ func selfFamilies() []family {
 		statsFamily("probed_resolve_failures_total", counter,
 			"Number of look-ups of a target's name that failed.",
 			func(s *Stats) float64 { return float64(s.ResolveFailures) }),
+		statsFamily("probed_forbidden_addresses", gauge,
+			"Number of addresses that targets' host names resolve to and that are not probed because of the lists deny and allow.",
+			func(s *Stats) float64 { return float64(s.Forbidden) }),
 	}
 }
 

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,6 +25,11 @@ import (
 // sort a tree of messages of several kilobytes a target first.
 func (m *Metrics) Handler(others prometheus.Gatherer) http.Handler {
 	return http.HandlerFunc(func(rsp http.ResponseWriter, req *http.Request) {
+		m.turn.Lock()
+		defer m.turn.Unlock()
+		if req.Context().Err() != nil {
+			return // nobody waits for it any more
+		}
 		var more []*dto.MetricFamily
 		if others != nil {
 			var err error
@@ -36,11 +42,7 @@ func (m *Metrics) Handler(others prometheus.Gatherer) http.Handler {
 		head := rsp.Header()
 		head.Set("Content-Type", string(format))
 		head.Add("Vary", "Accept, Accept-Encoding")
-		m.turn.Lock()
-		defer m.turn.Unlock()
-		limit := http.NewResponseController(rsp)
-		defer func() { _ = limit.SetWriteDeadline(time.Time{}) }() // the connection may serve others yet
-		var w io.Writer = &inTurn{rsp, limit, &m.turn}
+		var w io.Writer = &inTurn{rsp, req.Context(), http.NewResponseController(rsp), &m.turn}
 		if acceptsGzip(req.Header) {
 			head.Set("Content-Encoding", "gzip")
 			z := m.gzipWriter(w)
@@ -58,18 +60,24 @@ func (m *Metrics) Handler(others prometheus.Gatherer) http.Handler {
 // a client, which may be slow, it is the next one's turn.
 type inTurn struct {
 	io.Writer
+	asked context.Context // ends when nobody waits for the scrape any more
 	limit *http.ResponseController
 	turn  *sync.Mutex
 }
 
 // patience is how long a client may take for what was written. A scrape holds some of
-// every target's figures, so that one that stands still must end.
+// every target's figures, so that one that stands still must end. The deadline stays in
+// force for what the server has yet to send when we are done; its next request brings
+// its own.
 const patience = 30 * time.Second
 
 // Write implements io.Writer.
 func (w *inTurn) Write(b []byte) (int, error) {
 	w.turn.Unlock()
 	defer w.turn.Lock()
+	if err := w.asked.Err(); err != nil {
+		return 0, err
+	}
 	_ = w.limit.SetWriteDeadline(time.Now().Add(patience)) // a writer without a connection has none
 	return w.Writer.Write(b)
 }

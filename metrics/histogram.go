@@ -3,6 +3,7 @@ package metrics
 import (
 	"slices"
 	"time"
+	"unsafe"
 )
 
 // A histogram counts durations in classic and native buckets at once. It is
@@ -17,6 +18,8 @@ type histogram struct {
 	sum    float64 // seconds
 	zero   uint64  // values up to zeroThreshold
 	schema int8
+	// Where the last one was counted: the next is likely to be near.
+	classic, sparse uint16
 }
 
 const (
@@ -44,6 +47,7 @@ func (h *histogram) observe(d time.Duration) {
 	}
 	if i := h.bounds.find(d); i < len(h.bounds.ns) {
 		h.cells[i]++
+		h.classic = uint16(i)
 	}
 	h.count++
 	v := d.Seconds()
@@ -57,6 +61,14 @@ func (h *histogram) observe(d time.Duration) {
 		key = halved(key)
 	}
 	h.countNative(key, 1)
+}
+
+// ahead adds the addresses of the cells that the next observation is likely to count in.
+func (h *histogram) ahead(to []uintptr) []uintptr {
+	if int(h.classic) < len(h.cells) && int(h.sparse) < len(h.cells) {
+		to = append(to, uintptr(unsafe.Pointer(&h.cells[h.classic])), uintptr(unsafe.Pointer(&h.cells[h.sparse])))
+	}
+	return to
 }
 
 // copyTo makes dst equal to h and reuses dst's memory.
@@ -102,6 +114,7 @@ func (c cell) count() uint64 { return uint64(c & (1<<countBits - 1)) }
 func (h *histogram) countNative(key int16, count uint64) {
 	n := h.native()
 	i := search(n, key)
+	h.sparse = uint16(len(h.bounds.ns) + i)
 	if i < len(n) && n[i].key() == key {
 		n[i] += cell(count)
 		return

@@ -48,11 +48,15 @@ func (l *Labels) pairs() ([]label, error) {
 		p = append(p, label{l.exported(name), value})
 	}
 	for i := range p {
-		p[i].value = strings.ToValidUTF8(p[i].value, "\uFFFD")
+		p[i].value = utf8Text(p[i].value)
 	}
 	slices.SortFunc(p, func(a, b label) int { return cmp.Compare(a.name, b.name) })
 	return p, nil
 }
+
+// utf8Text is a label's value as Prometheus takes it: one that is not UTF-8 it refuses,
+// and the whole scrape with it.
+func utf8Text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // exported is the name under which the target's own label name is exported.
 func (l *Labels) exported(name string) string {

@@ -33,6 +33,7 @@ type Stats struct {
 	StampFallbacks   uint64 // segments that the tap had to stamp itself
 	TapDrops         uint64 // frames that the kernel dropped before we read them
 	ResolveFailures  uint64 // look-ups of a target's name
+	Forbidden        int    // addresses of targets' names that may not be probed
 }
 
 // Metrics holds every series that probed exports. It is safe for concurrent

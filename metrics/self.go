@@ -22,7 +22,7 @@ type self struct {
 }
 
 func (s *self) init(o Options) {
-	s.build = []label{{"goversion", runtime.Version()}, {"revision", o.Revision}, {"version", o.Version}}
+	s.build = []label{{"goversion", runtime.Version()}, {"revision", utf8Text(o.Revision)}, {"version", utf8Text(o.Version)}}
 	b := mustBounds(selfBuckets[:])
 	s.schedule.init(b)
 	s.reaction.init(b)
@@ -64,7 +64,10 @@ type Discovered struct {
 func (m *Metrics) Discovery(jobs []Discovered) {
 	m.self.mu.Lock()
 	defer m.self.mu.Unlock()
-	m.self.discovered = jobs
+	m.self.discovered = slices.Clone(jobs)
+	for i := range m.self.discovered {
+		m.self.discovered[i].Job = utf8Text(jobs[i].Job)
+	}
 }
 
 // discoveries returns what was discovered, job by job.

@@ -3,6 +3,7 @@ package metrics
 import (
 	"slices"
 	"sync"
+	"unsafe"
 
 	"github.com/probed/probed/probe"
 )
@@ -78,6 +79,10 @@ func (t *Target) Observe(o *probe.Observation) {
 
 // ObserveAll is Observe for what one event has told.
 func (t *Target) ObserveAll(all []probe.Observation) {
+	if len(all) == 1 && all[0].Kind == probe.Reaction { // as our kernel's RST tells no more
+		t.metrics.self.reaction.observe(all[0].Duration)
+		return
+	}
 	reactions := 0
 	t.mu.Lock()
 	for i := range all {
@@ -94,6 +99,20 @@ func (t *Target) ObserveAll(all []probe.Observation) {
 			t.metrics.self.reaction.observe(all[i].Duration)
 		}
 	}
+}
+
+// Ahead adds the addresses of what an answer will be booked in, as engine.Sink says.
+func (t *Target) Ahead(step int, to []uintptr) []uintptr {
+	switch step {
+	case 0:
+		at := uintptr(unsafe.Pointer(t))
+		return append(to, at, at+64, at+unsafe.Sizeof(*t)-1)
+	case 1:
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.rtt.ahead(to)
+	}
+	return to
 }
 
 // book counts an observation of the target. t.mu is held.

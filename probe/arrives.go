@@ -1,5 +1,7 @@
 package probe
 
+import "math"
+
 // connectionArrives is SEGMENT ARRIVES of RFC 9293 §3.10.7.4 for the
 // synchronized states, with RFC 5961's and RFC 7323's stricter checks.
 func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
@@ -18,10 +20,10 @@ func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 	if k.timestamps && !s.Flags.Has(RST) {
 		switch {
 		case !s.Options.Has(OptTimestamps):
-			out.Note = NoteNoTimestamp // §3.2: it "SHOULD" be dropped
+			out.reject(RejectBadTimestamp, NoteNoTimestamp) // §3.2: it "SHOULD" be dropped
 			return
 		case int32(s.Options.TSVal-k.tsRecent) < 0:
-			out.Note = NotePAWS
+			out.reject(RejectBadTimestamp, NotePAWS)
 			c.challenge(now, out)
 			return
 		}
@@ -29,11 +31,6 @@ func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 	if !c.acceptable(s) {
 		c.unacceptable(now, ev, out)
 		return
-	}
-	// R3: "If an arriving segment satisfies SEG.TSval >= TS.Recent and SEG.SEQ
-	// <= Last.ACK.sent, then record SEG.TSval in TS.Recent."
-	if k.timestamps && s.Seq.LessEq(k.lastACK) && !s.Flags.Has(RST) {
-		k.tsRecent = s.Options.TSVal
 	}
 	switch {
 	case s.Flags.Has(RST):
@@ -45,13 +42,19 @@ func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 		c.challenge(now, out)
 	case !s.Flags.Has(ACK):
 		out.reject(RejectNoACK, NoteUnexpected) // "if the ACK bit is off, drop the segment and return"
-	case c.sndNxt.Less(s.Ack) || s.Ack.Less(k.sndUna.Add(-k.maxSndWnd)):
+	case !c.acknowledges(s):
 		// "If the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send
-		// an ACK, drop the segment, and return"; RFC 5961 §5.2 for what lies too
-		// far behind.
+		// an ACK, drop the segment, and return".
 		out.reject(RejectBadACK, NoteBadACK)
 		c.challenge(now, out)
 	default:
+		// R3: "If an arriving segment satisfies SEG.TSval >= TS.Recent and SEG.SEQ
+		// <= Last.ACK.sent, then record SEG.TSval in TS.Recent." Not before its ACK
+		// has passed: who guesses a sequence number of the window would make all that
+		// the peer sends look old.
+		if k.timestamps && s.Seq.LessEq(k.lastACK) {
+			k.tsRecent = s.Options.TSVal
+		}
 		neither, ahead := !k.finAcked && !k.finCame, k.gaps.n > 0
 		c.takeACK(now, ev, out)
 		c.takeText(now, ev, out)
@@ -87,34 +90,54 @@ func (c *Conversation) acceptable(s *Segment) bool {
 	return in(s.Seq) || n > 0 && in(s.Seq.Add(n-1))
 }
 
+// acknowledges reports whether SEG.ACK is of a segment that there was: RFC 5961 §5.2's
+// check, "((SND.UNA - MAX.SND.WND) =< SEG.ACK =< SND.NXT)", with nothing before ISS+1 let
+// through, since we have sent nothing before. Of four milliards of numbers a stranger
+// must guess one of a few, besides a sequence number.
+func (c *Conversation) acknowledges(s *Segment) bool {
+	first := c.FirstOctet()
+	return uint32(s.Ack.Sub(first)) <= uint32(c.sndNxt.Sub(first))
+}
+
+// came reports whether all of a segment lies in what has arrived, or before by the one
+// octet that a keep-alive goes back (RFC 9293 §3.8.4).
+func (c *Conversation) came(s *Segment) bool {
+	behind := uint32(c.rcvNxt.Sub(s.Seq))
+	return s.SegLen() <= behind && behind <= min(c.conn.received, maxReceived)+2
+}
+
+// maxReceived bounds how far behind a segment may lie that is still the peer's.
+const maxReceived = 1 << 30
+
 // unacceptable answers a segment outside the window: "an acknowledgment should
 // be sent in reply (unless the RST bit is set, if so drop the segment and
 // return): <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>". A FIN that comes again says
 // that our ACK was lost.
 func (c *Conversation) unacceptable(now Instant, ev *Event, out *Output) {
 	s, k := &ev.Segment, &c.conn
+	known := s.Flags.Has(ACK) && c.acknowledges(s)
 	switch {
 	case s.Flags.Has(RST):
 		out.reject(RejectBadSequence, NoteBadRST)
-	case s.Flags.Has(FIN) && k.finTaken && s.End() == c.rcvNxt:
-		c.peerFINAgain(now, ev.Stamp, out)
-		out.Note = NotePeerFINAgain
-		if c.takeOldACK(now, ev, out); c.local != Closed {
-			out.send(c.ack(now))
-		}
 	case s.Flags.Has(SYN):
 		out.reject(RejectUnexpected, NoteUnexpected)
 		c.challenge(now, out)
-	case s.End().LessEq(c.rcvNxt) && c.rcvNxt.Sub(s.Seq) <= int32(k.received)+1:
+	case known && s.Flags.Has(FIN) && k.finTaken && s.End() == c.rcvNxt:
+		c.peerFINAgain(now, ev.Stamp, out)
+		out.Note = NotePeerFINAgain
+		if c.takeOldACK(now, ev, out); c.local != Closed && c.mayAnswer(now) {
+			out.send(c.ack(now))
+		}
+	case known && c.came(s):
 		// All of it has come before, so that our ACK may have been lost.
 		out.Note = NoteOld
 		c.takeOldACK(now, ev, out)
 		switch {
 		case c.local == Closed: // an ACK would restart the peer's TIME-WAIT
-		case s.SegLen() > 0:
-			out.send(c.ack(now))
-		default:
+		case s.SegLen() == 0:
 			c.challenge(now, out)
+		case c.mayAnswer(now):
+			out.send(c.ack(now))
 		}
 	default:
 		out.reject(RejectBadSequence, NoteOutOfWindow)
@@ -146,7 +169,7 @@ func (c *Conversation) challenge(now Instant, out *Output) {
 func (c *Conversation) synAckAgain(now Instant, stamp Stamp, out *Output) {
 	k := &c.conn
 	out.Note, k.ackTwice = NoteSYNACKDuplicate, true
-	if !k.ackLeft && c.kept(now, stamp, resendsAfter) {
+	if !k.ackLeft && c.waited(now, stamp, resendsAfter) {
 		out.send(c.ack(now)) // it had no ACK of ours yet, and says nothing by this
 		return
 	}
@@ -156,7 +179,9 @@ func (c *Conversation) synAckAgain(now Instant, stamp Stamp, out *Output) {
 		k.synAcks, k.synAckAt = min(k.synAcks+1, 250), now
 		c.peer = SynReceived
 	}
-	out.send(c.ack(now))
+	if c.mayAnswer(now) {
+		out.send(c.ack(now))
+	}
 }
 
 // takeACK is §3.10.7.4's fifth check.
@@ -268,9 +293,9 @@ func (c *Conversation) takeText(_ Instant, ev *Event, out *Output) {
 	was := c.rcvNxt
 	c.rcvNxt = k.gaps.add(c.rcvNxt, from, to)
 	if n := uint32(c.rcvNxt.Sub(was)); n > 0 {
-		k.received += n
+		k.received = sum(k.received, n)
 		if k.finTimes > 0 {
-			k.halfClose += n
+			k.halfClose = sum(k.halfClose, n)
 		}
 		if out.Note == NoteNone {
 			out.Note = NoteData
@@ -278,6 +303,14 @@ func (c *Conversation) takeText(_ Instant, ev *Event, out *Output) {
 	} else {
 		out.Note = NoteAhead
 	}
+}
+
+// sum adds octets, up to what there is room for.
+func sum(a, b uint32) uint32 {
+	if s := a + b; s >= a {
+		return s
+	}
+	return math.MaxUint32
 }
 
 // takeFIN is the eighth check, once the FIN is next in order: "advance RCV.NXT

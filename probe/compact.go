@@ -4,16 +4,16 @@ package probe
 // answer to its SYN, between two events: the rest of a Conversation is for
 // connections, and ten times as much. Whoever keeps many keeps these.
 type Compact struct {
-	opened, deadline   Instant
-	sentWall, gotWall  int64  // of the SYN's and the SYN-ACK's stamps
-	sentClock          uint32 // likewise
-	gotClock           uint32
-	iss, irs           Seq
-	marks              compactMarks
-	phase              phase
-	local, peer        State
-	hint               Reason
-	resets, staleCount uint8
+	opened, deadline  Instant
+	sentWall, gotWall int64  // of the SYN's and the SYN-ACK's stamps
+	sentClock         uint32 // likewise
+	gotClock          uint32
+	iss, irs          Seq
+	marks             compactMarks
+	phase             phase
+	local, peer       State
+	hint              Reason
+	resets, hintMark  uint8
 }
 
 // compactMarks are a Conversation's yes and no.
@@ -44,7 +44,7 @@ func (c *Conversation) Compact(s *Compact) {
 		gotWall: c.synAckGot.Wall, gotClock: c.synAckGot.Clock,
 		iss: c.iss, irs: c.irs,
 		marks: m, phase: c.phase, local: c.local, peer: c.peer, hint: c.hint,
-		resets: c.resets, staleCount: c.stale,
+		resets: c.resets, hintMark: c.hintMark,
 	}
 }
 
@@ -64,7 +64,7 @@ func (c *Conversation) Restore(p *Params, s *Compact) {
 	c.phase, c.local, c.peer, c.hint = s.phase, s.local, s.peer, s.hint
 	c.seen, c.overdue, c.answered = s.marks.has(markSeen), s.marks.has(markOverdue), s.marks.has(markAnswered)
 	c.settled, c.reacted, c.spoiled = s.marks.has(markSettled), s.marks.has(markReacted), s.marks.has(markSpoiled)
-	c.resets, c.stale, c.established = s.resets, s.staleCount, false
+	c.resets, c.hintMark, c.stale, c.established = s.resets, s.hintMark, 0, false
 	c.iss, c.irs, c.sndNxt, c.rcvNxt = s.iss, s.irs, 0, 0
 	if s.phase != idle {
 		c.sndNxt = s.iss.Add(1)

@@ -48,6 +48,8 @@ type connection struct {
 	dataAgain   bool  // our last octet was sent more than once
 	ackOwed     bool  // something that came was not acknowledged
 	ackTwice    bool  // the handshake's ACK went again
+	kept        bool  // our host kept a segment from leaving: how long all took is not the peer's doing
+	partings    uint8 // how often the RSTs went that end it
 	gone        bool  // the peer has said by a RST that it has nothing open
 	prompts     bool  // the next conversation is to prompt the peer
 	delayed     bool  // our FIN's acknowledgement was delayed: no figure is made of its stamp

@@ -110,7 +110,8 @@ type Conversation struct {
 	phase    phase
 	local    State
 	peer     State
-	hint     Reason // what was rejected, to explain a silence that follows
+	hint     Reason // what was rejected, to explain a silence that follows; Timeout: several that contradict each other
+	hintMark uint8  // of what it said
 	seen     bool   // our SYN was seen leaving
 	overdue  bool   // our SYN had not left when the timeout came
 	answered bool   // an acceptable SYN-ACK came, in time or not
@@ -399,8 +400,10 @@ func (c *Conversation) resetSeen(now Instant, stamp Stamp, out *Output) {
 }
 
 // sendFailed books an unsent SYN as ours. A RST that failed to leave is tried
-// again when its timer goes off.
+// again when its timer goes off. Of a connection it is ours too if nothing comes any
+// more, and how long it took to close.
 func (c *Conversation) sendFailed(now Instant, out *Output) {
+	c.conn.kept = c.conn.kept || c.established
 	if c.phase == opening && !c.seen {
 		c.discard(now, DiscardSendError, out)
 	}

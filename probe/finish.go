@@ -60,7 +60,7 @@ func (c *Conversation) tearDown(now Instant, from, to Stamp, out *Output) {
 	}
 	k.tornDown = true
 	o := Observation{Kind: Teardown, Form: c.form(), Duration: -1}
-	if d, ok := c.interval(now, from, to); ok && !k.lag.closing {
+	if d, ok := c.interval(now, from, to); ok && !k.kept && !k.lag.closing {
 		o.Duration = d
 	}
 	c.measured(o, out)
@@ -102,11 +102,11 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 	}
 }
 
-// unsent reports whether the segment that the peer should have answered never
-// left this host.
+// unsent reports whether a segment that the peer should have answered did not leave
+// this host, or not when it was sent first.
 func (c *Conversation) unsent() bool {
 	k := &c.conn
-	return !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.inFlight() > 0 && k.left.LessEq(k.sndUna)
+	return k.kept || !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.inFlight() > 0 && k.left.LessEq(k.sndUna)
 }
 
 // awaited names what a connection that runs out of time has waited for.
@@ -171,11 +171,22 @@ func (c *Conversation) sendResets(out *Output) {
 	}
 }
 
-// partingTimeout sends the RSTs once more, and lingers.
+// maxPartings bounds how often RSTs go that this host does not let out: for two
+// minutes, since partAgain doubles, five times.
+const maxPartings, maxDoubled = 20, 5
+
+// partingTimeout sends the RSTs once more, and lingers. A host that has lost its
+// interface, address or route lets none out: until one was seen leaving they go again,
+// lest the peer keep the connection for ever.
 func (c *Conversation) partingTimeout(now Instant, out *Output) {
-	if !c.conn.gone {
+	k := &c.conn
+	if !k.gone {
 		out.Note = NoteResetAgain
 		c.sendResets(out)
+		if k.partings++; c.peer != Closed && k.partings < maxPartings {
+			c.wait(parting, now.Add(partAgain<<min(k.partings, maxDoubled)))
+			return
+		}
 	}
 	c.wait(lingering, now.Add(c.Linger))
 }
@@ -194,17 +205,25 @@ func (c *Conversation) closedArrives(now Instant, ev *Event, out *Output) {
 		out.Note = NoteAfter
 	}
 	switch {
-	case s.Flags.Has(RST):
-		if s.Seq == c.rcvNxt {
-			c.peer, k.gone = Closed, true
+	case c.answersTouch(s):
+		if !s.Flags.Has(RST) {
+			c.answerReset(now, s, out)
 		}
-	case c.takesTouch(s):
-		c.answerReset(now, s, out)
-	case k.finished || !s.Flags.Has(ACK):
-	case s.Ack.Less(k.sndUna) || c.sndNxt.Less(s.Ack):
+	case s.Flags.Has(RST):
+		switch {
+		case s.Seq == c.rcvNxt:
+			c.peer, k.gone = Closed, true
+		case !c.acceptable(s): // what it sent before its RST, its FIN too, may not have been taken
+			out.reject(RejectBadSequence, NoteBadRST)
+		}
+	case !s.Flags.Has(ACK):
+		out.reject(RejectNoACK, NoteUnexpected)
+	case k.finished && !c.acknowledges(s), !k.finished && (s.Ack.Less(k.sndUna) || c.sndNxt.Less(s.Ack)):
 		out.reject(RejectBadACK, NoteBadACK)
-	default:
+	case !k.finished:
 		c.answerReset(now, s, out)
+	case s.Seq != c.rcvNxt && !c.came(s):
+		out.reject(RejectBadSequence, NoteOutOfWindow)
 	}
 }
 
@@ -234,6 +253,9 @@ func (c *Conversation) mayAnswer(now Instant) bool {
 // arrive in this state is a retransmission of the remote FIN. Acknowledge it,
 // and restart the 2 MSL timeout" (RFC 9293 §3.10.7.4, eighth check). A peer that
 // has not heard of our acknowledgements begins with its data.
+//
+// What is not the peer's gets no answer: it has closed, so that nothing depends on one,
+// and there are many of us in this state for whoever wants them all to speak.
 func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 	s := &ev.Segment
 	switch {
@@ -245,29 +267,32 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 		}
 	case s.Flags.Has(SYN):
 		out.reject(RejectUnexpected, NoteUnexpected)
-		if c.mayAnswer(now) {
-			out.send(c.ack(now)) // a challenge ACK: RFC 5961 §4.2
-		}
-	case s.SegLen() > 0 && s.End().LessEq(c.rcvNxt):
+	case !s.Flags.Has(ACK):
+		out.reject(RejectNoACK, NoteUnexpected)
+	case !c.acknowledges(s):
+		out.reject(RejectBadACK, NoteBadACK)
+	case s.SegLen() > 0 && c.came(s):
 		out.Note = NoteOld
 		if s.Flags.Has(FIN) && s.End() == c.rcvNxt {
 			c.peerFINAgain(now, ev.Stamp, out)
 			out.Note = NotePeerFINAgain
+			c.conn.kept = c.conn.kept || !c.conn.tornDown // our ACK was not seen leaving
 		}
 		if c.mayAnswer(now) {
 			out.send(c.ack(now))
 		}
 		c.wait(lingering, now.Add(c.Linger))
-	default:
-		// "If an incoming segment is not acceptable, an acknowledgment should be
-		// sent in reply" (first check), and data behind a FIN is not; but an ACK
-		// that its FIN has overtaken wants none.
+	case c.came(s): // an ACK that its FIN has overtaken wants none
 		out.Note = NoteAfter
-		if s.SegLen() > 0 || c.rcvNxt.Less(s.Seq) {
-			if c.mayAnswer(now) {
-				out.send(c.ack(now))
-			}
+	case s.Seq == c.rcvNxt:
+		// "If an incoming segment is not acceptable, an acknowledgment should be
+		// sent in reply" (first check), and data behind a FIN is not.
+		out.Note = NoteAfter
+		if s.SegLen() > 0 && c.mayAnswer(now) {
+			out.send(c.ack(now))
 		}
+	default:
+		out.reject(RejectBadSequence, NoteOutOfWindow)
 	}
 }
 

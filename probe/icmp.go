@@ -77,12 +77,14 @@ func (c *Conversation) icmpArrives(now Instant, ev *Event, out *Output) {
 
 // softError takes an error about a segment of a connection: "a TCP
 // implementation MUST NOT abort the connection" for one (RFC 9293 §3.9.2.2, MUST-56), only explain by
-// it why nothing more was heard (RFC 5461 §2.2). It is believed if the segment
-// that it quotes is in flight: "SND.UNA =< SEG.SEQ < SND.NXT" (RFC 5927 §4.1).
+// it why nothing more was heard (RFC 5461 §2.2). It is believed if it quotes a segment
+// that is in flight, and that exactly: RFC 5927 §4.1 asks for "SND.UNA =< SEG.SEQ <
+// SND.NXT", which lets through who guesses any octet of them. The first one in flight is
+// the one that goes again; the other is our FIN.
 func (c *Conversation) softError(ev *Event, out *Output) {
 	k, q := &c.conn, ev.ICMP.Seq
 	switch {
-	case uint32(q.Sub(k.sndUna)) < c.inFlight():
+	case c.inFlight() > 0 && (q == k.sndUna || k.finTimes > 0 && !k.finAcked && q == k.dataEnd):
 		out.Note = NoteICMP
 		if r := ev.ICMP.Failure(); r != OK {
 			k.icmp = r
@@ -90,8 +92,8 @@ func (c *Conversation) softError(ev *Event, out *Output) {
 		if ev.ICMP.tooBig() {
 			k.shrinkSegments(ev.ICMP.V6)
 		}
-	case c.iss.LessEq(q) && q.LessEq(c.sndNxt), c.tw.touches > 0 && q == c.tw.seq:
-		out.Note = NoteICMP // of an ACK, or of what has arrived all the same
+	case uint32(q.Sub(c.iss)) <= uint32(c.sndNxt.Sub(c.iss)), c.tw.touches > 0 && q == c.tw.seq:
+		out.Note = NoteICMP // of an ACK, of what has arrived all the same, or of what will go again
 	default:
 		out.reject(RejectBadQuote, NoteBadICMP)
 	}

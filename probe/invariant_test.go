@@ -227,7 +227,7 @@ func (w *watch) longest() time.Duration {
 	p := &w.c.Params
 	d := p.Timeout + p.Linger + p.ResetGrace + 16*time.Millisecond
 	if p.Kind != probe.HalfOpen {
-		d += p.Hold + p.After + p.Limit + 2*time.Second
+		d += p.Hold + p.After + p.Limit + 8*time.Second // between RSTs that this host lets not out
 	}
 	return d
 }

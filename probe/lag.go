@@ -57,16 +57,16 @@ func (c *Conversation) lagged(d time.Duration) {
 // grace is how much longer than Timeout the connection may last.
 func (c *Conversation) grace() time.Duration { return min(c.conn.lag.total, c.Timeout) }
 
-// kept reports whether at a moment the peer had been waiting for us since d before.
-func (c *Conversation) kept(now Instant, at Stamp, d time.Duration) bool {
-	waited, ok := c.interval(now, c.conn.lag.since, at)
-	return ok && c.conn.lag.since.Wall != 0 && waited >= d
+// waited reports whether at a moment the peer had been waiting for us since d before.
+func (c *Conversation) waited(now Instant, at Stamp, d time.Duration) bool {
+	d0, ok := c.interval(now, c.conn.lag.since, at)
+	return ok && c.conn.lag.since.Wall != 0 && d0 >= d
 }
 
 // peerFINAgain is the peer's FIN after we have taken it: our ACK was lost, unless we have
 // not sent it in time, or it has crossed that which we have sent too late.
 func (c *Conversation) peerFINAgain(now Instant, at Stamp, out *Output) {
-	if !c.conn.lag.closing && (c.conn.finAnswered || !c.kept(now, at, resendsFIN)) {
+	if !c.conn.lag.closing && (c.conn.finAnswered || !c.waited(now, at, resendsFIN)) {
 		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
 	}
 }
@@ -74,7 +74,7 @@ func (c *Conversation) peerFINAgain(now Instant, at Stamp, out *Output) {
 // ours reports whether a connection that the peer gives up is one that we have let
 // wait: applications do so after a second or more, kernels later.
 func (c *Conversation) ours(now Instant, at Stamp) bool {
-	return c.conn.lag.total >= resendsAfter || c.kept(now, at, resendsAfter)
+	return c.conn.lag.total >= resendsAfter || c.waited(now, at, resendsAfter)
 }
 
 // overran reports whether a connection that has closed did so within Timeout but for us.

@@ -56,11 +56,12 @@ const (
 	DiscardSendError
 	DiscardShutdown
 	DiscardReload
+	DiscardLinkDown   // the interface or the address that it went by was lost meanwhile
 	DiscardStalled    // we answered too late for the peer's part to be told
 	NumDiscardReasons = int(DiscardStalled) + 1
 )
 
-var discardNames = [...]string{"-", "tap_drop", "clock_step", "send_error", "shutdown", "reload", "stalled"}
+var discardNames = [...]string{"-", "tap_drop", "clock_step", "send_error", "shutdown", "reload", "link_down", "stalled"}
 
 // String is the reason's label value.
 func (r DiscardReason) String() string { return name(discardNames[:], int(r)) }
@@ -71,17 +72,20 @@ type RejectReason uint8
 
 // The reject reasons.
 const (
-	NotRejected       RejectReason = iota
-	RejectBadACK                   // acknowledges something else than exactly what we sent
-	RejectBadSequence              // SEG.SEQ is not where the peer must be
-	RejectNoACK                    // acknowledges nothing: a bare SYN, RST or data before the handshake
-	RejectBadQuote                 // an ICMP error whose quote is not our segment
-	RejectBadChecksum              // the TCP or ICMP checksum is wrong
-	RejectUnexpected               // no conversation on that four-tuple expects it
-	NumRejectReasons  = int(RejectUnexpected) + 1
+	NotRejected        RejectReason = iota
+	RejectBadACK                    // acknowledges something else than exactly what we sent
+	RejectBadSequence               // SEG.SEQ is not where the peer must be
+	RejectNoACK                     // acknowledges nothing: a bare SYN, RST or data before the handshake
+	RejectBadQuote                  // an ICMP error whose quote is not our segment
+	RejectBadChecksum               // the TCP or ICMP checksum is wrong
+	RejectUnexpected                // no conversation on that four-tuple expects it
+	RejectBadTimestamp              // its timestamp is older than one that came, or missing (RFC 7323)
+	RejectMalformed                 // its header contradicts itself
+	NumRejectReasons   = int(RejectMalformed) + 1
 )
 
-var rejectNames = [...]string{"-", "bad_ack", "bad_sequence", "no_ack", "bad_quote", "bad_checksum", "unexpected"}
+var rejectNames = [...]string{"-", "bad_ack", "bad_sequence", "no_ack", "bad_quote", "bad_checksum", "unexpected",
+	"bad_timestamp", "malformed"}
 
 // String is the reason's label value.
 func (r RejectReason) String() string { return name(rejectNames[:], int(r)) }

@@ -55,11 +55,18 @@ func (c *Conversation) segmentArrives(now Instant, ev *Event, out *Output) {
 // maxStale bounds the RSTs to what does not acknowledge our SYN.
 const maxStale = 3
 
+// maxSYNWindow is the largest window of a peer in SYN-RECEIVED: that of a SYN-ACK is never
+// scaled (RFC 7323 §2.2).
+const maxSYNWindow = 1<<16 - 1
+
 // resetStale is the reset that §3.10.7.3's first check asks for, where our
 // kernel keeps quiet: "<SEQ=SEG.ACK><CTL=RST>". A peer that still holds an old
-// connection loses it by that.
+// connection loses it by that. But one just behind our SYN would lose us the handshake:
+// in SYN-RECEIVED Linux takes any RST that is in its window (net/ipv4/tcp_minisocks.c,
+// tcp_check_req), and whoever forged the segment had us shoot at ourselves.
 func (c *Conversation) resetStale(s *Segment, out *Output) {
-	if c.Kind != HalfOpen && !s.Flags.Has(RST) && c.stale < maxStale {
+	ours := uint32(s.Ack.Sub(c.sndNxt)) <= maxSYNWindow
+	if c.Kind != HalfOpen && !s.Flags.Has(RST) && c.stale < maxStale && !ours {
 		c.stale++
 		out.send(Segment{Seq: s.Ack, Flags: RST})
 	}
@@ -81,13 +88,29 @@ func (c *Conversation) noAck(now Instant, ev *Event, out *Output) {
 	}
 }
 
-// suspect remembers the first thing that was rejected before an answer and in
-// time: it says more of a silence than "timeout" does, and decides nothing
-// else.
+// suspect remembers what was rejected before an answer and in time: it says more of a
+// silence than "timeout" does, and decides nothing else. A peer says the same thing each
+// time: a challenge ACK acknowledges its old connection, a SYN-ACK comes again as it
+// was. Of those who contradict each other at least one is forged, and none is heard.
 func (c *Conversation) suspect(now Instant, ev *Event, r Reason) {
-	if c.hint == OK && !c.settled && !c.late(now, ev.Stamp) {
-		c.hint = r
+	if c.settled || c.late(now, ev.Stamp) {
+		return
 	}
+	switch m := hintMark(&ev.Segment); {
+	case c.hint == OK:
+		c.hint, c.hintMark = r, m
+	case c.hintMark != m:
+		c.hint = Timeout
+	}
+}
+
+// hintMark is a digest of what a peer that says it again repeats.
+func hintMark(s *Segment) uint8 {
+	h := uint32(s.Ack) * 2654435761 // 2³²/φ: Knuth's multiplicative hash
+	if s.Flags.Has(SYN) {
+		h ^= uint32(s.Seq) * 2246822519
+	}
+	return uint8(h >> 24)
 }
 
 // resetFollows handles a RST once the peer has named its ISN: "In all states

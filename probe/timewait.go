@@ -184,8 +184,12 @@ func (c *Conversation) measureArrives(now Instant, ev *Event, out *Output) {
 	case c.takesTouch(s):
 		c.newConnection(now, ev, out)
 	case w.out && s.Flags&(ACK|SYN|RST|FIN) == ACK && s.Ack == c.sndNxt && s.Seq == c.rcvNxt:
-		if c.Measure == MeasureReuse && !w.left {
+		switch {
+		case c.Measure == MeasureReuse && !w.left:
 			out.Note = NoteOld // the last ACK again: nothing has left that it could answer
+			return
+		case c.isLastACK(now, ev):
+			out.reject(RejectBadTimestamp, NotePAWS)
 			return
 		}
 		out.Note = NoteTimeWaitAlive
@@ -204,11 +208,32 @@ func (c *Conversation) measureArrives(now Instant, ev *Event, out *Output) {
 	}
 }
 
+// isLastACK reports whether an ACK from TIME-WAIT is the connection's last one once more,
+// which says the same: a copy that the network made late, or somebody's who has kept it. A
+// peer's timestamp clock has a tick of "1 ms to 1 sec" (RFC 7323 §5.4), so that after a
+// second what it sends has a newer one. Without timestamps there is no telling.
+func (c *Conversation) isLastACK(now Instant, ev *Event) bool {
+	k := &c.conn
+	if !k.timestamps {
+		return false
+	}
+	o := &ev.Segment.Options
+	d, ok := c.interval(now, c.tw.lastAck, ev.Stamp)
+	return !o.Has(OptTimestamps) || int32(o.TSVal-k.tsRecent) < 0 || o.TSVal == k.tsRecent && ok && d > time.Second
+}
+
 // takesTouch reports whether a segment is a SYN-ACK to a touch, also to one that
 // was answered otherwise before, of which the network made a copy.
 func (c *Conversation) takesTouch(s *Segment) bool {
 	w := &c.tw
 	return w.touches > 0 && s.Flags&(SYN|ACK|RST) == SYN|ACK && s.Ack == w.seq.Add(1)
+}
+
+// answersTouch reports whether a segment answers a touch that was answered otherwise
+// before: a SYN-ACK or a RST.
+func (c *Conversation) answersTouch(s *Segment) bool {
+	w := &c.tw
+	return c.takesTouch(s) || w.touches > 0 && s.Flags.Has(RST|ACK) && s.Ack == w.seq.Add(1)
 }
 
 // newConnection is a SYN-ACK: the peer has taken the four-tuple for a new

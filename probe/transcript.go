@@ -76,6 +76,17 @@ var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN
 // String is the note in words.
 func (n Note) String() string { return name(noteNames[:], int(n)) }
 
+// Disbelieves reports whether the note says of a segment or an ICMP error that it was
+// not believed.
+func (n Note) Disbelieves() bool {
+	switch n {
+	case NoteSimultaneousOpen, NoteBadSYNACK, NoteChallengeACK, NoteUnexpected, NoteBadRST, NoteBadICMP,
+		NoteOutOfWindow, NoteBadACK, NotePAWS, NoteNoTimestamp:
+		return true
+	}
+	return false
+}
+
 // A Record is one step of a conversation: the event, the moment at which it was
 // handled, both states after it, and what was concluded.
 type Record struct {
@@ -133,19 +144,61 @@ func (t *Transcript) Add(now Instant, ev *Event, c *Conversation, out *Output) {
 		switch observed[i].Kind {
 		case SYNACKDuplicate, SYNACKLate, Rejected, FINRetransmit:
 		default:
-			t.figures = append(t.figures, Figure{observed[i], uint32(len(t.records)) + t.Lost})
+			f := extend(&t.figures)
+			f.Observation, f.record = observed[i], uint32(len(t.records))+t.Lost
 		}
 	}
-	t.room()
-	t.records = append(t.records, Record{At: now, Event: *ev, Local: c.local, Peer: c.peer, Note: out.Note})
+	if !t.room(out.Note) {
+		return
+	}
+	r := extend(&t.records)
+	r.At, r.Local, r.Peer, r.Note = now, c.local, c.peer, out.Note
+	r.Event = *ev
 }
 
-// room makes room for one more record.
-func (t *Transcript) room() {
-	if len(t.records) == MaxRecords {
-		t.Lost++
-		t.records = append(t.records[:FirstRecords], t.records[FirstRecords+1:]...)
+// extend makes a slice longer by one and returns its place, to be written in full: a
+// value that is made elsewhere and appended is written twice, and the second time waits
+// for the first.
+func extend[T any](s *[]T) *T {
+	n := len(*s)
+	if n == cap(*s) {
+		*s = slices.Grow(*s, 1)
 	}
+	*s = (*s)[:n+1]
+	return &(*s)[n]
+}
+
+// room makes room for one more record, and reports whether there is to be one. What was
+// not believed gives way to what was: a flood of it does not push the conversation out of
+// its own transcript.
+func (t *Transcript) room(n Note) bool {
+	if len(t.records) < MaxRecords {
+		return true
+	}
+	out := FirstRecords
+	for out < MaxRecords && !t.records[out].Note.Disbelieves() {
+		out++
+	}
+	if out == MaxRecords && !n.Disbelieves() {
+		out = FirstRecords
+	}
+	t.lose(out, 1)
+	if out == MaxRecords {
+		return false
+	}
+	t.records = append(t.records[:out], t.records[out+1:]...)
+	return true
+}
+
+// lose counts n records as missing before the one at out. All that is missing counts as
+// if it lay behind the first ones: so those in between move.
+func (t *Transcript) lose(out int, n uint32) {
+	for i := range t.figures {
+		if at := int64(t.figures[i].record) - int64(t.Lost); at >= FirstRecords && at < int64(out) {
+			t.figures[i].record += n
+		}
+	}
+	t.Lost += n
 }
 
 // Extend adds what has come since t was handed over, in a transcript of its own: t is
@@ -157,10 +210,13 @@ func (t *Transcript) Extend(since *Transcript) {
 		t.figures = append(t.figures, f)
 	}
 	for i := range since.records {
-		t.room()
-		t.records = append(t.records, since.records[i])
+		if i == FirstRecords {
+			t.lose(len(t.records), since.Lost)
+		}
+		if t.room(since.records[i].Note) {
+			t.records = append(t.records, since.records[i])
+		}
 	}
-	t.Lost += since.Lost
 }
 
 // Records returns the records in order; if Lost is not 0, that many are missing

@@ -3,6 +3,7 @@ package probe_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/probed/probed/probe"
 )
@@ -40,5 +41,79 @@ func TestTranscriptInTwoParts(t *testing.T) {
 					len(first.Records()), first.Lost, first.Figures(), len(whole.Records()), whole.Lost, whole.Figures())
 			}
 		}
+	}
+}
+
+// A flood of what is not believed does not push a conversation out of its own transcript:
+// what happened stays, in order, and each figure with its record.
+func TestTranscriptKeepsWhatWasBelieved(t *testing.T) {
+	const forged = 500
+	c := probe.New(probe.Params{Kind: probe.ActiveClose, Timeout: 5 * time.Second, Linger: time.Second, Prompt: true})
+	var tr, since probe.Transcript
+	tr.Reset(probe.FourTuple{}, probe.ActiveClose)
+	since.Reset(probe.FourTuple{}, probe.ActiveClose)
+	now := probe.Instant(time.Second)
+	to := &tr
+	step := func(ev probe.Event) {
+		now = now.Add(time.Millisecond)
+		ev.Stamp = probe.Stamp{Wall: int64(now), Clock: 1}
+		var out probe.Output
+		c, out = probe.Step(c, now, ev)
+		to.Add(now, &ev, &c, &out)
+	}
+	arrives := func(f probe.Flags, seq, ack probe.Seq) {
+		step(probe.Event{Kind: probe.SegmentArrives, Segment: probe.Segment{Flags: f, Seq: seq, Ack: ack, Window: 1000}})
+	}
+	sent := func(f probe.Flags, seq, ack probe.Seq) {
+		step(probe.Event{Kind: probe.SegmentSent, Segment: probe.Segment{Flags: f, Seq: seq, Ack: ack}})
+	}
+	flood := func() {
+		for range forged {
+			arrives(probe.RST|probe.ACK, 77777777, 99)
+		}
+	}
+	syn := probe.Segment{Flags: probe.SYN, Window: 1000}
+	step(probe.Event{Kind: probe.Open, Segment: syn})
+	flood()
+	sent(probe.SYN, 0, 0)
+	flood()
+	arrives(probe.SYN|probe.ACK, 0, 1)
+	sent(probe.ACK, 1, 1)
+	sent(probe.FIN|probe.ACK, 1, 1)
+	flood()
+	arrives(probe.ACK, 1, 2)
+	to = &since
+	flood()
+	arrives(probe.FIN|probe.ACK, 1, 2)
+	sent(probe.ACK, 2, 2)
+	flood()
+	tr.Extend(&since)
+	var notes []probe.Note
+	for _, r := range tr.Records() {
+		if !r.Note.Disbelieves() {
+			notes = append(notes, r.Note)
+		}
+	}
+	want := []probe.Note{probe.NoteOpen, probe.NoteSYNSent, probe.NoteSYNACK, probe.NoteLeft, probe.NoteFINLeft, probe.NoteFINAcked, probe.NotePeerFIN, probe.NoteLeft}
+	if !slices.Equal(notes, want) {
+		t.Errorf("%v, want %v", notes, want)
+	}
+	if n := len(tr.Records()); n != probe.MaxRecords || n+int(tr.Lost) != 5*forged+len(want) {
+		t.Errorf("%d records and %d lost of %d", n, tr.Lost, 5*forged+len(want))
+	}
+	kinds := map[probe.ObservationKind]probe.Note{
+		probe.HandshakeRTT: probe.NoteSYNACK, probe.FINACKRTT: probe.NoteFINAcked, probe.CloseWaitTime: probe.NotePeerFIN,
+		probe.Verdict: probe.NotePeerFIN, probe.Teardown: probe.NoteLeft,
+	}
+	for i := range tr.Figures() {
+		f := &tr.Figures()[i]
+		note, ok := kinds[f.Kind]
+		if at := tr.RecordOf(f); ok && (at < 0 || tr.Records()[at].Note != note) {
+			t.Errorf("%v is with record %d", f.Kind, at)
+		}
+		delete(kinds, f.Kind)
+	}
+	if len(kinds) > 0 {
+		t.Errorf("without %v", kinds)
 	}
 }

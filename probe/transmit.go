@@ -155,6 +155,7 @@ func (c *Conversation) retransmit(now Instant, out *Output) {
 		return
 	}
 	out.Note = NoteRetransmit
+	k.kept = k.kept || k.left.LessEq(k.sndUna) // it was not seen leaving
 	k.recover = c.sndNxt
 	c.sendAgain(now, out)
 }
@@ -172,7 +173,9 @@ func (c *Conversation) sendAgain(now Instant, out *Output) {
 	if fin {
 		f |= FIN
 		k.finTimes = min(k.finTimes+1, 250)
-		out.observe(Observation{Kind: FINRetransmit, Side: Local})
+		if k.finLeft { // else none has left that this repeats
+			out.observe(Observation{Kind: FINRetransmit, Side: Local})
+		}
 	}
 	out.send(c.segment(now, k.sndUna, f, n))
 	if fin && c.Prompt && c.local == FinWait1 {

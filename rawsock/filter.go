@@ -188,10 +188,14 @@ func (p *program) assemble() ([]bpf.Instruction, error) {
 	return p.code, nil
 }
 
-// attachFilter gives the socket a program (SO_ATTACH_FILTER).
+// attachFilter gives the socket a program that nobody can take off or replace, this
+// process included (SO_ATTACH_FILTER, SO_LOCK_FILTER).
 func attachFilter(fd int, code []unix.SockFilter) error {
 	fprog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	return optionError("SO_ATTACH_FILTER", unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &fprog))
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &fprog); err != nil {
+		return optionError("SO_ATTACH_FILTER", err)
+	}
+	return optionError("SO_LOCK_FILTER", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1))
 }
 
 // kernelFilter encodes a program for the kernel.

@@ -13,7 +13,7 @@ const ipv4HeaderLen = 20
 
 // A frames batch gathers packets for a packet socket, each with the IP header that
 // we write and the link address that it goes to. The socket receives nothing: it
-// is bound to no protocol.
+// is bound to no protocol, and behind a filter that passes nothing if it ever were.
 //
 // PACKET_QDISC_BYPASS stays off: it hides packets from every tap, ours included.
 type frames struct {
@@ -32,6 +32,9 @@ func openFrames() (*frames, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, socketError(err)
+	}
+	if err := attachFilter(fd, dropAll()); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sndbuf); err != nil {
 		return nil, errors.Join(optionError("SO_SNDBUF", err), unix.Close(fd))

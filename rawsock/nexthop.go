@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -112,7 +113,7 @@ func (t *hopTable) forget() {
 func (t *hopTable) read() {
 	doubtful := false
 	for {
-		n, err := unix.Read(t.notices, t.in)
+		n, err := readAtOnce(t.notices, t.in)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -129,6 +130,16 @@ func (t *hopTable) read() {
 	if doubtful {
 		t.forget()
 	}
+}
+
+// readAtOnce is read(2) of a descriptor that never blocks, which the Go scheduler need
+// not hear of; see briefWait.
+func readAtOnce(fd int, b []byte) (int, error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // hear takes a datagram of notices, and reports whether they make hops doubtful.
@@ -304,7 +315,18 @@ func (s *netlinkSocket) askRoute(dst, src netip.Addr, ifindex int, tos uint8) (w
 		s.number(unix.RTA_OIF, uint32(ifindex))
 	}
 	typ, body, err := s.ask()
-	if err != nil || typ != unix.RTM_NEWROUTE || len(body) < rtmsgLen || body[7] != unix.RTN_UNICAST {
+	if err != nil || typ != unix.RTM_NEWROUTE {
+		return w, false
+	}
+	if w, ok = readRoute(body, dst); !ok || ifindex != 0 && int32(ifindex) != w.ifindex {
+		return way{}, false
+	}
+	return w, true
+}
+
+// readRoute reads a message of RTM_NEWROUTE that says how dst is reached.
+func readRoute(body []byte, dst netip.Addr) (w way, ok bool) {
+	if len(body) < rtmsgLen || body[7] != unix.RTN_UNICAST {
 		return w, false
 	}
 	w.gateway, w.mtu = dst, math.MaxInt
@@ -330,7 +352,20 @@ func (s *netlinkSocket) askRoute(dst, src netip.Addr, ifindex int, tos uint8) (w
 		}
 		rest = next
 	}
-	return w, w.ifindex > 0 && w.gateway.IsValid() && (ifindex == 0 || int32(ifindex) == w.ifindex)
+	return w, w.ifindex > 0 && w.gateway.IsValid()
+}
+
+// matchRoute asks whether a route leads from src to dst by a device.
+func (s *netlinkSocket) matchRoute(dst, src netip.Addr, ifindex int) error {
+	bits := uint8(dst.BitLen())
+	var flags [4]byte
+	binary.NativeEndian.PutUint32(flags[:], unix.RTM_F_FIB_MATCH)
+	s.begin(unix.RTM_GETROUTE, familyOf(dst), bits, bits, 0, 0, 0, 0, 0, flags[0], flags[1], flags[2], flags[3])
+	s.address(unix.RTA_DST, dst)
+	s.address(unix.RTA_SRC, src)
+	s.number(unix.RTA_OIF, uint32(ifindex))
+	_, _, err := s.ask()
+	return err
 }
 
 // metrics reads a route's.
@@ -371,7 +406,15 @@ func (s *netlinkSocket) askLink(ifindex int32) (l link) {
 	binary.NativeEndian.PutUint32(fixed[4:], uint32(ifindex))
 	s.begin(unix.RTM_GETLINK, fixed[:]...)
 	typ, body, err := s.ask()
-	if err != nil || typ != unix.RTM_NEWLINK || len(body) < ifinfomsgLen {
+	if err != nil || typ != unix.RTM_NEWLINK {
+		return l
+	}
+	return readLink(body)
+}
+
+// readLink reads a message of RTM_NEWLINK.
+func readLink(body []byte) (l link) {
+	if len(body) < ifinfomsgLen {
 		return l
 	}
 	flags := binary.NativeEndian.Uint32(body[8:])

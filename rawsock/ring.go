@@ -77,17 +77,24 @@ func (r *ring) read(f *Frame) bool {
 	}
 	at := r.block + r.slot*r.slotLen
 	link := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&r.mem[at+tpacketHeaderLen]))
-	data := at + int(h.Mac)
-	f.Data = r.mem[data : data+int(h.Snaplen) : data+int(h.Snaplen)]
+	from, n := int(h.Mac), int(h.Snaplen)
+	if uint64(h.Mac)+uint64(h.Snaplen) > uint64(r.slotLen) { // the kernel never says so; if it did, an empty frame is none of ours
+		from, n = 0, 0
+	}
+	f.Data = r.mem[at+from : at+from+n : at+from+n]
 	f.Wall = int64(h.Sec)*1e9 + int64(h.Nsec)
 	f.Ifindex = int(link.Ifindex)
 	f.Outgoing = link.Pkttype == unix.PACKET_OUTGOING
 	f.Snapped = h.Snaplen < h.Len
+	f.losing = status&unix.TP_STATUS_LOSING != 0
 	f.Stamped = status&unix.TP_STATUS_TS_SOFTWARE != 0
 	f.ChecksumValid = status&unix.TP_STATUS_CSUM_VALID != 0
 	f.ChecksumPartial = status&unix.TP_STATUS_CSUMNOTREADY != 0
 	return true
 }
+
+// slots is how many there are.
+func (r *ring) slots() int { return len(r.mem) / r.blockLen * r.perBlock }
 
 // release gives the slot back and moves on. The atomic store is a release:
 // the kernel can't reuse the slot before we have read it.

@@ -3,7 +3,6 @@ package rawsock
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -21,8 +20,9 @@ type Routes struct {
 	events     *os.File // rtnetlink, in the Go poller
 	done       chan struct{}
 
-	mu     sync.Mutex // guards the two sockets' use
+	mu     sync.Mutex // guards the sockets' use
 	v4, v6 int        // UDP sockets for questions without a device; -1: no such family
+	kernel *netlinkSocket
 }
 
 // discardPort is RFC 863's. Nothing is ever sent to it.
@@ -41,6 +41,9 @@ func NewRoutes() (*Routes, error) {
 		if errors.Is(err, unix.EAFNOSUPPORT) {
 			err = nil
 		}
+	}
+	if err == nil {
+		r.kernel, err = openNetlink()
 	}
 	go r.listen()
 	if err != nil {
@@ -120,6 +123,9 @@ func (r *Routes) Source(dst, source netip.Addr, device string) (netip.Addr, erro
 	}
 	if !source.IsValid() {
 		src, err := r.ask(dst, device)
+		if err == nil && device != "" {
+			err = r.hasRoute(dst, src, device)
+		}
 		if err != nil {
 			return netip.Addr{}, fmt.Errorf("route to %s: %w", dst, err)
 		}
@@ -151,6 +157,34 @@ func (r *Routes) ask(dst netip.Addr, device string) (netip.Addr, error) {
 	return sourceOf(fd, dst, 0)
 }
 
+// hasRoute tells whether a route leads from src to dst by a device. Where none does,
+// IPv4 takes whatever is asked of a device to be on its link, and an address of any
+// other device for the source (net/ipv4/route.c, ip_route_output_key_hash_rcu): after
+// the device has lost its address answers would go elsewhere.
+func (r *Routes) hasRoute(dst, src netip.Addr, device string) error {
+	if dst.Is6() {
+		return nil
+	}
+	ifindex, err := DeviceIndex(device)
+	if err != nil {
+		return fmt.Errorf("device %q: %w", device, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.kernel.matchRoute(dst, src, ifindex); err != nil {
+		return fmt.Errorf("device %q: %w", device, err)
+	}
+	return nil
+}
+
+// Tentative reports whether an IPv6 address is one of this host's that it may not send
+// from yet, because the kernel still asks whether somebody else has it (RFC 4862 §5.4).
+func (r *Routes) Tentative(a netip.Addr) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return a.Is6() && r.kernel.isTentative(a.WithZone(""))
+}
+
 // askAnew asks by a socket of its own, since neither a device nor a source can
 // be taken off one again.
 func askAnew(dst, source netip.Addr, device string) (netip.Addr, error) {
@@ -180,7 +214,7 @@ func askAnew(dst, source netip.Addr, device string) (netip.Addr, error) {
 			return netip.Addr{}, fmt.Errorf("device %q: %w", device, os.NewSyscallError("setsockopt SO_BINDTODEVICE", err))
 		}
 		if dst.IsLinkLocalUnicast() || source.IsLinkLocalUnicast() {
-			if scope, err = deviceIndex(device); err != nil {
+			if scope, err = DeviceIndex(device); err != nil {
 				return netip.Addr{}, fmt.Errorf("device %q: %w", device, err)
 			}
 		}
@@ -314,19 +348,29 @@ func zoneIndex(zone string) (int, error) {
 	if n, err := strconv.Atoi(zone); err == nil {
 		return n, nil
 	}
-	n, err := deviceIndex(zone)
+	n, err := DeviceIndex(zone)
 	if err != nil {
 		return 0, fmt.Errorf("zone %q: %w", zone, err)
 	}
 	return n, nil
 }
 
-func deviceIndex(name string) (int, error) {
-	link, err := net.InterfaceByName(name)
+// DeviceIndex is a device's interface index. It asks for that alone, where package net
+// has the kernel list all devices.
+func DeviceIndex(name string) (int, error) {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, os.NewSyscallError("ioctl SIOCGIFINDEX", unix.ENODEV) // no device has such a name
+	}
+	fd, err := openUDP(unix.AF_INET)
 	if err != nil {
 		return 0, err
 	}
-	return link.Index, nil
+	defer unix.Close(fd)
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request); err != nil {
+		return 0, os.NewSyscallError("ioctl SIOCGIFINDEX", err)
+	}
+	return int(int32(request.Uint32())), nil
 }
 
 // Close ends listening; Generation stands still from then on.
@@ -343,6 +387,9 @@ func (r *Routes) Close() error {
 			errs = append(errs, os.NewSyscallError("close", unix.Close(*fd)))
 			*fd = -1
 		}
+	}
+	if r.kernel != nil {
+		errs = append(errs, r.kernel.close())
 	}
 	return errors.Join(errs...)
 }

@@ -47,6 +47,7 @@ func TestCheckConfig(t *testing.T) {
 		{"check-both", []string{"bad.yml", "good.yml", "missing.yml"}, 1, nil},
 		{"check-discovery", []string{"discovery.yml"}, 0, nil},
 		{"check-discovery-bad", []string{"discovery-bad.yml"}, 1, nil},
+		{"check-lists", []string{"lists.yml"}, 1, nil},
 		{"check-shard", []string{"discovery.yml"}, 0, []string{"--shard=1/2"}},
 		{"check-rendezvous", []string{"discovery.yml"}, 0, []string{"--shard=1/2", "--shard.hash=rendezvous"}},
 	} {

@@ -116,6 +116,7 @@ func describe(w io.Writer, c *config.Config, expanded *config.Expansion) {
 		fmt.Fprintf(w, "; busiest address %s: %.4g of at most %d", busiest, byAddress[busiest], l.PacketsPerSecondPerAddress)
 	}
 	fmt.Fprintln(w)
+	describeLists(w, &l)
 	for i, part := range c.Global.SourcePorts.Split(c.Global.Loops) {
 		fmt.Fprint(w, "  source ports")
 		if c.Global.Loops > 1 {
@@ -123,6 +124,29 @@ func describe(w io.Writer, c *config.Config, expanded *config.Expansion) {
 		}
 		fmt.Fprintf(w, ": %d-%d for half_open, %d-%d for the other kinds\n",
 			part.Reserved().First, part.Reserved().Last, part.Guarded().First, part.Guarded().Last)
+	}
+}
+
+// listed is how many blocks of addresses are written out.
+const listed = 10
+
+// describeLists says which addresses nothing is sent to.
+func describeLists(w io.Writer, l *config.Limits) {
+	for _, of := range []struct {
+		what   string
+		blocks []netip.Prefix
+	}{{"never probed (global.limits.deny)", l.Deny.List()}, {"nothing else is probed (global.limits.allow)", l.Allow.List()}} {
+		if len(of.blocks) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "  %s:", of.what)
+		for _, b := range of.blocks[:min(listed, len(of.blocks))] {
+			fmt.Fprintf(w, " %s", b)
+		}
+		if more := len(of.blocks) - listed; more > 0 {
+			fmt.Fprintf(w, " and %d more", more)
+		}
+		fmt.Fprintln(w)
 	}
 }
 

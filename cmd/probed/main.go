@@ -44,6 +44,8 @@ func execute(args []string, stdout, stderr io.Writer) int {
 			Default("").String(),
 	}
 	runCmd.Flag("web.telemetry-path", "Path of the metrics.").Default("/metrics").StringVar(&d.metricsPath)
+	runCmd.Flag("web.allowed-host", "Name that web clients may call probed by, without a port: whoever uses another in Host is turned away, but for IP addresses and localhost. May be repeated; without it any name will do.").
+		PlaceHolder("NAME").StringsVar(&d.hosts)
 	shardFlags(runCmd, &d.options.Shard)
 	var logging promslog.Config
 	promslogflag.AddFlags(app, &logging)

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -21,6 +23,7 @@ const (
 	noNewPrivs    = "PROBED_TEST_NO_NEW_PRIVS"
 	noMD5         = "PROBED_TEST_NO_MD5"    // have the kernel say that it has no TCP MD5 signatures
 	fewFiles      = "PROBED_TEST_FEW_FILES" // be allowed no more open files than this
+	traced        = "PROBED_TEST_TRACE"     // have strace write its system calls into a file in this folder
 	afterTheStage = "PROBED_TEST_STAGED"
 )
 
@@ -68,7 +71,26 @@ func stage() error {
 		}
 	}
 	env := append(slices.Clone(os.Environ()), afterTheStage+"=1")
+	if dir := os.Getenv(traced); dir != "" {
+		return trace(dir, env)
+	}
 	return os.NewSyscallError("execve", syscall.Exec("/proc/self/exe", os.Args, env))
+}
+
+// trace becomes probed under strace(1), which stands aside: probed is the test's child.
+// What the loop calls all the time is left out.
+func trace(dir string, env []string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, fmt.Sprintf("%d.strace", os.Getpid()))
+	args := []string{"strace", "-D", "-f", "-qq", "-e", "signal=none", "-e", "trace=!ppoll,sendmmsg,futex,nanosleep,getpid,tgkill,rt_sigreturn", "-o", file, self}
+	return os.NewSyscallError("execve", syscall.Exec(strace, append(args, os.Args[1:]...), env))
 }
 
 // refuseMD5 has setsockopt(2) answer TCP_MD5SIG_EXT as a kernel without

@@ -89,6 +89,9 @@ func (p *pinger) ping() (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := confined(network); err != nil {
+		fmt.Fprintf(p.stderr, "probed: ping: goes on with more rights than it needs: %s\n", show.SafeText(oneLine(err)))
+	}
 	tally := new(ping.Tally)
 	took := p.probe(ctx, network, ports, out, tally)
 	if err := out.end(tally, took); err != nil {
@@ -141,6 +144,7 @@ func (p *pinger) probe(ctx context.Context, network *host.Network, ports pingPor
 	defer cancel()
 	out.failed = cancel
 	r := &pingRecorder{tally: tally, out: out, left: p.probes(), enough: cancel, flows: p.conf.Module.Flows > 1, interval: p.conf.Interval}
+	seed, _ := issSeed() // a ping that ends with the terminal has no folder of its own
 	e := targets.Probing(&p.conf, "", p.target.Remote.Addr())
 	e.Count, e.Sink, e.Recorder = p.probes(), r, r
 	shard := engine.New(engine.Config{
@@ -149,7 +153,7 @@ func (p *pinger) probe(ctx context.Context, network *host.Network, ports pingPor
 		Reserved: ports.reserved,
 		Guarded:  ports.guarded,
 		Limits:   p.limits,
-		Seed:     host.Seed(),
+		Seed:     seed,
 		Drain:    pingDrain,
 	})
 	shard.Update([]*engine.Target{&e}, nil)

@@ -38,9 +38,13 @@ type daemon struct {
 	configFile  string
 	configNamed bool // on the command line
 	fromFile    bool // the file has been read
+	byPacket    bool // segments may go by packet sockets
 	metricsPath string
 	options     config.Options
 	web         *web.FlagConfig
+	hosts       []string // names that web clients call us by; none for any
+	callers     *crowd   // web clients' connections
+	reloads     chan struct{}
 	log         *slog.Logger
 
 	own        []netip.AddrPort // of the web listeners, for the embedded default
@@ -53,11 +57,13 @@ type daemon struct {
 	discovery  *discovery.Runner
 	ready      atomic.Bool
 	pulse      pulse
+	unconfined error // what could not be given up
 
-	mu      sync.Mutex // one change of the targets at a time
-	config  *config.Config
-	found   finding // what of discovery was said last
-	targets int     // in force
+	mu        sync.Mutex // one change of the targets at a time
+	config    *config.Config
+	permitted *config.Limits // whose lists are in force
+	found     finding        // what of discovery was said last
+	targets   int            // in force
 }
 
 // run starts everything, waits for the end and ends everything. Its error says
@@ -71,7 +77,11 @@ func (d *daemon) run() error {
 	hup := make(chan os.Signal, 1) // from here on, so that an early one does not kill
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	d.unconfined = shed()
 	if err := checkMetricsPath(d.metricsPath); err != nil {
+		return err
+	}
+	if err := d.checkHosts(); err != nil {
 		return err
 	}
 	if file := *d.web.WebConfigFile; file != "" {
@@ -108,10 +118,12 @@ func (d *daemon) run() error {
 	if err := discovery.Check(discoveries(c)); err != nil {
 		return err
 	}
+	d.byPacket = byPacket(c) != ""
 	d.assemble(c, networks)
 	if err := d.apply(c); err != nil {
 		return err
 	}
+	d.unconfined = errors.Join(d.unconfined, confined(networks...))
 	return d.serve(ctx, hup, listeners, networks[0])
 }
 
@@ -132,7 +144,7 @@ func openNetworks(c *config.Config) (networks, error) {
 	giveLoops(c.Global.Loops)
 	var all networks
 	for _, part := range c.Global.SourcePorts.Split(c.Global.Loops) {
-		n, err := host.Open(host.Ports{Reserved: host.Range(part.Reserved()), Guarded: host.Range(part.Guarded())})
+		n, err := host.Open(host.Ports{Reserved: host.Range(part.Reserved()), Guarded: host.Range(part.Guarded()), Packet: byPacket(c) != ""})
 		if err != nil {
 			all.close()
 			return nil, err
@@ -145,6 +157,16 @@ func openNetworks(c *config.Config) (networks, error) {
 // giveLoops has the Go scheduler run one thread more for each loop: a loop keeps its
 // place while it sleeps briefly (rawsock.Poller.Wait), which nobody else should miss.
 func giveLoops(n int) { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n) }
+
+// byPacket names a module that sends by packet sockets, if one does.
+func byPacket(c *config.Config) string {
+	for _, name := range slices.Sorted(maps.Keys(c.Modules)) {
+		if c.Modules[name].Packet {
+			return name
+		}
+	}
+	return ""
+}
 
 // checkHost reports what a configuration asks of this host that it does not
 // have.
@@ -166,6 +188,7 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 		skips[i] = engine.SkipReason(i).String()
 	}
 	d.complaints = newComplaints(d.log)
+	d.callers, d.reloads = newCrowd(mostConnections, time.Now), make(chan struct{}, mostReloads)
 	d.metrics = metrics.New(metrics.Options{
 		Version:     version.Version,
 		Revision:    version.GetRevision(),
@@ -173,6 +196,8 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 		SkipReasons: skips,
 	})
 	heartbeat, every := d.heartbeat()
+	seed, err := issSeed()
+	d.unconfined = errors.Join(d.unconfined, err)
 	var parts []engine.Part
 	for i, part := range c.Global.SourcePorts.Split(c.Global.Loops) {
 		parts = append(parts, engine.Part{
@@ -182,7 +207,7 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 	d.shards = engine.NewGroup(engine.Config{
 		Observer:       observer{d.metrics, d.complaints},
 		Limits:         limits(c),
-		Seed:           host.Seed(),
+		Seed:           seed,
 		Drain:          drainTime,
 		Heartbeat:      heartbeat,
 		HeartbeatEvery: every,
@@ -204,6 +229,7 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 		return err
 	}
 	d.sayDefault() // now that the start has succeeded: an error would have been the only line
+	d.sayUnconfined()
 	group, ctx := errgroup.WithContext(ctx)
 	probing, probed := context.WithCancel(context.Background())
 	group.Go(func() error {
@@ -264,6 +290,7 @@ func (d *daemon) stats() metrics.Stats {
 		StampFallbacks:   s.StampFallbacks,
 		TapDrops:         s.TapDrops,
 		ResolveFailures:  d.roster.ResolveFailures.Load(),
+		Forbidden:        int(d.roster.Forbidden.Load()),
 	}
 }
 
@@ -282,6 +309,16 @@ func limits(c *config.Config) engine.Limits {
 	return engine.Limits{Global: l.PacketsPerSecond, PerAddress: l.PacketsPerSecondPerAddress}
 }
 
+// permit returns what the limits of a configuration say of addresses: the same value
+// as before where they say the same.
+func (d *daemon) permit(c *config.Config) *config.Limits {
+	l := &c.Global.Limits
+	if d.permitted == nil || !l.Deny.Equal(&d.permitted.Deny) || !l.Allow.Equal(&d.permitted.Allow) {
+		d.permitted = l
+	}
+	return d.permitted
+}
+
 // load reads the configuration file, or the embedded default if none was named
 // and there is none in the default place. A file that has been in force and is
 // gone is an error: nobody means to trade it for the default.
@@ -293,7 +330,7 @@ func (d *daemon) load() (*config.Config, error) {
 	o.Own = d.addresses.has
 	c, err := o.Load(d.configFile)
 	d.fromFile = d.fromFile || err == nil
-	return c, err
+	return c, sayOwner(err)
 }
 
 // sayDefault says that the embedded default is in force, if it is: whoever meant
@@ -310,7 +347,12 @@ func (d *daemon) apply(c *config.Config) error {
 	err := d.discovery.Apply(discoveries(c))
 	if err == nil {
 		d.config = c
-		d.shards.SetLimits(limits(c))
+		l, rules := limits(c), d.permit(c)
+		if !rules.Free() {
+			l.Rules = rules
+		}
+		d.shards.SetLimits(l)
+		d.roster.Permit(rules)
 		d.expand()
 	}
 	d.metrics.ConfigReload(err == nil, time.Now())
@@ -348,6 +390,9 @@ func (d *daemon) reload() (err error) {
 		return err
 	}
 	d.sayDefault()
+	if module := byPacket(c); module != "" && !d.byPacket {
+		d.log.Warn("transmit: packet needs a socket that is opened at the start alone: segments go by raw sockets until probed is started again", "module", module)
+	}
 	d.log.Info("configuration reloaded", "targets", d.targets)
 	return nil
 }

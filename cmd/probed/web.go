@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
+	"log"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"net/netip"
 	"net/url"
 	gopath "path"
@@ -24,15 +23,11 @@ import (
 
 	"github.com/probed/probed/internal/host"
 	"github.com/probed/probed/internal/ondemand"
+	"github.com/probed/probed/internal/status"
 )
 
-const (
-	// webGrace bounds how long running HTTP requests are waited for at the end.
-	webGrace = time.Second
-
-	headerTimeout = 10 * time.Second
-	idleTimeout   = 2 * time.Minute
-)
+// webGrace bounds how long running HTTP requests are waited for at the end.
+const webGrace = time.Second
 
 // listen opens the web listeners, those of systemd if it has been asked for.
 func (d *daemon) listen() ([]net.Listener, error) {
@@ -127,23 +122,43 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	routes := d.routes(pages)
+	routes := admitting(d.routes(pages))
+	complain := log.New(newWebLog(d.log, time.Now), "", 0)
+	guesses := newGuesses(time.Now)
 	servers := make([]*http.Server, n)
 	for i := range servers {
-		servers[i] = &http.Server{
+		s := &http.Server{
 			Handler:           routes,
 			ReadHeaderTimeout: headerTimeout,
+			ReadTimeout:       readTimeout,
+			WriteTimeout:      writeTimeout,
 			IdleTimeout:       idleTimeout,
-			ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
+			MaxHeaderBytes:    mostHeader,
+			HTTP2: &http.HTTP2Config{
+				MaxConcurrentStreams:          mostPages,
+				MaxReceiveBufferPerConnection: 64 << 10,
+				MaxReceiveBufferPerStream:     mostBody,
+				SendPingTimeout:               idleTimeout,
+				WriteByteTimeout:              writeTimeout,
+			},
+			ConnState: connState,
+			ErrorLog:  complain,
 		}
-		servers[i].RegisterOnShutdown(pages.Close)
+		// exporter-toolkit puts its own handler before ours, and then serves. The guard
+		// stands before both: what is too much must not get as far as to bcrypt.
+		s.BaseContext = func(net.Listener) context.Context {
+			s.Handler = &guard{next: s.Handler, hosts: d.hosts, guesses: guesses}
+			return context.Background()
+		}
+		s.RegisterOnShutdown(pages.Close)
+		servers[i] = s
 	}
 	return servers, nil
 }
 
 // serveWeb serves until the server is shut down.
 func (d *daemon) serveWeb(s *http.Server, l net.Listener) error {
-	err := web.Serve(l, s, d.web, d.log)
+	err := web.Serve(&doors{l, d.callers}, s, d.web, d.log)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -176,24 +191,25 @@ func (d *daemon) routes(pages http.Handler) http.Handler {
 	if metricsPath == "/" {
 		metricsPath = "/{$}" // and nothing below it
 	}
-	mux.Handle("GET "+metricsPath, d.metrics.Handler(prometheus.Gatherers{processMetrics(), d.discovery}))
+	mux.Handle("GET "+metricsPath, newCrowd(mostScrapes, time.Now).serve(d.metrics.Handler(prometheus.Gatherers{processMetrics(), d.discovery})))
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		d.serveHealthy(w, time.Now())
 	})
 	mux.HandleFunc("GET /-/ready", d.serveReady)
-	mux.HandleFunc("POST /-/reload", d.serveReload)
-	mux.HandleFunc("GET /config", d.serveConfig)
-	mux.Handle("GET /probe", ondemand.New(ondemand.Options{Config: d.running, Once: d.roster.Once, Clock: time.Now, Log: d.log}))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	for _, path := range pagesPaths {
-		mux.Handle(path, pages)
-	}
+	mux.Handle("POST /-/reload", lasting(reloadTime, http.HandlerFunc(d.serveReload)))
+	mux.Handle("GET /probe", lasting(mostProbe, ondemand.New(ondemand.Options{
+		Config: d.running, Once: d.roster.Once, Probes: d.roster.Probes, Names: d.roster.Names, Clock: time.Now, Log: d.log,
+	})))
+	mux.Handle("GET /debug/pprof/", d.profiles())
+	some := newCrowd(mostPages, time.Now).serve(inTurn(pages))
+	mux.Handle("GET /config", newCrowd(mostPages, time.Now).serve(http.HandlerFunc(d.serveConfig)))
+	mux.Handle("/targets/", some)
+	mux.Handle("POST /targets/{id}/probe", lasting(status.ProbeTimeout, pages))
+	mux.Handle("/api/", some)
+	mux.Handle("/static/", pages)
+	mux.Handle("/events", newCrowd(mostStreams, time.Now).serve(pages))
 	if d.metricsPath != "/" {
-		mux.Handle("GET /{$}", pages)
+		mux.Handle("GET /{$}", some)
 	}
 	return mux
 }
@@ -229,7 +245,18 @@ func (d *daemon) serveReady(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "probed is ready.")
 }
 
+// reloadTime is how long a reload may take.
+const reloadTime = time.Minute
+
 func (d *daemon) serveReload(w http.ResponseWriter, _ *http.Request) {
+	select {
+	case d.reloads <- struct{}{}:
+		defer func() { <-d.reloads }()
+	default:
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "reloads wait for each other already: try again", http.StatusTooManyRequests)
+		return
+	}
 	if err := d.reload(); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

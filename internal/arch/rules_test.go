@@ -23,7 +23,7 @@ var pure = []string{
 
 var everything = []string{
 	"probe", "probe/wire", "probe/engine", "rawsock", "metrics", "config",
-	"internal/discovery", "internal/host", "internal/ondemand", "internal/ping", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
+	"internal/confine", "internal/discovery", "internal/host", "internal/ondemand", "internal/ping", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
 }
 
 // rooms is the import table. A new folder is a decision: it gets its line here,
@@ -34,13 +34,14 @@ var rooms = map[string]room{
 	"probe/engine": {
 		mayImport: []string{"probe", "probe/wire"},
 		others: append([]string{
-			"context", "crypto/rand", "github.com/dchest/siphash", "math/rand/v2", "runtime", "sync", "sync/atomic",
+			"context", "crypto/rand", "github.com/dchest/siphash", "io/fs", "math/rand/v2", "runtime", "sync", "sync/atomic", "unsafe",
 		}, pure...),
 		timeless: true,
 	},
 	"rawsock":            {},
 	"metrics":            {mayImport: []string{"probe"}},
 	"config":             {mayImport: []string{"probe"}},
+	"internal/confine":   {},
 	"internal/discovery": {},
 	"internal/host":      {mayImport: []string{"probe", "probe/wire", "probe/engine", "rawsock"}},
 	"internal/targets":   {mayImport: []string{"probe", "probe/engine", "config", "metrics", "internal/recorder"}},

@@ -95,10 +95,27 @@ func TestHardening(t *testing.T) {
 		fields[name] = strings.TrimSpace(value)
 	}
 	const netRaw = "0000000000002000" // CAP_NET_RAW, linux/capability.h
-	for name, want := range map[string]string{"CapPrm": netRaw, "CapEff": netRaw, "CapBnd": netRaw, "NoNewPrivs": "1", "Seccomp": "2"} {
+	for name, want := range map[string]string{
+		"CapPrm": netRaw, "CapEff": netRaw, "CapBnd": netRaw, "CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
+	} {
 		if fields[name] != want {
 			t.Errorf("%s is %s, want %s", name, fields[name], want)
 		}
+	}
+	// The unit's filters do not keep it from giving up more.
+	if said := m.run("journalctl", "--no-pager", "--unit=probed.service", "--output=cat"); strings.Contains(said, "more rights than probing needs") {
+		t.Errorf("the journal:\n%s", said)
+	}
+	// The key of its sequence numbers is its own, and stays when it starts again.
+	const key = "stat -L -c '%a %s' /run/probed/iss.key && sha256sum </run/probed/iss.key && stat -L -c %a /run/probed"
+	before := m.run("sh", "-c", key)
+	if f := strings.Fields(before); len(f) != 5 || f[0] != "600" || f[1] != "32" || f[4] != "700" {
+		t.Errorf("the key: %s", before)
+	}
+	m.run("systemctl", "stop", "probed.service")
+	m.run("systemctl", "start", "probed.service")
+	if after := m.run("sh", "-c", key); after != before {
+		t.Errorf("the key was %s, and is %s", before, after)
 	}
 	if uid := strings.Fields(fields["Uid"]); uid[0] == "0" {
 		t.Error("it runs as root")
@@ -126,7 +143,7 @@ func TestHardening(t *testing.T) {
 		t.Errorf("the sandbox itself does not run: %v", err)
 	}
 	// Nor anywhere else. Of /proc there is its own process.
-	err = m.sandboxed(`find / -path /proc -prune -o -type d -writable -printf "writable: %%p\\n" -o -type f -writable -printf "writable: %%p\\n" || true`)
+	err = m.sandboxed(`find / -path /proc -prune -o -path /run/private/probed -prune -o -type d -writable -printf "writable: %%p\\n" -o -type f -writable -printf "writable: %%p\\n" || true`)
 	said := m.run("journalctl", "--no-pager", "--unit=sandboxed.service", "--lines=1000", "--output=cat")
 	if err != nil || strings.Contains(said, "writable: ") {
 		t.Errorf("it can write: %v\n%s", err, said)

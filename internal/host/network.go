@@ -5,7 +5,6 @@ package host
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -19,7 +18,10 @@ type Range struct{ First, Last uint16 }
 
 // Ports are the source ports to hold: reserved ones for half_open, which our
 // kernel resets, and guarded ones for what goes further, where it keeps quiet.
-type Ports struct{ Reserved, Guarded Range }
+type Ports struct {
+	Reserved, Guarded Range
+	Packet            bool // what is sent from them may go by a packet socket
+}
 
 // A Network is this host's, to be used by one engine.Shard.
 type Network struct {
@@ -28,6 +30,7 @@ type Network struct {
 	bell   *rawsock.Bell
 	poller *rawsock.Poller
 	routes *rawsock.Routes
+	losses *rawsock.Losses
 	clock  rawsock.Clock
 
 	closers []func() error // in the order of opening
@@ -64,13 +67,19 @@ func (n *Network) open(p Ports) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.sender.Close)
-	if err := n.sender.AllowHops(); err != nil {
-		return err
+	if p.Packet { // else there is no socket that could send what the kernel would not
+		if err := n.sender.AllowHops(); err != nil {
+			return err
+		}
 	}
 	if n.routes, err = rawsock.NewRoutes(); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.routes.Close)
+	if n.losses, err = rawsock.OpenLosses(); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.losses.Close)
 	if n.bell, err = rawsock.OpenBell(p.Guarded.First, p.Guarded.Last); err != nil {
 		return err
 	}
@@ -97,6 +106,9 @@ func (n *Network) open(p Ports) (err error) {
 	return nil
 }
 
+// Listeners are the descriptors that nothing is sent by.
+func (n *Network) Listeners() []int { return []int{n.tap.FD()} }
+
 // Close closes everything, the ports last, so that nothing is sent from a port
 // that is not held.
 func (n *Network) Close() error {
@@ -122,12 +134,15 @@ func (n *Network) Source(dst, source netip.Addr, device string) (netip.Addr, int
 	if err != nil || device == "" {
 		return src, 0, err
 	}
-	i, err := net.InterfaceByName(device)
+	i, err := rawsock.DeviceIndex(device)
 	if err != nil {
 		return src, 0, fmt.Errorf("interface %s: %w", device, err)
 	}
-	return src, i.Index, nil
+	return src, i, nil
 }
+
+// Tentative implements engine.Network.
+func (n *Network) Tentative(a netip.Addr) bool { return n.routes.Tentative(a) }
 
 // Hop implements engine.Network.
 func (n *Network) Hop(dst, src netip.Addr, ifindex int, tos uint8) uint64 {
@@ -138,6 +153,9 @@ func (n *Network) Hop(dst, src netip.Addr, ifindex int, tos uint8) uint64 {
 // it sends, the routes soon after it: each asks for hops that the other may have
 // been asked for too early.
 func (n *Network) RouteGeneration() uint64 { return n.routes.Generation() + n.sender.HopGeneration() }
+
+// Lost implements engine.Network.
+func (n *Network) Lost(fn func(int, netip.Addr)) { n.losses.Read(fn) }
 
 // Queue implements engine.Network.
 func (n *Network) Queue(p engine.Packet) {
@@ -170,7 +188,7 @@ func (n *Network) showFrame(f *rawsock.Frame) {
 
 // Drops implements engine.Network.
 func (n *Network) Drops() uint64 {
-	if d, err := n.tap.Drops(); err == nil {
+	if d, err := n.tap.Lost(); err == nil {
 		n.drops = d
 	}
 	return n.drops

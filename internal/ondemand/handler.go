@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -43,10 +44,15 @@ const timeoutHeader = "X-Prometheus-Scrape-Timeout-Seconds"
 // Options are what the handler needs.
 type Options struct {
 	Config func() *config.Config // in force
-	// Once makes one probe; its error says why there is no verdict.
-	Once  func(context.Context, *config.Target) (probe.Transcript, error)
-	Clock func() time.Time
-	Log   *slog.Logger
+	// Once makes one probe; its error says why there is no verdict. may is asked about
+	// the very address that is then probed, and says why it may not be.
+	Once func(ctx context.Context, t *config.Target, may func(netip.Addr) error) (probe.Transcript, error)
+	// Probes reports whether the jobs probe an address, and Names whether a target of
+	// theirs has a host name.
+	Probes func(netip.Addr) bool
+	Names  func(host string) bool
+	Clock  func() time.Time
+	Log    *slog.Logger
 }
 
 type handler struct {
@@ -65,13 +71,18 @@ type answer struct {
 	families prometheus.Gatherer
 }
 
-// ServeHTTP implements http.Handler: 400 where the question is wrong, 503 where it
-// was not the target's fault that there is no verdict, so that the scrape fails and
+// ServeHTTP implements http.Handler: 400 where the question is wrong, 403 where whoever
+// asks may not have that probed, 503 where it was not the target's fault that there is no verdict, so that the scrape fails and
 // nothing is booked on the target.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t, left, err := h.target(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	may, err := h.forWhom(r, t)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
 	select {
@@ -82,16 +93,23 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	debug := r.URL.Query().Get("debug") == "true"
-	a, err := h.probe(r.Context(), t, left)
+	a, err := h.probe(r.Context(), t, left, may)
 	switch {
 	case debug && a != nil:
 		h.explain(w, a)
+	case forbidden(err):
+		http.Error(w, err.Error(), http.StatusForbidden)
 	case err != nil:
 		h.Log.Warn("no verdict for a probe on request", "target", t.Address, "module", t.Module.Name, "err", err)
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 	default:
 		promhttp.HandlerFor(a.families, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 	}
+}
+
+func forbidden(err error) bool {
+	_, is := errors.AsType[refusal](err)
+	return is
 }
 
 // target reads what to probe, and how, from a request, and how much time there is.
@@ -132,11 +150,11 @@ func (h *handler) target(r *http.Request) (*config.Target, time.Duration, error)
 // within reason: before the SYN leaves there is the name's look-up, room to be made
 // by the limits, and a neighbour that does not answer, of which our kernel tells
 // after three seconds.
-func (h *handler) probe(ctx context.Context, t *config.Target, left time.Duration) (*answer, error) {
+func (h *handler) probe(ctx context.Context, t *config.Target, left time.Duration, may func(netip.Addr) error) (*answer, error) {
 	began := h.Clock()
 	ctx, cancel := context.WithTimeout(ctx, min(left, t.Longest()+patience))
 	defer cancel()
-	tr, err := h.Once(ctx, t)
+	tr, err := h.Once(ctx, t, may)
 	if err != nil {
 		return nil, err
 	}

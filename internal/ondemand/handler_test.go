@@ -34,15 +34,25 @@ jobs: []
 
 // A prober makes the probe that a script describes.
 type prober struct {
-	file  string // of probe/testdata/script
-	err   error
-	wait  chan struct{} // if not nil, until it is closed
-	mu    sync.Mutex
-	asked []config.Target
-	until []time.Duration // left of the context's time
+	file     string // of probe/testdata/script
+	err      error
+	resolves map[string]netip.Addr
+	wait     chan struct{} // if not nil, until it is closed
+	mu       sync.Mutex
+	asked    []config.Target
+	until    []time.Duration // left of the context's time
 }
 
-func (p *prober) once(ctx context.Context, t *config.Target) (probe.Transcript, error) {
+func (p *prober) once(ctx context.Context, t *config.Target, may func(netip.Addr) error) (probe.Transcript, error) {
+	addr := t.IP
+	if !addr.IsValid() {
+		addr = p.resolves[t.Host]
+	}
+	if addr.IsValid() {
+		if err := may(addr); err != nil {
+			return probe.Transcript{}, err
+		}
+	}
 	p.mu.Lock()
 	deadline, _ := ctx.Deadline()
 	p.asked, p.until = append(p.asked, *t), append(p.until, time.Until(deadline))
@@ -57,20 +67,25 @@ func (p *prober) once(ctx context.Context, t *config.Target) (probe.Transcript, 
 }
 
 // serve returns a handler on a prober.
-func serve(t *testing.T, p *prober) http.Handler {
+func serve(t *testing.T, p *prober) http.Handler { return serveWith(t, p, configuration) }
+
+func serveWith(t *testing.T, p *prober, yaml string) http.Handler {
 	t.Helper()
-	c, err := config.Parse("test.yml", []byte(configuration))
+	c, err := config.Parse("test.yml", []byte(yaml))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return ondemand.New(ondemand.Options{
 		Config: func() *config.Config { return c }, Once: p.once, Clock: time.Now,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Probes: func(a netip.Addr) bool { return a == netip.MustParseAddr("198.18.0.7") },
+		Names:  func(host string) bool { return host == "db.test" },
+		Log:    slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 }
 
 func get(h http.Handler, query, timeout string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest("GET", "/probe?"+query, nil)
+	r.RemoteAddr, r.Host = "127.0.0.1:40000", "localhost:10965"
 	if timeout != "" {
 		r.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", timeout)
 	}

@@ -150,6 +150,7 @@ func discardText(d probe.DiscardReason) string {
 		probe.DiscardSendError: "this host did not let it out",
 		probe.DiscardStalled:   "this host answered too late",
 		probe.DiscardShutdown:  "stopped before its end",
+		probe.DiscardLinkDown:  "this host lost the interface or the address meanwhile",
 	}[d]
 	if what == "" {
 		return d.String()

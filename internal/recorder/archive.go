@@ -2,6 +2,7 @@ package recorder
 
 import (
 	"encoding/binary"
+	"unsafe"
 
 	"github.com/probed/probed/probe"
 )
@@ -57,6 +58,20 @@ func (a *archive) put(number uint64, why reasons, b []byte) {
 	p := &a.pieces[a.n-1]
 	*p = piece{number: number, why: why}
 	a.write(p, hole, b)
+}
+
+// ahead adds the addresses of the place that the next transcript is likely to have: the
+// oldest one's.
+func (a *archive) ahead(to []uintptr) []uintptr {
+	if a.n < MaxTranscripts {
+		return to
+	}
+	p := &a.pieces[0]
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(a.octets))) + uintptr(p.at)*unit
+	for n := uintptr(0); n < uintptr(p.size); n += 64 {
+		to = append(to, at+n)
+	}
+	return to
 }
 
 // retire has the oldest piece that is kept for a reason be kept for that no longer, if

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"time"
+	"unsafe"
 
 	"github.com/probed/probed/probe"
 )
@@ -95,6 +96,19 @@ func (h *history) append(b []byte) {
 	}
 	h.used += len(b)
 	h.n++
+}
+
+// ahead adds the addresses of the next sample's place and of the oldest.
+func (h *history) ahead(to []uintptr) []uintptr {
+	if len(h.ring) == 0 {
+		return to
+	}
+	at := h.first + h.used
+	if at >= len(h.ring) {
+		at -= len(h.ring)
+	}
+	ring := uintptr(unsafe.Pointer(unsafe.SliceData(h.ring)))
+	return append(to, ring+uintptr(at), ring+uintptr(h.first))
 }
 
 // grow makes the ring a little larger than is needed: it is to fit.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/probed/probed/probe"
 )
@@ -122,6 +123,28 @@ func (r *Recorder) Settled(t *probe.Transcript) {
 	if peer != nil {
 		r.kept.sees(s.At, *peer)
 	}
+}
+
+// Ahead adds the addresses of what the next probe will be recorded in, as engine.Sink
+// says.
+func (r *Recorder) Ahead(step int, to []uintptr) []uintptr {
+	if step == 0 {
+		return append(to, uintptr(unsafe.Pointer(r)))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.kept
+	if m == nil {
+		return to
+	}
+	if step == 1 {
+		at := uintptr(unsafe.Pointer(m))
+		for n := uintptr(0); n < unsafe.Sizeof(*m); n += 64 {
+			to = append(to, at+n)
+		}
+		return to
+	}
+	return m.transcripts.ahead(m.samples.ahead(to))
 }
 
 // Record implements engine.Recorder: what came after the verdict belongs to a

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// probeTimeout bounds how long a probe that was asked for is waited for.
-	probeTimeout = 30 * time.Second
+	// ProbeTimeout bounds how long a probe that was asked for is waited for.
+	ProbeTimeout = 30 * time.Second
 	// againAfter is how long a target is left alone after such a probe.
 	againAfter = time.Second
 	// probesPerSecond is how many of them there are over all targets, after a
@@ -51,14 +51,9 @@ func (l *limiter) allow(id string, now time.Time) bool {
 	return true
 }
 
-// sameOrigin reports whether a request comes from one of our own pages. Browsers
-// say so of every POST; what does not say is not let in.
-func sameOrigin(r *http.Request) bool {
-	if r.Header.Get("Sec-Fetch-Site") == "" && r.Header.Get("Origin") == "" {
-		return false
-	}
-	return new(http.CrossOriginProtection).Check(r) == nil
-}
+// foreign reports whether a browser asks on behalf of another site's page. Browsers say
+// so of every POST; what says nothing is none.
+func foreign(r *http.Request) bool { return new(http.CrossOriginProtection).Check(r) != nil }
 
 // probeNow serves POST /targets/{id}/probe: one probe more, now.
 func (s *server) probeNow(w http.ResponseWriter, r *http.Request) {
@@ -70,8 +65,8 @@ func (s *server) probeNow(w http.ResponseWriter, r *http.Request) {
 			s.failAt(w, r, code, strings.ToUpper(text[:1])+text[1:]+".", r.PathValue("id"))
 		}
 	}
-	if !sameOrigin(r) {
-		fail(http.StatusForbidden, "only a page of this probed may ask for a probe: the request's Sec-Fetch-Site or Origin does not say that it comes from one")
+	if foreign(r) {
+		fail(http.StatusForbidden, "of all pages only those of this probed may ask for a probe: the request's Sec-Fetch-Site or Origin says that it comes from another")
 		return
 	}
 	t, ok := s.target(r)
@@ -88,7 +83,7 @@ func (s *server) probeNow(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Who does not wait for the answer does not spoil the probe.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), probeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), ProbeTimeout)
 	defer cancel()
 	stop := context.AfterFunc(s.running, cancel)
 	defer stop()

@@ -64,7 +64,7 @@ func (n *name) whole(addrs []netip.Addr, err error) ([]netip.Addr, error) {
 		return addrs, err
 	}
 	addrs = h.addrs
-	for _, a := range n.addrs {
+	for _, a := range n.found {
 		if a.Is4() == (h.lacks == "ip4") {
 			addrs = append(addrs, a)
 		}

@@ -50,7 +50,7 @@ func TestFamilies(t *testing.T) {
 		{"one family is all that is asked for", "ip4", fails, fails, has(v6), nil, false, true},
 		{"it has nothing of that", "ip6", has(v4), has(v4), none, nil, true, true},
 	} {
-		n := &name{addrs: []netip.Addr{old4, old6}}
+		n := &name{found: []netip.Addr{old4, old6}}
 		s := server{"ip": tt.both, "ip4": tt.ip4, "ip6": tt.ip6}
 		addrs, err := n.whole(Families{s}.LookupNetIP(t.Context(), tt.asked, "x.test"))
 		if !slices.Equal(addrs, tt.want) || (err != nil) != tt.failing || gone(err) != tt.gone {

@@ -113,6 +113,7 @@ func (ch *change) drop(before, after instances) {
 // commit carries a change out.
 func (r *Roster) commit(ch *change) {
 	if len(ch.add)+len(ch.remove) > 0 {
+		r.changes++
 		r.engine.Update(ch.add, ch.remove)
 	}
 	for _, m := range ch.dead {

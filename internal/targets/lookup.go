@@ -11,6 +11,16 @@ import (
 // Lookup returns the address to probe of a target with a host name: the first one
 // of what the resolver says that is unicast and of the module's family.
 func Lookup(ctx context.Context, resolver Resolver, t *config.Target) (netip.Addr, error) {
+	addrs, err := lookUp(ctx, resolver, t)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return addrs[0], nil
+}
+
+// lookUp returns the addresses that can be probed of a target with a host name; without
+// an error there is one.
+func lookUp(ctx context.Context, resolver Resolver, t *config.Target) ([]netip.Addr, error) {
 	q := questionOf(t)
 	bounded, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
@@ -18,11 +28,8 @@ func Lookup(ctx context.Context, resolver Resolver, t *config.Target) (netip.Add
 	if h, is := errors.AsType[*half](err); is && len(h.addrs) > 0 {
 		addrs, err = h.addrs, nil // of the other family nothing is known
 	}
-	if err == nil {
-		addrs, err = usable(addrs, q.device)
-	}
 	if err != nil {
-		return netip.Addr{}, err
+		return nil, err
 	}
-	return addrs[0], nil
+	return usable(addrs, q.device)
 }

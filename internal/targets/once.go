@@ -44,15 +44,25 @@ func (o *once) Observe(*probe.Observation) {}
 
 // Once probes a target that need not be configured, one time, within the limits,
 // and returns its transcript. It is booked nowhere. A host name is looked up first;
-// one that does not exist is a verdict. An error means that there is none: the
-// look-up failed, or ctx ended first.
-func (r *Roster) Once(ctx context.Context, t *config.Target) (probe.Transcript, error) {
-	addr := t.IP
-	if !addr.IsValid() {
+// one that does not exist is a verdict. may says why an address may not be probed for
+// whoever asks: it is asked about the address that then is. An error means that there
+// is no verdict: none of the addresses may be probed, the look-up failed, or ctx ended
+// first.
+func (r *Roster) Once(ctx context.Context, t *config.Target, may func(netip.Addr) error) (probe.Transcript, error) {
+	addrs := []netip.Addr{t.IP}
+	if !t.IP.IsValid() {
 		var err error
-		if addr, err = r.resolve(ctx, t); err != nil {
+		if addrs, err = r.resolve(ctx, t); err != nil {
 			return probe.Transcript{}, fmt.Errorf("looking %s up: %w", t.Host, err)
 		}
+	}
+	var addr netip.Addr // of a name that does not exist
+	if len(addrs) > 0 {
+		left, err := r.filter(addrs, may)
+		if err != nil {
+			return probe.Transcript{}, err
+		}
+		addr = left[0]
 	}
 	o := &once{settled: make(chan probe.Transcript, 1)}
 	e := Probing(t, "", addr)
@@ -82,12 +92,12 @@ func (r *Roster) wait(ctx context.Context, e *engine.Target, o *once) (probe.Tra
 	}
 }
 
-// resolve returns the address to probe of a target with a host name, the zero Addr
+// resolve returns the addresses that can be probed of a target with a host name, none
 // if there is none.
-func (r *Roster) resolve(ctx context.Context, t *config.Target) (netip.Addr, error) {
-	addr, err := Lookup(ctx, r.resolver, t)
+func (r *Roster) resolve(ctx context.Context, t *config.Target) ([]netip.Addr, error) {
+	addrs, err := lookUp(ctx, r.resolver, t)
 	if err != nil && gone(err) {
-		return netip.Addr{}, nil
+		return nil, nil
 	}
-	return addr, err
+	return addrs, err
 }

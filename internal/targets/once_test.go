@@ -64,6 +64,9 @@ func one(t testing.TB, address string) *config.Target {
 	return &target
 }
 
+// anywhere lets whoever asks have anything probed.
+func anywhere(netip.Addr) error { return nil }
+
 // Once makes one probe of a target that nobody has configured.
 func TestOnce(t *testing.T) {
 	for _, tt := range []struct{ what, address, remote string }{
@@ -78,7 +81,7 @@ func TestOnce(t *testing.T) {
 				w.dns.set("db.test", "198.18.0.1", "198.18.0.2")
 				w.dns.set("six.test", "2001:db8::1")
 				w.dns.reply("half.test", reply{err: &half{[]netip.Addr{netip.MustParseAddr("198.18.0.3")}, "ip6", errServer}})
-				tr, err := w.Once(w.Context(), one(w, tt.address))
+				tr, err := w.Once(w.Context(), one(w, tt.address), anywhere)
 				if err != nil {
 					w.Fatal(err)
 				}
@@ -100,13 +103,13 @@ func TestOnce(t *testing.T) {
 func TestOnceFails(t *testing.T) {
 	making(t, func(w *world, m *maker) {
 		w.dns.reply("db.test", reply{err: errServer})
-		if _, err := w.Once(w.Context(), one(w, "db.test:80")); !errors.Is(err, errServer) {
+		if _, err := w.Once(w.Context(), one(w, "db.test:80"), anywhere); !errors.Is(err, errServer) {
 			t.Errorf("a failed look-up: %v", err)
 		}
 		m.never = true
 		ctx, cancel := context.WithTimeout(w.Context(), 3*time.Second)
 		defer cancel()
-		if _, err := w.Once(ctx, one(w, "198.18.0.1:80")); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := w.Once(ctx, one(w, "198.18.0.1:80"), anywhere); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("no probe is made: %v", err)
 		}
 		if len(m.made) != 0 || len(m.gone) != 1 {

@@ -48,11 +48,14 @@ type name struct {
 	question
 	targets []*target    // that have it, of the configuration in force
 	asked   bool         // there was an answer, or none in time
-	addrs   []netip.Addr // that can be probed; empty: the name does not resolve
+	found   []netip.Addr // that can be probed
+	addrs   []netip.Addr // of those, that are to be; empty: the name does not resolve
 	failing bool         // the last look-up failed
 	tooMany bool         // the last answer had more addresses than are probed, and all are wanted
 	busy    bool         // a look-up is under way
 	last    time.Time    // when that or the last one began
+
+	forbidden int // of found, by the limits
 }
 
 // questionOf returns what to ask about a target's name.
@@ -171,32 +174,25 @@ func (r *Roster) answer(n *name, addrs []netip.Addr, err error) {
 	if addrs, err = n.whole(addrs, err); err == nil {
 		addrs, err = usable(addrs, n.device)
 	}
+	switch {
+	case err == nil:
+		n.found = addrs
+	case gone(err):
+		n.found = nil
+	}
+	if why := r.sieve(n); err == nil {
+		err = why
+	}
 	if err != nil {
 		r.ResolveFailures.Add(1)
 	}
-	if failing := err != nil; failing != n.failing || !n.asked {
-		n.failing = failing
-		if failing {
-			r.log.Warn("host name does not resolve", "host", n.host, "err", err)
-		} else if n.asked {
-			r.log.Info("host name resolves again", "host", n.host, "addresses", addrs)
-		}
-	}
+	r.said(n, err)
 	n.asked = true
-	switch {
-	case err == nil:
-		n.addrs = r.atMost(n, addrs)
-	case gone(err):
-		n.addrs = nil
-	}
 	var ch change
 	for _, t := range n.targets {
 		r.plan(&ch, t)
 	}
-	for _, err := range ch.errs {
-		r.log.Error("cannot add a target", "err", err)
-	}
-	r.commit(&ch)
+	r.finish(&ch)
 }
 
 // gone reports whether a look-up's error says that there is nothing to probe,

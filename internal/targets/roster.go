@@ -24,6 +24,8 @@ type Engine interface {
 type Roster struct {
 	// ResolveFailures counts look-ups that gave no address to probe.
 	ResolveFailures atomic.Uint64
+	// Forbidden is how many addresses, of those that names have, the limits forbid.
+	Forbidden atomic.Int64
 
 	engine   Engine
 	metrics  *metrics.Metrics
@@ -37,6 +39,9 @@ type Roster struct {
 	names   map[question]*name
 	every   time.Duration // from one look-up of a name to the next
 	round   uint64        // counts Apply
+	limits  *config.Limits
+	changes uint64 // counts those of what is probed
+	census  census
 	hash    func(*config.Target) uint64
 }
 
@@ -65,6 +70,7 @@ func New(e Engine, m *metrics.Metrics, r Resolver, log *slog.Logger) *Roster {
 		targets: make(map[uint64]*target),
 		hash:    func(t *config.Target) uint64 { return idOf(t, "") },
 		names:   make(map[question]*name),
+		limits:  new(config.Limits),
 	}
 }
 
@@ -90,6 +96,11 @@ func (r *Roster) Apply(list []config.Target, every time.Duration) (refused []err
 		if t.round != r.round {
 			r.forget(t)
 			ch.drop(t.instances, nil)
+		}
+	}
+	for q, n := range r.names {
+		if names[q] == nil {
+			r.Forbidden.Add(-int64(n.forbidden))
 		}
 	}
 	r.names, r.every = names, every

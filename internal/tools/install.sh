@@ -6,7 +6,7 @@ PATH=$PATH:/usr/sbin:/sbin # where Debian keeps nft, ip and setcap, but not in a
 
 package_of() {
   case $1 in
-    chromium | tcpdump | tshark | gcc | nginx | haproxy | nsd | mmdebstrap | lintian | rpm | rpmlint | mandoc | runc) echo "$1" ;;
+    chromium | tcpdump | tshark | gcc | nginx | haproxy | nsd | mmdebstrap | lintian | rpm | rpmlint | mandoc | runc | strace) echo "$1" ;;
     zmap | masscan | hping3 | scamper | prometheus-blackbox-exporter | prometheus-smokeping-prober) echo "$1" ;;
     nping) echo nmap ;;
     perf) echo linux-perf ;;

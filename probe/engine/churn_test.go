@@ -31,8 +31,11 @@ func TestPieces(t *testing.T) {
 	w.shard.Update(changed, ts)
 	w.shard.SetLimits(Limits{Global: 1 << 29, PerAddress: 1 << 29})
 	rounds := 0
-	for before := slices.Clone(ts); w.shard.limits.Global != 1<<29; rounds++ {
+	for before := slices.Clone(ts); rounds == 0 || len(w.shard.orders) > 0; rounds++ {
 		w.Wait(w.shard.turn(true), false)
+		if w.shard.limits.Global != 1<<29 {
+			t.Fatalf("limits wait for %d targets", n)
+		}
 		if len(w.shard.targets) != n {
 			t.Fatalf("%d targets in the schedule", len(w.shard.targets))
 		}

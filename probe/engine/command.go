@@ -54,7 +54,8 @@ func changes(add, remove []*Target) []change {
 	return all
 }
 
-// SetLimits changes the rate limits; so as Update.
+// SetLimits changes the limits; so as Update, but ahead of the changes that wait to be
+// carried out. What is open with an address that new Rules forbid is reset.
 func (s *Shard) SetLimits(l Limits) { s.command(command{limits: &l}) }
 
 func (s *Shard) command(c command) {
@@ -68,16 +69,16 @@ func (s *Shard) command(c command) {
 func (s *Shard) obey() {
 	s.claim()
 	s.mu.Lock()
+	from := len(s.orders)
 	s.orders, s.inbox = append(s.orders, s.inbox...), nil
 	s.mu.Unlock()
+	for i := range s.orders[from:] {
+		if l := s.orders[from+i].limits; l != nil {
+			s.limit(l)
+		}
+	}
 	for room := apiece; room > 0 && len(s.orders) > 0; {
 		c := &s.orders[0]
-		if c.limits != nil {
-			global := s.limits.Global
-			if s.limits = *c.limits; s.budget != nil {
-				s.limits.Global = global // which is claimed
-			}
-		}
 		n := min(room, len(c.changes))
 		for _, x := range c.changes[:n] {
 			s.change(c, x)
@@ -92,6 +93,14 @@ func (s *Shard) obey() {
 			}
 		}
 	}
+}
+
+// limit puts limits in force.
+func (s *Shard) limit(l *Limits) {
+	if s.limits.PerAddress = l.PerAddress; s.budget == nil { // else it is claimed
+		s.limits.Global = l.Global
+	}
+	s.rule(l.Rules)
 }
 
 func (s *Shard) change(c *command, x change) {
@@ -125,6 +134,9 @@ func (s *Shard) add(t *Target, old *entry) {
 	e := s.enter(t)
 	s.targets[t] = e
 	s.demand += t.demands()
+	if t.Count == 0 {
+		s.largest = max(s.largest, e.manner.packets)
+	}
 	if t.Remote.IsValid() {
 		e.peer = s.peers.use(addrPortFrom(t.Remote.Addr(), t.Remote.Port()), s.secret, int64(s.now)/int64(max(t.Interval, time.Millisecond)))
 		if e.peer.target == nil {

@@ -224,8 +224,8 @@ func TestRefusal(t *testing.T) {
 	if asked == 0 || len(resets) < 1 || resets[0] != 4242 {
 		t.Fatalf("%d SYNs, resets %v", asked, resets)
 	}
-	if n := len(resets); n != 1+20 {
-		t.Errorf("%d resets, want one, and then as many as the limit allows", n)
+	if n := len(resets); n != 1+refusedAtOnce {
+		t.Errorf("%d resets, want one, and then as many as the ration has", n)
 	}
 	if n := l.rejects[probe.RejectUnexpected]; n != 104 {
 		t.Errorf("%d rejected of 104", n)

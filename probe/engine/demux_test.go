@@ -113,14 +113,14 @@ func TestICMPQuotes(t *testing.T) {
 	cases := map[string]struct {
 		change func(f *probe.FourTuple, s *probe.Segment)
 		want   probe.Reason
-		reject int
+		reject probe.RejectReason
 	}{
-		"our SYN":     {func(*probe.FourTuple, *probe.Segment) {}, probe.Unreachable, 0},
-		"another ISS": {func(_ *probe.FourTuple, s *probe.Segment) { s.Seq++ }, probe.Timeout, 10},
+		"our SYN":     {func(*probe.FourTuple, *probe.Segment) {}, probe.Unreachable, probe.NotRejected},
+		"another ISS": {func(_ *probe.FourTuple, s *probe.Segment) { s.Seq++ }, probe.Timeout, probe.RejectBadQuote},
 		"another port": {func(f *probe.FourTuple, _ *probe.Segment) {
 			f.Local = netip.AddrPortFrom(f.Local.Addr(), opposite(f.Local.Port()))
-		}, probe.Timeout, 0},
-		"another peer": {func(f *probe.FourTuple, _ *probe.Segment) { f.Remote = netip.AddrPortFrom(f.Remote.Addr(), 80) }, probe.Timeout, 0},
+		}, probe.Timeout, probe.RejectUnexpected},
+		"another peer": {func(f *probe.FourTuple, _ *probe.Segment) { f.Remote = netip.AddrPortFrom(f.Remote.Addr(), 80) }, probe.Timeout, probe.NotRejected},
 	}
 	for _, remote := range []string{"198.19.0.1:443", "[2001:db8:1::1]:443"} {
 		for name, c := range cases {
@@ -135,7 +135,11 @@ func TestICMPQuotes(t *testing.T) {
 				target, l := w.target(1, remote, nil)
 				w.add(target)
 				w.run(10 * time.Second)
-				if l.verdicts[c.want] != 10 || l.rejects[probe.RejectBadQuote] != c.reject {
+				rejects := [probe.NumRejectReasons]int{}
+				if c.reject != probe.NotRejected {
+					rejects[c.reject] = 10
+				}
+				if l.verdicts[c.want] != 10 || l.rejects != rejects {
 					t.Errorf("verdicts %v, rejected %v", l.verdicts, l.rejects)
 				}
 			})

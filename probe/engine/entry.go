@@ -19,6 +19,7 @@ type entry struct {
 	index         int32  // its number
 	conversations int32  // that are in the table
 	asked         bool   // for the route
+	reached       bool   // local is a source that it had
 	throttled     bool   // it waits for the limit per address
 	prompt        bool   // the peer is to be asked for the acknowledgement of a FIN
 	guarded       bool   // its probes leave from guarded ports
@@ -30,8 +31,8 @@ type entry struct {
 
 	due      probe.Instant // slot and jitter
 	hop      uint64        // 0: as the host routes
-	recorder Recorder
-	sink     manySink
+	recorder aheadRecorder
+	sink     aheadSink
 	local    int32 // the source address: an index of table.locals
 	ifindex  int32
 	between  uint64 // what the addresses add to a checksum
@@ -49,32 +50,62 @@ type entry struct {
 	trouble string // what kept its last SYN here, as reported
 }
 
-// A manySink is a Sink that takes all that an event has told in one call.
-type manySink interface{ ObserveAll(o []probe.Observation) }
+// An aheadSink is a Sink that takes all that an event has told in one call, and names
+// the memory that it will need for it.
+type aheadSink interface {
+	ObserveAll(o []probe.Observation)
+	ahead
+}
 
 // each hands them to a Sink that does not, one by one.
 type each struct{ Sink }
 
-// ObserveAll implements manySink.
+// ObserveAll implements aheadSink.
 func (s each) ObserveAll(o []probe.Observation) {
 	for i := range o {
 		s.Observe(&o[i])
 	}
 }
 
-// many makes a Sink a manySink.
-func many(s Sink) manySink {
-	if m, ok := s.(manySink); ok {
+// Ahead implements aheadSink.
+func (each) Ahead(_ int, to []uintptr) []uintptr { return to }
+
+// sinkOf makes a Sink an aheadSink.
+func sinkOf(s Sink) aheadSink {
+	if m, ok := s.(aheadSink); ok {
 		return m
 	}
 	return each{s}
+}
+
+// An aheadRecorder names the memory that it will need.
+type aheadRecorder interface {
+	Recorder
+	ahead
+}
+
+// unknown is a Recorder that does not.
+type unknown struct{ Recorder }
+
+// Ahead implements aheadRecorder.
+func (unknown) Ahead(_ int, to []uintptr) []uintptr { return to }
+
+// recorderOf makes a Recorder an aheadRecorder.
+func recorderOf(r Recorder) aheadRecorder {
+	switch r := r.(type) {
+	case nil:
+		return nil
+	case aheadRecorder:
+		return r
+	}
+	return unknown{r}
 }
 
 // enter makes an entry for a target.
 func (s *Shard) enter(t *Target) *entry {
 	e := &entry{
 		Target: t, send: []byte(t.Send), manner: s.manners.use(t), guarded: t.Params.Kind != probe.HalfOpen,
-		interval: t.Interval, id: t.ID, jitters: t.Jitter > 0, counted: t.Count > 0, flows: t.Flows > 1, remote: t.Remote, sink: many(t.Sink), recorder: t.Recorder,
+		interval: t.Interval, id: t.ID, jitters: t.Jitter > 0, counted: t.Count > 0, flows: t.Flows > 1, remote: t.Remote, sink: sinkOf(t.Sink), recorder: recorderOf(t.Recorder),
 	}
 	if n := len(s.spare); n > 0 {
 		e.index, s.spare = s.spare[n-1], s.spare[:n-1]

@@ -13,6 +13,7 @@ import (
 type Limits struct {
 	Global     int
 	PerAddress int
+	Rules      Rules // nil: anything may be sent anywhere
 }
 
 // limitSpan is what a limit is about: a second, and the round trip after which a

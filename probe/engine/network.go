@@ -19,6 +19,9 @@ type Network interface {
 	// refuses a dst that is not unicast.
 	Source(dst, source netip.Addr, device string) (src netip.Addr, ifindex int, err error)
 
+	// Tentative reports whether an address is this host's and none to send from yet.
+	Tentative(a netip.Addr) bool
+
 	// Hop names the next hop of packets from src to dst, through the device of an
 	// index if that is not 0, for Packet.Hop. It is 0 where there is none that
 	// packets can be handed to past the host's routing.
@@ -36,6 +39,11 @@ type Network interface {
 	// Receive hands over at most limit frames that have arrived, oldest first,
 	// without waiting, and returns how many there were.
 	Receive(limit int, fn func(*Frame)) int
+
+	// Lost hands over, without waiting, what this host has lost since the last call: an
+	// interface, by its index, or an address of its own. Neither: some that nobody can
+	// name. What a segment met before that is in the ring by then.
+	Lost(fn func(ifindex int, a netip.Addr))
 
 	// Drops counts the frames that were lost between the kernel and Receive.
 	Drops() uint64

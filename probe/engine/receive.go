@@ -58,6 +58,7 @@ func (s *Shard) read() {
 func (s *Shard) receive() (drained bool) {
 	s.read()
 	s.busy = false
+	s.lookForLosses()
 	began := s.now
 	for range maxBatches {
 		s.nFrames = 0
@@ -72,6 +73,7 @@ func (s *Shard) receive() (drained bool) {
 		if n < batch {
 			s.caughtUp = began
 			s.noticeUnsent()
+			s.noticeLosses()
 			return true
 		}
 	}
@@ -104,10 +106,10 @@ func (s *Shard) keepFrame(f *Frame) {
 	if f.Outgoing || f.ChecksumOK {
 		parse = wire.ParseUnverified
 	}
-	if parse(f.Data, &k.packet) != nil {
+	p := &k.packet
+	if k.malformed = parse(f.Data, p) != nil; k.malformed && f.Outgoing {
 		return
 	}
-	p := &k.packet
 	k.wall, k.ifindex, k.stamped, k.outgoing = f.Wall, f.Ifindex, f.Stamped, f.Outgoing
 	k.intact = f.Outgoing || f.ChecksumOK || p.Checksum != wire.ChecksumBad
 	p.Payload = nil
@@ -151,26 +153,25 @@ func (s *Shard) handle(f *frame) {
 			sl := s.table.slot(i)
 			e := s.entries[sl.target]
 			e.untroubled()
+			sl.leftBy(int32(f.ifindex))
 			s.passUnsent(sl, e)
 		}
 		*ev = probe.Event{Kind: probe.SegmentSent, Segment: p.Segment}
-	case p.Kind == wire.KindTCP:
-		s.Stats.SegmentsReceived.Add(1)
-		if i == none {
-			s.stray(p)
-			return
-		}
-		*ev = probe.Event{Kind: probe.SegmentArrives, Segment: p.Segment}
 	default:
 		s.Stats.SegmentsReceived.Add(1)
-		if i == none {
+		damage := f.damage()
+		switch {
+		case i == none:
+			s.stray(f, damage)
 			return
+		case damage != probe.NotRejected:
+			s.reject(s.entries[s.table.slot(i).target], damage)
+			return
+		case p.Kind == wire.KindTCP:
+			*ev = probe.Event{Kind: probe.SegmentArrives, Segment: p.Segment}
+		default:
+			*ev = probe.Event{Kind: probe.ICMPArrives, ICMP: p.ICMP}
 		}
-		*ev = probe.Event{Kind: probe.ICMPArrives, ICMP: p.ICMP}
-	}
-	if !f.intact {
-		s.reject(s.entries[s.table.slot(i).target], probe.RejectBadChecksum)
-		return
 	}
 	if !f.stamped { // the stamp is the tap's own reading of the clock
 		s.Stats.StampFallbacks.Add(1)
@@ -191,11 +192,29 @@ func (s *Shard) find(k *key, h uint64, local addr) int32 {
 	return i
 }
 
-// stray books a segment that no conversation expects with the target whose
-// address it claims to come from. Anybody else's is just not ours, and what
-// this host only forwards is nobody's.
-func (s *Shard) stray(p *wire.Packet) {
-	peer := s.peers.byRemote[netip.AddrPortFrom(p.Src, p.SrcPort)]
+// damage is why a frame is not even looked at, if it is not.
+func (f *frame) damage() probe.RejectReason {
+	switch {
+	case f.malformed && f.packet.Kind == wire.KindICMPError:
+		return probe.RejectBadQuote
+	case f.malformed:
+		return probe.RejectMalformed
+	case !f.intact:
+		return probe.RejectBadChecksum
+	}
+	return probe.NotRejected
+}
+
+// stray books a segment or an ICMP error that no conversation expects with the target
+// whose address it names. Anybody else's is just not ours, and what this host only
+// forwards is nobody's.
+func (s *Shard) stray(f *frame, damage probe.RejectReason) {
+	p := &f.packet
+	remote := netip.AddrPortFrom(p.Src, p.SrcPort)
+	if p.Kind == wire.KindICMPError {
+		remote = netip.AddrPortFrom(p.Quote.Dst, p.Quote.DstPort)
+	}
+	peer := s.peers.byRemote[remote]
 	if peer == nil {
 		return
 	}
@@ -208,13 +227,17 @@ func (s *Shard) stray(p *wire.Packet) {
 	} else if peer.way != nil {
 		w = *peer.way
 	}
-	if p.Dst != w.source {
+	if f.local != w.source {
 		return
 	}
 	if peer.target != nil {
-		s.reject(peer.target, probe.RejectUnexpected)
+		if damage == probe.NotRejected {
+			s.reject(peer.target, probe.RejectUnexpected)
+		} else {
+			s.reject(peer.target, damage)
+		}
 	}
-	if s.cfg.Guarded.has(p.DstPort) {
+	if damage == probe.NotRejected && p.Kind == wire.KindTCP && s.cfg.Guarded.has(p.DstPort) {
 		s.refuse(peer, w, p)
 	}
 }
@@ -222,13 +245,15 @@ func (s *Shard) stray(p *wire.Packet) {
 // refuse answers a segment on a guarded port that no conversation expects, as
 // our kernel would: "If the ACK bit is on, <SEQ=SEG.ACK><CTL=RST>" (RFC 9293
 // §3.10.7.1). A peer that our last RST did not reach is closed by that. What the
-// limits leave no room for is not answered: it comes again.
+// rations and the limits leave no room for is not answered: it comes again.
 func (s *Shard) refuse(pr *peer, w way, p *wire.Packet) {
 	seg := &p.Segment
-	if seg.Flags.Has(probe.RST) || !seg.Flags.Has(probe.ACK) ||
-		s.window.room(s.now, 1, s.limits.Global) > s.now || pr.address.window.room(s.now, 1, s.limits.PerAddress) > s.now {
+	if seg.Flags.Has(probe.RST) || !seg.Flags.Has(probe.ACK) || s.forbids(pr) && s.now.Sub(s.ruled) >= ruleGrace ||
+		s.window.room(s.now, 1, s.limits.Global) > s.now || pr.address.window.room(s.now, 1, s.limits.PerAddress) > s.now ||
+		s.lends(pr.address, 1) > s.now || !s.mayRefuse(pr.address) {
 		return
 	}
+	s.lend(pr.address, 1)
 	s.window.add(s.now, 1)
 	pr.address.window.add(s.now, 1)
 	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}
@@ -291,6 +316,9 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 		s.transcribe(sl, e, c, ev)
 	}
 	for segments, j := out.Segments(), 0; j < len(segments); j++ {
+		if ev.Kind == probe.SegmentArrives && segments[j].Flags == probe.RST && out.Note.Disbelieves() && !s.mayRefuse(e.peer.address) {
+			continue
+		}
 		s.queue(i, sl, e, c, ev, &segments[j])
 	}
 	if observations := out.Observations(); len(observations) > 0 {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"io/fs"
 	"net/netip"
 	"time"
 
@@ -51,7 +52,7 @@ func (s *Shard) send() probe.Instant {
 			most := s.most(packets)
 			if packets > most && s.settledShare() {
 				// It would hold up all behind it, for ever.
-				s.schedule.pop()
+				s.popDue()
 				s.skip(e, SkipRateLimit)
 				continue
 			}
@@ -62,7 +63,7 @@ func (s *Shard) send() probe.Instant {
 				return max(at, s.now.Add(burstGap))
 			}
 		}
-		s.schedule.pop()
+		s.popDue()
 		e.scheduled = false
 		if e.gone {
 			s.goners--
@@ -85,6 +86,12 @@ func (s *Shard) send() probe.Instant {
 	return idle
 }
 
+// popDue takes the target that is due out of the schedule.
+func (s *Shard) popDue() {
+	s.schedule.pop()
+	s.fetched--
+}
+
 // sent ends a burst: it hands the batch to the kernel, says how late each of
 // its probes went, and puts down for the limits when they had left: however
 // long that took, what goes later goes after them.
@@ -105,13 +112,19 @@ func (s *Shard) sent() {
 // fire does what is due of a target and puts it back into the schedule.
 func (s *Shard) fire(e *entry) {
 	if missed := e.missed(s.now); missed > 0 {
-		reason := SkipLate
-		if s.throttled || e.throttled {
-			reason = SkipRateLimit
+		slot := e.slot.Add(time.Duration(missed) * e.interval)
+		if e.Count != 1 {
+			reason := SkipLate
+			if s.throttled || e.throttled {
+				reason = SkipRateLimit
+			}
+			s.cfg.Observer.Skipped(reason, int(missed))
+			s.reschedule(e, slot)
+			return
 		}
-		s.cfg.Observer.Skipped(reason, int(missed))
-		s.reschedule(e, e.slot.Add(time.Duration(missed)*e.interval))
-		return
+		// It is waited for, and has no other turn to be late for. Behind the others
+		// once more, it would be as late again for as long as the loop is.
+		e.slot = slot
 	}
 	if e.peer == nil {
 		s.notOpened(e, probe.Observation{Kind: probe.Verdict, Reason: probe.NotResolved})
@@ -122,14 +135,25 @@ func (s *Shard) fire(e *entry) {
 		s.reschedule(e, s.now.Add(time.Second)) // and the slots after it, lest its own overlap
 		return
 	}
+	if s.forbids(e.peer) { // since a reload, which will take the target away
+		s.notOpened(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardReload})
+		s.made(e)
+		return
+	}
 	e.throttle(false)
 	packets := e.manner.packets
 	a := e.peer.address
 	most := a.demand.most(s.limits.PerAddress, packets, addressSlack)
-	if a.window.room(s.now, packets+a.unsent, most) > s.now {
+	if e.counted {
+		// The schedule's probes that wait go first.
+		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+int(a.waiting))+a.unsent, most)); at > s.now {
+			s.plan(e, at)
+			return
+		}
+	} else if a.window.room(s.now, packets+a.unsent, most) > s.now {
 		// It queues behind those that wait already: if all came back at once,
 		// all but one would have come for nothing.
-		s.plan(e, a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most))
+		s.plan(e, a.window.room(s.now, packets*(1+int(a.waiting))+a.unsent, most))
 		e.throttle(true)
 		return
 	}
@@ -236,6 +260,9 @@ func (e *entry) missed(now probe.Instant) int64 {
 // family.
 var errFamily = errors.New("source and destination are not of one address family")
 
+// errTentative is the fault of the address that segments left from so far.
+var errTentative = errors.New("the source address came back and is tentative: the kernel still asks whether somebody else has it (duplicate address detection)")
+
 // reach finds out how the host reaches a target, asked anew when the host's
 // routes or addresses have changed.
 func (s *Shard) reach(e *entry) error {
@@ -250,9 +277,12 @@ func (s *Shard) reach(e *entry) error {
 	if r.err == nil && r.source.Is4() != e.Remote.Addr().Is4() {
 		r.err = errFamily
 	}
+	if e.reached && r.err == nil && !e.Source.IsValid() && s.table.locals[e.local] != r.source && s.net.Tentative(s.table.locals[e.local]) {
+		r.err = errTentative
+	}
 	e.hop = 0
 	if r.err == nil {
-		e.asked = true
+		e.asked, e.reached = true, true
 		if e.Direct {
 			e.hop = s.net.Hop(e.Remote.Addr(), r.source, r.ifindex, e.TOS)
 		}
@@ -311,6 +341,7 @@ func (s *Shard) open(e *entry, port uint16) {
 	sl.target, sl.local, sl.ifindex = e.index, e.local, e.ifindex
 	sl.whole, sl.transcript = none, none
 	sl.packets, sl.unsent, sl.handed, sl.direct = 0, false, false, e.hop != 0 && s.now >= e.peer.raw
+	sl.via = [2]int32{}
 	if m := e.manner; m.params.Compacts() {
 		sl.small = m.fresh
 	} else {
@@ -334,6 +365,9 @@ func (s *Shard) open(e *entry, port uint16) {
 	packets := e.manner.packets
 	s.window.add(s.now, packets)
 	e.peer.address.window.add(s.now, packets)
+	if e.counted {
+		s.lend(e.peer.address, packets)
+	}
 	s.launched = append(s.launched, launch{e.due, e.peer.address})
 	s.leaving.push(departure{s.now, ref{i, s.table.alarm(i).generation}})
 
@@ -404,7 +438,7 @@ func (s *Shard) syn(i int32, k probe.EventKind) *probe.Event {
 	e := s.entries[sl.target]
 	s.event = probe.Event{Kind: k, Segment: e.manner.SYN}
 	tuple := s.tuple(sl, e)
-	s.event.Segment.Seq = s.secret.iss(&tuple, s.now)
+	s.event.Segment.Seq = s.secret.iss(&tuple, s.now, s.span(e))
 	if s.event.Segment.Options.Has(probe.OptTimestamps) {
 		s.event.Segment.Options.TSVal = s.secret.tsval(s.now)
 	}
@@ -466,6 +500,14 @@ func (s *Shard) sendFailed(k int, err error) {
 	if !s.table.is(r) {
 		return
 	}
-	s.trouble(s.entries[s.table.slot(r.slot).target], err)
+	sl := s.table.slot(r.slot)
+	e := s.entries[sl.target]
+	s.trouble(e, err)
+	if sl.direct && errors.Is(err, fs.ErrPermission) {
+		// A packet went through the firewall after all, to have the kernel ask for its
+		// neighbour, and is refused: what goes past it then goes to a neighbour that
+		// nobody asks for any more.
+		e.peer.raw = s.now.Add(rawAgain)
+	}
 	s.step(r.slot, &probe.Event{Kind: probe.SendFailed})
 }

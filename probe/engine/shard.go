@@ -103,17 +103,25 @@ type Shard struct {
 	peers     peers
 	table     table
 	window    window
+	lent      window         // of it, what went beside the schedule
+	refusals  ration         // RSTs to what nobody believes
 	demand    demand         // of all targets
+	largest   int            // packets of the largest probe that was ever scheduled
 	unsent    int            // packets of probes whose SYN lies in this host
 	numbers   *atomic.Uint64 // the last transcript's, of all shards
 	budget    *budget        // nil: the limits are this shard's alone
 	seat      int            // in the budget
 	claimed   uint64         // its version
 	claiming  bool           // the share is not whole yet
+	rules     judgement      // those in force, which forbid nothing
+	ruled     probe.Instant  // when they came
 
 	now       probe.Instant // as last read
 	caughtUp  probe.Instant // every frame that arrived before was handled
 	clock     clock
+	losses    []loss        // of the host, not yet noticed
+	looked    probe.Instant // for such, the last time
+	lose      func(int, addr)
 	drops     uint64
 	dropped   probe.Instant // when they were last noticed to have risen
 	sightings sightings
@@ -132,6 +140,9 @@ type Shard struct {
 	output    probe.Output       // of the last step: on a function's stack it would escape to the heap
 	told      [1]probe.Observation
 	warmth    uint64        // nobody's
+	fetched   int           // of the targets that are due next, those whose memory was
+	answered  []*entry      // whose answers have come, of one batch of frames
+	addresses []uintptr     // to be fetched
 	trimmed   probe.Instant // when memory was given back last
 	beaten    probe.Instant // the last Heartbeat
 	orders    []command     // what is not carried out yet
@@ -152,6 +163,8 @@ type frame struct {
 	stamped  bool // as it arrived or left
 	outgoing bool
 	intact   bool // the checksum holds
+
+	malformed bool // no more is known of it than whose it claims to be
 }
 
 // A launch is a SYN that goes with the next batch.
@@ -170,6 +183,7 @@ func New(cfg Config) *Shard {
 		numbers: new(atomic.Uint64),
 		targets: make(map[*Target]*entry),
 		pace:    newPace(cfg.Burst, cfg.BurstGap),
+		rules:   2,
 	}
 	s.peers.byRemote = make(map[addrPort]*peer)
 	s.peers.byAddress = make(map[addr]*address)
@@ -177,6 +191,7 @@ func New(cfg Config) *Shard {
 	s.table.index.reserve(1)
 	s.keep = s.keepFrame
 	s.failed = s.sendFailed
+	s.lose = s.addLoss
 	return s
 }
 

@@ -38,13 +38,15 @@ type sim struct {
 	events     heap[event]
 	stall      probe.Instant // the loop does not come back from Wait before
 
-	batch   []Packet
-	ring    []inRing
-	head    int
-	free    [][]byte
-	dropped uint64
-	gen     uint64
-	rng     *rand.Rand
+	batch     []Packet
+	ring      []inRing
+	head      int
+	free      [][]byte
+	dropped   uint64
+	gen       uint64
+	lost      []loss // what the host tells of next
+	tentative netip.Addr
+	rng       *rand.Rand
 
 	peers map[netip.AddrPort]peerFunc
 	peer  peerFunc // everybody else
@@ -158,6 +160,14 @@ func (s *sim) Wake() { s.woken.Store(true) }
 
 func (s *sim) Drops() uint64           { return s.dropped }
 func (s *sim) RouteGeneration() uint64 { return s.gen }
+
+func (s *sim) Tentative(a netip.Addr) bool { return s.tentative == a }
+func (s *sim) Lost(fn func(int, netip.Addr)) {
+	for _, l := range s.lost {
+		fn(int(l.ifindex), l.address)
+	}
+	s.lost = nil
+}
 
 func (s *sim) Source(dst, source netip.Addr, device string) (netip.Addr, int, error) {
 	s.asked++
@@ -284,11 +294,9 @@ func (s *sim) tap(b []byte, p *wire.Packet, outgoing bool) {
 // on guarded ones.
 func (s *sim) arrives(b []byte) {
 	p := &s.in
-	if err := wire.Parse(b, p); err != nil {
-		panic(err)
-	}
+	err := wire.Parse(b, p)
 	s.tap(b, p, false)
-	if p.Kind != wire.KindTCP || p.Checksum == wire.ChecksumBad || p.Segment.Flags.Has(probe.RST) || s.noReset || s.stateful && s.past[p.DstPort] || p.DstPort > 61127 {
+	if err != nil || p.Kind != wire.KindTCP || p.Checksum == wire.ChecksumBad || p.Segment.Flags.Has(probe.RST) || s.noReset || s.stateful && s.past[p.DstPort] || p.DstPort > 61127 {
 		return
 	}
 	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}

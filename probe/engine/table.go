@@ -16,13 +16,13 @@ type slot struct {
 	whole      int32 // the conversation, if it needs more: an index of table.wholes, or none
 	transcript int32 // an index of table.transcripts, or none
 	ifindex    int32
-	passed     uint32  // the address's when unsent was noticed
-	number     uint64  // the transcript's
-	packets    uint16  // sent by us
-	unsent     bool    // its SYN lies in this host
-	handed     bool    // the transcript, once settled
-	direct     bool    // its SYN went to a next hop
-	_          [8]byte // so that none lies across three cache lines
+	passed     uint32   // the address's when unsent was noticed
+	number     uint64   // the transcript's
+	packets    uint16   // sent by us
+	unsent     bool     // its SYN lies in this host
+	handed     bool     // the transcript, once settled
+	direct     bool     // its SYN went to a next hop
+	via        [2]int32 // the interfaces that its SYN was seen leaving by first and last, 0 until then
 }
 
 const (
@@ -55,15 +55,17 @@ type whole struct {
 // slotsApiece is how many slots are made at a time. Those that are there never move.
 const slotsApiece = 256
 
+// A piece names slots and alarms by slices: to look one up by a pointer to an array, Go
+// first reads where the array begins, which is a line of memory more.
 type piece struct {
-	slots  [slotsApiece]slot
-	alarms [slotsApiece]alarm
+	slots  []slot
+	alarms []alarm
 }
 
 // A table holds a shard's conversations: slots that are used again, found by
 // key.
 type table struct {
-	pieces  []*piece
+	pieces  []piece
 	spare   []int32 // slots that are free
 	index   index
 	timers  wheel // that the loop wakes up for
@@ -107,7 +109,11 @@ func (t *table) claim(k key) int32 {
 
 // grow makes more slots.
 func (t *table) grow() {
-	p := new(piece)
+	both := new(struct {
+		slots  [slotsApiece]slot
+		alarms [slotsApiece]alarm
+	})
+	p := piece{both.slots[:], both.alarms[:]}
 	first := t.len()
 	t.pieces = append(t.pieces, p)
 	for i := int32(slotsApiece - 1); i >= 0; i-- {

@@ -33,10 +33,24 @@ type Target struct {
 func (e *entry) spent() bool { return e.counted && e.probes >= e.Count }
 
 // A Sink receives what is observed of a target, from its shard's goroutine. One that
-// has ObserveAll(o []probe.Observation) as well gets all that one event has told by one
-// call of that.
+// has ObserveAll(o []probe.Observation) and Ahead as well gets all that one event has
+// told by one call of that.
+//
+// By Ahead(step int, to []uintptr) []uintptr a Sink or a Recorder adds the addresses of
+// memory that it will need for the answer to a probe, a step of the way to it after the
+// other, from 0 to AheadSteps-1: those of step 1 may follow from what lies at those of
+// step 0. They are only fetched into the processor's caches, never read: so they may
+// be wrong, or no more be anybody's.
 type Sink interface {
 	Observe(o *probe.Observation)
+}
+
+// AheadSteps is how many steps there are.
+const AheadSteps = 3
+
+// ahead is whatever has Ahead.
+type ahead interface {
+	Ahead(step int, to []uintptr) []uintptr
 }
 
 // A Recorder receives a target's transcripts, from its shard's goroutine. They are

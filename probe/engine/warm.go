@@ -1,28 +1,49 @@
 package engine
 
+import "unsafe"
+
 // What a probe needs of its target, and a frame of its conversation, lies scattered over
 // more memory than the caches hold when there are many, and each piece names the next.
 // So before a group of them is worked off, the pieces of all are touched, one step of
 // the way after the other: the processor waits for a step's memory all at once instead
-// of for each piece by itself. What is read is added up, lest the compiler leave it out.
+// of for each piece by itself. What is read is added up, lest the compiler leave it out;
+// what belongs to others is prefetched.
 
-// warmEntries touches what the next burst needs.
+// warmSends is for how many probes memory is fetched at a time.
+const warmSends = 32
+
+// warmEntries fetches what the probes that are due next need, once it was used for those
+// that it was fetched for before.
 func (s *Shard) warmEntries() {
-	if _, due := s.schedule.first(s.now); !due {
+	if s.fetched > 0 {
 		return
 	}
+	s.schedule.gather(s.now, warmSends)
 	// The first of a heap are not its earliest, but among them.
-	next := s.schedule.near[:min(len(s.schedule.near), 2*s.pace.burst())]
-	var sum uint64
-	for _, x := range next {
-		e := s.entries[x.value]
-		sum += e.sent + e.between + uint64(e.due) + uint64(e.remote.Port())
+	next := s.schedule.near[:min(len(s.schedule.near), warmSends)]
+	if len(next) < 2 {
+		return
 	}
+	s.fetched = len(next)
+	to := s.addresses[:0]
+	for _, x := range next {
+		to = append(to, uintptr(unsafe.Pointer(&s.entries[x.value])))
+	}
+	prefetch(to)
+	to = to[:0]
+	for _, x := range next {
+		to = s.entries[x.value].ahead(to)
+	}
+	prefetch(to)
+	to = to[:0]
 	for _, x := range next {
 		if p := s.entries[x.value].peer; p != nil {
-			sum += p.hi + uint64(p.port)
+			at := uintptr(unsafe.Pointer(p))
+			to = append(to, at, at+cacheLine, at+unsafe.Sizeof(*p)-1)
 		}
 	}
+	prefetch(to)
+	to = to[:0]
 	for _, x := range next {
 		e := s.entries[x.value]
 		if p := e.peer; p != nil {
@@ -31,11 +52,13 @@ func (s *Shard) warmEntries() {
 				ports, at = s.cfg.Guarded, p.ports[1]
 			}
 			k := p.key(ports.First + uint16(at%ports.len()))
-			c := s.table.index.cells[s.table.index.start(k.hash())]
-			sum += uint64(p.address.window.total) + uint64(p.address.unsent) + uint64(c.hash)
+			cell := &s.table.index.cells[s.table.index.start(k.hash())]
+			addr := uintptr(unsafe.Pointer(p.address))
+			to = append(to, addr, addr+cacheLine, addr+unsafe.Sizeof(*p.address)-1, uintptr(unsafe.Pointer(cell)))
 		}
 	}
-	s.warmth += sum
+	prefetch(to)
+	s.addresses = to
 }
 
 // warmFrames touches the conversations of the frames that were read.
@@ -53,10 +76,44 @@ func (s *Shard) warmFrames() {
 		if slot, same := x.at(x.start(frames[i].hash), frames[i].hash); same && slot != none {
 			sl := s.table.slot(slot)
 			sum += uint64(sl.local) + sl.number + uint64(s.table.alarm(slot).queued)
+			if !frames[i].outgoing && sl.target != free {
+				s.answered = append(s.answered, s.entries[sl.target])
+			}
 		}
 	}
 	s.warmth += sum
+	s.warmBooks()
+	clear(s.answered)
+	s.answered = s.answered[:0]
 }
+
+// warmBooks fetches what the answers that have come will be booked in.
+func (s *Shard) warmBooks() {
+	to := s.addresses[:0]
+	for _, e := range s.answered {
+		to = e.ahead(to)
+	}
+	prefetch(to)
+	for step := range AheadSteps {
+		to = to[:0]
+		for _, e := range s.answered {
+			to = e.sink.Ahead(step, to)
+			if e.recorder != nil {
+				to = e.recorder.Ahead(step, to)
+			}
+		}
+		prefetch(to)
+	}
+	s.addresses = to
+}
+
+// ahead adds the addresses of what an answer needs of an entry: its first lines.
+func (e *entry) ahead(to []uintptr) []uintptr {
+	at := uintptr(unsafe.Pointer(e))
+	return append(to, at, at+cacheLine, at+2*cacheLine)
+}
+
+const cacheLine = 64
 
 // warmLapses touches the conversations whose four-tuples become free.
 func (s *Shard) warmLapses(next []timed[int32]) {

@@ -172,6 +172,12 @@ func remote(i int) netip.AddrPort {
 // run lets the world go on for d, ends it, and checks the books.
 func (w *world) run(d time.Duration) {
 	w.tb.Helper()
+	w.goOn(d)
+	w.audit()
+}
+
+// goOn lets the world go on for d, and ends it.
+func (w *world) goOn(d time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	w.after(d, func() {
@@ -184,7 +190,6 @@ func (w *world) run(d time.Duration) {
 		w.first[t] = e.slot
 	}
 	w.shard.Run(ctx)
-	w.audit()
 }
 
 // add gives the shard targets.

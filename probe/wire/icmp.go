@@ -69,14 +69,18 @@ func (p *Packet) parseICMP(n *network) error {
 	if q.protocol != protocolTCP || q.later {
 		return nil
 	}
-	if len(q.payload) < quoteLen {
+	if len(q.payload) < tcpSeq {
 		return ErrQuote
 	}
 	p.Kind = KindICMPError
-	p.ICMP = probe.ICMP{V6: v6, Type: b[0], Code: b[1], Seq: probe.Seq(binary.BigEndian.Uint32(q.payload[tcpSeq:])), From: n.src}
+	p.ICMP = probe.ICMP{V6: v6, Type: b[0], Code: b[1], From: n.src}
 	p.Quote.Src, p.Quote.Dst = q.src, q.dst
 	p.Quote.SrcPort = binary.BigEndian.Uint16(q.payload[tcpSrcPort:])
 	p.Quote.DstPort = binary.BigEndian.Uint16(q.payload[tcpDstPort:])
+	if len(q.payload) < quoteLen {
+		return ErrQuote
+	}
+	p.ICMP.Seq = probe.Seq(binary.BigEndian.Uint32(q.payload[tcpSeq:]))
 	return nil
 }
 

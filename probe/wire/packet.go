@@ -76,7 +76,8 @@ const (
 )
 
 // Parse reads one packet, IP header first, into p. After an error p is only
-// partly set and not to be used.
+// partly set: if Kind is, it says whose the packet claims to be (Src and Dst, and
+// the ports, or Quote), and nothing else of it is to be used.
 //
 // Segment.Len is what the IP header says, also where fewer octets were
 // captured; octets behind the IP packet (Ethernet padding) are ignored. A

@@ -24,6 +24,10 @@ const (
 
 func (p *Packet) parseTCP(n *network) error {
 	b := n.payload
+	if len(b) >= tcpSeq {
+		p.Kind = KindTCP
+		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(b[tcpSrcPort:]), binary.BigEndian.Uint16(b[tcpDstPort:])
+	}
 	if n.length < tcpHeaderLen {
 		return ErrHeaderLength
 	}
@@ -37,7 +41,6 @@ func (p *Packet) parseTCP(n *network) error {
 	if header > len(b) {
 		return ErrShort
 	}
-	p.Kind = KindTCP
 	p.readSegment(b, header, n.length)
 
 	pseudoSum := pseudo(n.src, n.dst, protocolTCP, n.length)

@@ -51,6 +51,7 @@ func TestMonitoring(t *testing.T) {
 			{name: "net.Dialer", targets: 10_000, smoke: 100, start: func(w *world, n int) *running {
 				return w.run(w.dialer(w.here, ours, "-first", fmt.Sprintf("%s:%d", target(0), firstPort), "-n", fmt.Sprint(n)))
 			}, metrics: "http://127.0.0.1:9000/metrics", counter: accepted},
+			{name: "probed", targets: 2000, smoke: 50, start: daemon("probe: half_open"), metrics: probedMetrics, counter: reset},
 			{name: "blackbox_exporter", targets: 2000, smoke: 100, start: func(w *world, n int) *running {
 				r := w.run(w.blackbox(ours))
 				w.await("http://127.0.0.1:9115/metrics")

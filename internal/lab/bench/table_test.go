@@ -37,10 +37,10 @@ func TestTables(t *testing.T) {
 	if got := Table(r); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
-	want = `| tool | bias, idle | p99 of the error, idle | bias, busy | p99, busy | times probed's |
-|---|---|---|---|---|---|
-| probed | -0.50 µs | 0.70 µs | -0.50 µs | 0.70 µs |  |
-| ping | 25.0 µs | 39.0 µs | 50.0 µs | 70.0 µs | 50.0, 55.7, 100, 100 |
+	want = `| tool | bias, idle | p99 of the error, idle | bias, busy | p99, busy | times probed's | goal |
+|---|---|---|---|---|---|---|
+| probed | -0.50 µs | 0.70 µs | -0.50 µs | 0.70 µs |  | ≤ 0.5, ≤ 1 µs |
+| ping | 25.0 µs | 39.0 µs | 50.0 µs | 70.0 µs | 50.0, 55.7, 100, 100 | ≥ 10 |
 `
 	if got := AccuracyTable(r); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)

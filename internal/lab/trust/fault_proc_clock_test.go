@@ -63,8 +63,8 @@ func (s *stepping) Receive(limit int, fn func(*engine.Frame)) int {
 	})
 }
 
-// An account is what an engine says.
-type account struct {
+// wallBooks are what an engine says.
+type wallBooks struct {
 	mu       sync.Mutex
 	verdicts map[probe.Reason]int
 	discards map[probe.DiscardReason]int
@@ -76,15 +76,15 @@ type account struct {
 }
 
 // Of is the sink of a target.
-func (a *account) of(id uint64) engine.Sink { return sink{a, id} }
+func (a *wallBooks) of(id uint64) engine.Sink { return sink{a, id} }
 
 type sink struct {
-	*account
+	*wallBooks
 	id uint64
 }
 
 func (s sink) Observe(o *probe.Observation) {
-	a := s.account
+	a := s.wallBooks
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch o.Kind {
@@ -99,15 +99,15 @@ func (s sink) Observe(o *probe.Observation) {
 	}
 }
 
-func (a *account) ScheduleDelay(time.Duration)   {}
-func (a *account) Trouble(*engine.Target, error) {}
-func (a *account) Skipped(_ engine.SkipReason, n int) {
+func (a *wallBooks) ScheduleDelay(time.Duration)   {}
+func (a *wallBooks) Trouble(*engine.Target, error) {}
+func (a *wallBooks) Skipped(_ engine.SkipReason, n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.skipped += n
 }
 
-func (a *account) ClockStep(time.Duration) {
+func (a *wallBooks) ClockStep(time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.steps++
@@ -127,7 +127,7 @@ func TestFaultClockStepped(t *testing.T) {
 		t.Fatal(err)
 	}
 	wall := &stepping{Network: network}
-	books := &account{verdicts: make(map[probe.Reason]int), discards: make(map[probe.DiscardReason]int), goods: make(map[uint64]time.Time), fastest: time.Hour}
+	books := &wallBooks{verdicts: make(map[probe.Reason]int), discards: make(map[probe.DiscardReason]int), goods: make(map[uint64]time.Time), fastest: time.Hour}
 	shard := engine.New(engine.Config{
 		Network: wall, Observer: books, Reserved: engine.Ports(reserved), Guarded: engine.Ports(guarded),
 		Limits: engine.Limits{Global: 1e6, PerAddress: 1e6}, Drain: time.Second,

@@ -132,8 +132,8 @@ func (s scrape) above(bound time.Duration, names ...string) (n int) {
 	return n
 }
 
-// figures are the histograms of what peers take.
-var figures = []string{
+// peersFigures are the histograms of what peers take.
+var peersFigures = []string{
 	"probed_handshake_rtt_seconds", "probed_fin_ack_rtt_seconds", "probed_close_wait_seconds",
 	"probed_peer_close_seconds", "probed_last_ack_rtt_seconds", "probed_teardown_seconds", "probed_time_wait_reuse_rtt_seconds",
 }
@@ -142,7 +142,7 @@ var figures = []string{
 var againsts = []string{"probed_synack_duplicates_total", "probed_synack_late_total", "probed_fin_retransmits_total"}
 
 // falsehoods is what probed holds against peers that answered all, and at once, beyond
-// what a capture shows: failures, segments sent again, and figures beyond its slowest.
+// what a capture shows: failures, segments sent again, and peersFigures beyond its slowest.
 func (s scrape) falsehoods(x exchange) int {
 	n := int(s.sum("probed_probe_failures_total")) - x.late
 	for _, name := range againsts {
@@ -151,7 +151,7 @@ func (s scrape) falsehoods(x exchange) int {
 	if n -= x.late; n < 0 { // a late answer is a failure and an answer that is late
 		n = 0
 	}
-	return n + s.above(x.bound(), figures...)
+	return n + s.above(x.bound(), peersFigures...)
 }
 
 // told is falsehoods in words.
@@ -162,7 +162,7 @@ func (s scrape) told(x exchange) string {
 	for _, name := range againsts {
 		text += fmt.Sprintf(", %s %.0f", name, s.sum(name))
 	}
-	for _, name := range figures {
+	for _, name := range peersFigures {
 		text += fmt.Sprintf(", %s beyond %v: %d", name, bound, s.above(bound, name))
 	}
 	return text

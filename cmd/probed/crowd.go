@@ -1,0 +1,212 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// A crowd is those who are served at once, so many at most. It is never closed to
+// whoever comes: when it is full, the client with the most places gives one up, the one
+// that it has had longest of those that have done nothing for a while, or else of all.
+// So whoever takes all the places takes them from himself, and Prometheus, which has one
+// or two, gets in and stays.
+type crowd struct {
+	most  int
+	clock func() time.Time
+
+	mu     sync.Mutex
+	guests map[*guest]struct{}
+	places map[netip.Prefix]int // by client
+	came   uint64
+}
+
+// A guest has a place.
+type guest struct {
+	crowd  *crowd
+	client netip.Prefix
+	came   uint64 // its number
+
+	busy  bool      // guarded by the crowd's mu, as is
+	since time.Time // when that was said
+
+	mu   sync.Mutex
+	gone bool
+	out  func() // has it go; not called once it has gone
+}
+
+// quiet is how long a guest that does nothing has for its first or next request before
+// those that do something are preferred: else newcomers would take their places from
+// each other before they can speak.
+const quiet = time.Second
+
+func newCrowd(most int, clock func() time.Time) *crowd {
+	return &crowd{most: most, clock: clock, guests: make(map[*guest]struct{}), places: make(map[netip.Prefix]int)}
+}
+
+// enter gives a client a place, and the client calls leave. out is called if another
+// gets it.
+func (c *crowd) enter(client netip.Prefix, busy bool, out func()) *guest {
+	now := c.clock()
+	c.mu.Lock()
+	c.came++
+	g := &guest{crowd: c, client: client, came: c.came, busy: busy, since: now, out: out}
+	c.guests[g] = struct{}{}
+	c.places[client]++
+	var loser *guest
+	if len(c.guests) > c.most {
+		loser = c.loser(g, now)
+		c.remove(loser)
+	}
+	c.mu.Unlock()
+	if loser != nil {
+		loser.mu.Lock()
+		defer loser.mu.Unlock()
+		if !loser.gone {
+			loser.out()
+		}
+	}
+	return g
+}
+
+// loser is who gives its place to a newcomer.
+func (c *crowd) loser(newcomer *guest, now time.Time) *guest {
+	var worst *guest
+	for g := range c.guests {
+		if g != newcomer && (worst == nil || c.before(g, worst, now)) {
+			worst = g
+		}
+	}
+	return worst
+}
+
+// before reports whether a gives up its place rather than b.
+func (c *crowd) before(a, b *guest, now time.Time) bool {
+	if d := cmp.Compare(c.places[a.client], c.places[b.client]); d != 0 {
+		return d > 0
+	}
+	if idle := a.idle(now); idle != b.idle(now) {
+		return idle
+	}
+	return a.came < b.came
+}
+
+// idle reports whether a guest has done nothing for a while.
+func (g *guest) idle(now time.Time) bool { return !g.busy && now.Sub(g.since) >= quiet }
+
+// remove takes a guest's place. mu is held.
+func (c *crowd) remove(g *guest) {
+	if _, here := c.guests[g]; !here {
+		return
+	}
+	delete(c.guests, g)
+	if c.places[g.client]--; c.places[g.client] == 0 {
+		delete(c.places, g.client)
+	}
+}
+
+// leave gives the place back. It may be called again.
+func (g *guest) leave() {
+	g.mu.Lock()
+	g.gone = true
+	g.mu.Unlock()
+	g.crowd.mu.Lock()
+	defer g.crowd.mu.Unlock()
+	g.crowd.remove(g)
+}
+
+// works says whether the guest does something.
+func (g *guest) works(busy bool) {
+	now := g.crowd.clock()
+	g.crowd.mu.Lock()
+	defer g.crowd.mu.Unlock()
+	g.busy, g.since = busy, now
+}
+
+// serve has a handler serve so many requests at once. One that gives up its place ends:
+// nothing more is written to it, and its context says so.
+func (c *crowd) serve(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		connection := http.NewResponseController(w)
+		g := c.enter(clientOf(r.RemoteAddr), true, func() {
+			cancel()
+			_ = connection.SetWriteDeadline(time.Unix(1, 0)) // long ago
+		})
+		defer g.leave()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// clientOf is whom places are counted for: an IPv4 address, or the 64 bits of an IPv6
+// address that a host gets as a rule, to choose the rest at will. What has no address
+// is one client.
+func clientOf(remote string) netip.Prefix {
+	at, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip := at.Addr().Unmap().WithZone("")
+	bits := 64
+	if ip.Is4() {
+		bits = 32
+	}
+	p, _ := ip.Prefix(bits) // which both have
+	return p
+}
+
+// doors is a listener whose connections are a crowd's: of all the doors together.
+type doors struct {
+	net.Listener
+	crowd *crowd
+}
+
+// Accept implements net.Listener.
+func (d *doors) Accept() (net.Conn, error) {
+	c, err := d.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &caller{c, d.crowd.enter(clientOf(c.RemoteAddr().String()), false, func() {
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0) // a RST, and nothing is left of it here
+		}
+		_ = c.Close()
+	})}, nil
+}
+
+// A caller is a connection that has come in by a door.
+type caller struct {
+	net.Conn
+	guest *guest
+}
+
+// Close implements net.Conn.
+func (c *caller) Close() error {
+	c.guest.leave()
+	return c.Conn.Close()
+}
+
+// CloseWrite is net.TCPConn's, which http.Server asks for.
+func (c *caller) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// connState is http.Server's hook: a connection is at work from the end of a request's
+// header to the end of the answer.
+func connState(c net.Conn, state http.ConnState) {
+	if inner, ok := c.(interface{ NetConn() net.Conn }); ok { // TLS
+		c = inner.NetConn()
+	}
+	if caller, ok := c.(*caller); ok {
+		caller.guest.works(state == http.StateActive)
+	}
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/internal/lab"
+)
+
+// Whoever has the most places gives one up, so that nobody is locked out.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	many, few := clientOf("198.18.0.1:1"), clientOf("198.18.0.2:1")
+	now := time.Unix(1e9, 0)
+	c := newCrowd(4, func() time.Time { return now })
+	var out []string
+	enter := func(name string, client netip.Prefix, busy bool) *guest {
+		return c.enter(client, busy, func() { out = append(out, name) })
+	}
+	expect := func(want ...string) {
+		t.Helper()
+		if fmt.Sprint(out) != fmt.Sprint(want) {
+			t.Errorf("out %v, want %v", out, want)
+		}
+		out = nil
+	}
+	enter("few", few, false)
+	first := enter("many 1", many, false)
+	first.works(true)
+	enter("many 2", many, false)
+	enter("many 3", many, false)
+	expect()
+	now = now.Add(quiet)
+	enter("many 4", many, false)
+	expect("many 2") // the oldest that has done nothing for a while
+	newcomer := enter("few 2", few, true)
+	expect("many 3")
+	enter("many 5", many, true) // two and three: its own again
+	expect("many 1")            // many 4 may yet speak
+	enter("many 6", many, true)
+	expect("many 4")
+	newcomer.leave()
+	newcomer.leave()
+	enter("many 7", many, true)
+	expect()
+	first.leave() // it had lost its place
+	if len(c.guests) != 4 || c.places[many] != 3 || c.places[few] != 1 {
+		t.Errorf("%d guests, places %v", len(c.guests), c.places)
+	}
+}
+
+func TestClientOf(t *testing.T) {
+	t.Parallel()
+	for remote, want := range map[string]string{
+		"198.18.0.1:80":             "198.18.0.1/32",
+		"[::ffff:198.18.0.1]:80":    "198.18.0.1/32",
+		"[2001:db8:1:2:3:4:5:6]:80": "2001:db8:1:2::/64",
+		"[fe80::1%eth0]:80":         "fe80::/64",
+		"@":                         "invalid Prefix",
+		"":                          "invalid Prefix",
+	} {
+		if got := clientOf(remote).String(); got != want {
+			t.Errorf("%s: %s, want %s", remote, got, want)
+		}
+	}
+}
+
+// A request that gives up its place ends, though its client reads nothing; what has
+// ended is left alone.
+func TestCrowdServes(t *testing.T) {
+	t.Parallel()
+	var running atomic.Int32
+	s := httptest.NewServer(newCrowd(2, time.Now).serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		running.Add(1)
+		defer running.Add(-1)
+		piece := make([]byte, 1<<20)
+		for range 64 {
+			if _, err := w.Write(piece); err != nil {
+				return
+			}
+		}
+	})))
+	defer s.Close()
+	var stuck []net.Conn
+	for range 8 {
+		c, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		stuck = append(stuck, c)
+		lab.Eventually(t, 10*time.Second, func() error {
+			if n := running.Load(); int(n) != min(len(stuck), 2) {
+				return fmt.Errorf("%d run", n)
+			}
+			return nil
+		})
+	}
+	resp, err := http.Get(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if n, err := io.Copy(io.Discard, resp.Body); n != 64<<20 || err != nil {
+		t.Errorf("%d octets, %v", n, err)
+	}
+}
+
+// A thousand connections that say nothing don't keep one out that does.
+func TestDoors(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = 20
+	c := newCrowd(most, time.Now)
+	s := &http.Server{ConnState: connState, ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "here")
+	})}
+	var served sync.WaitGroup
+	served.Go(func() {
+		if err := s.Serve(&doors{l, c}); !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	for range 1000 {
+		idle, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer idle.Close()
+	}
+	for range 3 {
+		resp, err := http.Get("http://" + l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || string(body) != "here" {
+			t.Errorf("%q, %v", body, err)
+		}
+	}
+	c.mu.Lock()
+	if n := len(c.guests); n > most {
+		t.Errorf("%d connections", n)
+	}
+	c.mu.Unlock()
+	_ = s.Close()
+	served.Wait()
+	lab.Eventually(t, 10*time.Second, func() error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if len(c.guests)+len(c.places) > 0 {
+			return fmt.Errorf("%d connections are left", len(c.guests))
+		}
+		return nil
+	})
+}

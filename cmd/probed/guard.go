@@ -1,0 +1,148 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What web clients may have of this process.
+const (
+	mostConnections = 512
+	mostScrapes     = 16
+	mostPages       = 32
+	mostStreams     = 48 // of the 64 that the pages allow: those that end have a place meanwhile
+	mostReloads     = 4
+
+	mostHeader = 32 << 10 // octets
+	mostBody   = 16 << 10
+
+	headerTimeout = 10 * time.Second // for a request's header, and for TLS's handshake
+	readTimeout   = 20 * time.Second // for the whole of a request
+	writeTimeout  = 30 * time.Second // for an answer, from the request on
+	idleTimeout   = 2 * time.Minute
+	mostProbe     = 2 * time.Minute // what /probe takes at most
+)
+
+// policy is the Content-Security-Policy of what has none of its own: nothing here is
+// made to load anything.
+const policy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// A guard stands before every path, and before TLS's and passwords' handler.
+type guard struct {
+	next    http.Handler
+	hosts   []string // names to be called by; none for any
+	origins http.CrossOriginProtection
+	guesses *guesses
+}
+
+// ServeHTTP implements http.Handler.
+func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Context().Err() != nil {
+		return // a stream of HTTP/2 that has been reset: who opens them by the thousand gets nothing for it
+	}
+	h := w.Header()
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cache-Control", "no-store")
+	if !takeBody(w, r) {
+		return
+	}
+	if len(g.hosts) > 0 && !plainHost(r.Host) && !slices.Contains(g.hosts, hostname(r.Host)) {
+		http.Error(w, "this probed is not called by the name in Host: see --web.allowed-host", http.StatusMisdirectedRequest)
+		return
+	}
+	if g.origins.Check(r) != nil {
+		http.Error(w, "another site's page asks for this: Sec-Fetch-Site or Origin says so", http.StatusForbidden)
+		return
+	}
+	g.guesses.serve(w, r, g.next)
+}
+
+// checkHosts refuses what can be no name in Host, and brings the others into the form that
+// they are compared in.
+func (d *daemon) checkHosts() error {
+	for i, name := range d.hosts {
+		if name == "" || strings.ContainsAny(name, ":/[]*@ \t") {
+			return fmt.Errorf("--web.allowed-host=%s: not a name without a port: write one such as probed.example.net", name)
+		}
+		d.hosts[i] = hostname(name)
+	}
+	return nil
+}
+
+// takeBody reads what comes with a request and throws it away: nothing here needs it. It
+// answers, and returns false, if that is more than a form's, or of a length that is not
+// said before: a proxy might see another end of the request than we. No body remains
+// unread, so that nothing that is read later is a part of it, and what takes long has
+// no time-out on reading.
+func takeBody(w http.ResponseWriter, r *http.Request) bool {
+	connection := http.NewResponseController(w)
+	refuse := func(code int, text string) bool {
+		w.Header().Set("Connection", "close")
+		http.Error(w, text, code)
+		return false
+	}
+	switch {
+	case r.ContentLength < 0 || len(r.TransferEncoding) > 0:
+		return refuse(http.StatusLengthRequired, "a body needs a Content-Length here")
+	case r.ContentLength > mostBody:
+		return refuse(http.StatusRequestEntityTooLarge, "nothing here takes so long a body")
+	case r.ContentLength > 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+		return refuse(http.StatusBadRequest, "GET takes no body here")
+	case r.ContentLength > 0:
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return refuse(http.StatusBadRequest, "the body has not come")
+		}
+	}
+	r.Body = http.NoBody
+	// A server that can't set a deadline is one of a test.
+	_ = connection.SetReadDeadline(time.Time{})
+	return true
+}
+
+// lasting gives an answer that much more time to begin.
+func lasting(d time.Duration, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		connection := http.NewResponseController(w)
+		_ = connection.SetWriteDeadline(time.Now().Add(d + writeTimeout))
+		next.ServeHTTP(&late{ResponseWriter: w, connection: connection}, r)
+	})
+}
+
+// late is the writer of an answer that may have taken long: from its first octet it has
+// as much time as any.
+type late struct {
+	http.ResponseWriter
+	connection *http.ResponseController
+	begun      bool
+}
+
+func (w *late) begin() {
+	if !w.begun {
+		w.begun = true
+		_ = w.connection.SetWriteDeadline(time.Now().Add(writeTimeout))
+	}
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *late) WriteHeader(code int) {
+	w.begin()
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Write implements io.Writer.
+func (w *late) Write(b []byte) (int, error) {
+	w.begin()
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *late) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,301 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// guarded is a guard before a handler that says yes.
+func guarded(hosts ...string) *guard {
+	return &guard{hosts: hosts, guesses: newGuesses(time.Now), next: admitting(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	}))}
+}
+
+func TestGuardHeaders(t *testing.T) {
+	t.Parallel()
+	for _, r := range []*http.Request{
+		httptest.NewRequest("GET", "/", nil),
+		httptest.NewRequest("GET", "/", strings.NewReader("refused")),
+	} {
+		w := httptest.NewRecorder()
+		guarded().ServeHTTP(w, r)
+		for _, name := range []string{"Content-Security-Policy", "X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy",
+			"Cross-Origin-Resource-Policy", "Cross-Origin-Opener-Policy", "Cache-Control"} {
+			if w.Header().Get(name) == "" {
+				t.Errorf("%d without %s", w.Code, name)
+			}
+		}
+	}
+}
+
+// A request that nobody waits for any more gets nowhere.
+func TestGuardReset(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	g := guarded()
+	g.next = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it is served") })
+	g.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/", nil))
+}
+
+func TestGuardBodies(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		method string
+		length int
+		said   int64
+		want   int
+	}{
+		{"GET", 0, 0, 204},
+		{"POST", 0, 0, 204},
+		{"POST", 100, 100, 204},
+		{"POST", mostBody, mostBody, 204},
+		{"POST", mostBody + 1, mostBody + 1, 413},
+		{"POST", 10, -1, 411},
+		{"POST", 10, 20, 400},
+		{"GET", 1, 1, 400},
+		{"HEAD", 1, 1, 400},
+	} {
+		r := httptest.NewRequest(c.method, "/", strings.NewReader(strings.Repeat("x", c.length)))
+		r.ContentLength = c.said
+		if c.said > int64(c.length) {
+			r.Body = http.MaxBytesReader(nil, r.Body, 5) // fails on the way
+		}
+		w := httptest.NewRecorder()
+		guarded().ServeHTTP(w, r)
+		if w.Code != c.want || (w.Header().Get("Connection") == "close") != (c.want != 204) {
+			t.Errorf("%+v: %d, Connection: %q", c, w.Code, w.Header().Get("Connection"))
+		}
+	}
+}
+
+// What takes long to begin has no longer to be read than anything else.
+func TestLasting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &deadlined{ResponseRecorder: httptest.NewRecorder()}
+		began := time.Now()
+		lasting(time.Hour, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(time.Minute)
+			for range 3 {
+				_, _ = w.Write([]byte("late"))
+			}
+		})).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		want := []time.Time{began.Add(time.Hour + writeTimeout), began.Add(time.Minute + writeTimeout)}
+		if !slices.Equal(w.set, want) {
+			t.Errorf("deadlines %v, want %v", w.set, want)
+		}
+	})
+}
+
+// deadlined notes the write deadlines that are set.
+type deadlined struct {
+	*httptest.ResponseRecorder
+	set []time.Time
+}
+
+func (d *deadlined) SetWriteDeadline(at time.Time) error {
+	d.set = append(d.set, at)
+	return nil
+}
+
+func TestGuardOrigins(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		method, header, value string
+		want                  int
+	}{
+		{"POST", "", "", 204}, // curl, a script
+		{"POST", "Sec-Fetch-Site", "same-origin", 204},
+		{"POST", "Sec-Fetch-Site", "none", 204},
+		{"POST", "Origin", "http://example.com", 204}, // httptest's Host
+		{"POST", "Sec-Fetch-Site", "cross-site", 403},
+		{"POST", "Sec-Fetch-Site", "same-site", 403},
+		{"POST", "Origin", "http://evil.example", 403},
+		{"POST", "Origin", "null", 403},
+		{"DELETE", "Origin", "null", 403},
+		{"GET", "Sec-Fetch-Site", "cross-site", 204},
+	} {
+		r := httptest.NewRequest(c.method, "/-/reload", nil)
+		if c.header != "" {
+			r.Header.Set(c.header, c.value)
+		}
+		w := httptest.NewRecorder()
+		guarded().ServeHTTP(w, r)
+		if w.Code != c.want {
+			t.Errorf("%+v: %d", c, w.Code)
+		}
+	}
+}
+
+func TestGuardHosts(t *testing.T) {
+	t.Parallel()
+	d := daemon{hosts: []string{"Probed.example.net."}}
+	if err := d.checkHosts(); err != nil {
+		t.Fatal(err)
+	}
+	for host, want := range map[string]int{
+		"probed.example.net:10965": 204, "PROBED.example.net": 204, "198.18.0.1:10965": 204, "[2001:db8::1]": 204, "localhost:1": 204,
+		"rebound.example.net:10965": 421, "probed": 421, "": 421, "probed.example.net.evil.example": 421,
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Host = host
+		w := httptest.NewRecorder()
+		guarded(d.hosts...).ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("%q: %d, want %d", host, w.Code, want)
+		}
+		w = httptest.NewRecorder()
+		guarded().ServeHTTP(w, r)
+		if w.Code != 204 {
+			t.Errorf("%q where any name will do: %d", host, w.Code)
+		}
+	}
+	for _, bad := range []string{"", "probed:10965", "http://probed", "*.example.net", "a b"} {
+		if err := (&daemon{hosts: []string{bad}}).checkHosts(); err == nil || !strings.HasPrefix(err.Error(), "--web.allowed-host=") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+// Passwords that were right go on; others are tried a few at a time, and then one a
+// second of each client.
+func TestGuesses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		looked := 0
+		g := newGuesses(time.Now)
+		inner := admitting(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+		right := "right"
+		auth := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			looked++
+			if _, password, _ := r.BasicAuth(); password != right {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			inner.ServeHTTP(w, r)
+		})
+		ask := func(from, password string) int {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.RemoteAddr = from
+			if password != "" {
+				r.SetBasicAuth("prometheus", password)
+			}
+			w := httptest.NewRecorder()
+			g.serve(w, r, auth)
+			return w.Code
+		}
+		const good, evil = "198.18.0.1:4711", "198.18.0.2:4711"
+		if code := ask(good, "right"); code != 204 {
+			t.Fatalf("the right one: %d", code)
+		}
+		codes := make(map[int]int)
+		for i := range 1000 {
+			codes[ask(evil, string(rune('a'+i%26))+"wrong")]++
+			if code := ask(good, "right"); code != 204 {
+				t.Fatalf("the right one, after %d guesses: %d", i, code)
+			}
+		}
+		if codes[401] != guessesAtOnce || codes[429] != 1000-guessesAtOnce {
+			t.Errorf("guesses: %v", codes)
+		}
+		if code := ask(evil, ""); code != 401 {
+			t.Errorf("without a password: %d", code)
+		}
+		if code := ask(evil, "right"); code != 204 {
+			t.Errorf("known to be right, from there: %d", code)
+		}
+		right = "another"
+		if code := ask(good, "right"); code != 401 {
+			t.Errorf("right no more: %d", code)
+		}
+		for range guessesAtOnce { // what was right is a guess now
+			ask(good, "right")
+		}
+		if code := ask(good, "right"); code != 429 {
+			t.Errorf("right no more, tried again: %d", code)
+		}
+		time.Sleep(time.Second)
+		if code := ask(good, "another"); code != 204 {
+			t.Errorf("a second later: %d", code)
+		}
+		for i := range 3 * mostGuesser {
+			ask(clientAddress(i), "wrong")
+		}
+		for i := range 3 * mostKnown {
+			g.learn([32]byte{byte(i), byte(i >> 8)})
+		}
+		if len(g.known) > mostKnown || len(g.guessers) > mostGuesser || len(g.slots) > 0 {
+			t.Errorf("%d known, %d guessers, %d under way", len(g.known), len(g.guessers), len(g.slots))
+		}
+	})
+}
+
+// clientAddress is the nth of many clients.
+func clientAddress(n int) string { return fmt.Sprintf("198.18.%d.%d:1", n>>8&255, n&255) }
+
+// Only so many guesses are looked at at a time, whoever makes them.
+func TestGuessesAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	g := newGuesses(time.Now)
+	held := make(chan struct{})
+	entered := make(chan struct{}, 100)
+	slow := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		entered <- struct{}{}
+		<-held
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	ask := func(n int) int {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr = clientAddress(n)
+		r.SetBasicAuth("u", "guess")
+		w := httptest.NewRecorder()
+		g.serve(w, r, slow)
+		return w.Code
+	}
+	done := make(chan int, guessing)
+	for n := range guessing {
+		go func() { done <- ask(n) }()
+		<-entered
+	}
+	if code := ask(100); code != 429 {
+		t.Errorf("one more: %d", code)
+	}
+	close(held)
+	for range guessing {
+		if code := <-done; code != 401 {
+			t.Errorf("%d", code)
+		}
+	}
+	if code := ask(101); code != 401 {
+		t.Errorf("afterwards: %d", code)
+	}
+}
+
+func TestWebLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var said strings.Builder
+		l := newWebLog(slog.New(slog.NewTextHandler(&said, nil)), time.Now)
+		for range 1000 {
+			_, _ = l.Write([]byte("http: TLS handshake error from 198.18.0.1:4711: EOF\n"))
+		}
+		if n := strings.Count(said.String(), "\n"); n != 5 {
+			t.Errorf("%d lines", n)
+		}
+		time.Sleep(10 * time.Second)
+		_, _ = l.Write([]byte("again\n"))
+		if !strings.Contains(said.String(), "msg=again more_unsaid=995") {
+			t.Errorf("said\n%s", said.String())
+		}
+	})
+}

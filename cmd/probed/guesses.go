@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	// A password that has not been right before costs a tenth of a second of processor
+	// time to look at, by bcrypt's design: so many of them a second of each client,
+	// after so many at once, and so many at the same time of all.
+	guessesPerSecond = 1
+	guessesAtOnce    = 10
+	guessing         = 2
+
+	mostKnown   = 64   // passwords that were right
+	mostGuesser = 4096 // clients whose guesses are counted
+)
+
+// guesses are passwords that clients try. exporter-toolkit, which looks at them, is
+// called only with those that were right before or that there is room to try.
+type guesses struct {
+	slots chan struct{}
+	clock func() time.Time
+
+	mu       sync.Mutex
+	known    map[[sha256.Size]byte]struct{} // of the header Authorization
+	guessers map[netip.Prefix]*rate.Limiter
+}
+
+func newGuesses(clock func() time.Time) *guesses {
+	return &guesses{
+		slots: make(chan struct{}, guessing), clock: clock,
+		known: make(map[[sha256.Size]byte]struct{}), guessers: make(map[netip.Prefix]*rate.Limiter),
+	}
+}
+
+// admission is the key of a context's func() that is told when a request has been
+// let in.
+type admission struct{}
+
+// serve has next look at a request.
+func (g *guesses) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	password := r.Header.Get("Authorization")
+	if password == "" {
+		next.ServeHTTP(w, r)
+		return
+	}
+	key := sha256.Sum256([]byte(password))
+	known := g.knows(key)
+	release := func() {}
+	if !known {
+		if !g.mayGuess(clientOf(r.RemoteAddr)) {
+			tooOften(w)
+			return
+		}
+		select {
+		case g.slots <- struct{}{}:
+		default:
+			tooOften(w)
+			return
+		}
+		release = sync.OnceFunc(func() { <-g.slots })
+		defer release()
+	}
+	admitted := false
+	next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), admission{}, func() {
+		admitted = true
+		release()
+		if !known {
+			g.learn(key)
+		}
+	})))
+	if known && !admitted {
+		g.forget(key)
+	}
+}
+
+func tooOften(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, "too many passwords are tried: try again", http.StatusTooManyRequests)
+}
+
+// admitting tells guesses of what is let in.
+func admitting(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if tell, ok := r.Context().Value(admission{}).(func()); ok {
+			tell()
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (g *guesses) knows(key [sha256.Size]byte) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, ok := g.known[key]
+	return ok
+}
+
+// learn keeps a password that was right, of too many any.
+func (g *guesses) learn(key [sha256.Size]byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for other := range g.known {
+		if len(g.known) < mostKnown {
+			break
+		}
+		delete(g.known, other)
+	}
+	g.known[key] = struct{}{}
+}
+
+func (g *guesses) forget(key [sha256.Size]byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.known, key)
+}
+
+// mayGuess takes a guess of a client's.
+func (g *guesses) mayGuess(client netip.Prefix) bool {
+	now := g.clock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l := g.guessers[client]
+	if l == nil {
+		if len(g.guessers) >= mostGuesser {
+			for other, l := range g.guessers {
+				if l.TokensAt(now) >= guessesAtOnce {
+					delete(g.guessers, other)
+				}
+			}
+		}
+		for other := range g.guessers { // they all guess: some are forgiven
+			if len(g.guessers) < mostGuesser {
+				break
+			}
+			delete(g.guessers, other)
+		}
+		l = rate.NewLimiter(guessesPerSecond, guessesAtOnce)
+		g.guessers[client] = l
+	}
+	return l.AllowN(now, 1)
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/probed/probed/internal/confine"
+	"github.com/probed/probed/internal/host"
+)
+
+// shed gives up, at the very start, what not even the start needs: raw sockets
+// (CAP_NET_RAW), filters on TCP sockets (CAP_NET_ADMIN, where it is there) and a web
+// listener below port 1024 are all that takes a capability. Files are then read with the
+// rights that a reload will have.
+func shed() error {
+	return errors.Join(confine.Undumpable(), confine.Keep(unix.CAP_NET_RAW, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE))
+}
+
+// confined gives up, once the sockets are open, all but what probing needs. CAP_NET_RAW
+// stays: the socket for IPv6 is bound to one interface after the other, which the kernel
+// allows to nobody else. New raw sockets the filter refuses.
+func confined(all ...*host.Network) error {
+	var mute []int
+	for _, n := range all {
+		mute = append(mute, n.Listeners()...)
+	}
+	return errors.Join(confine.Undumpable(), confine.Keep(unix.CAP_NET_RAW), confine.Filter(mute...))
+}
+
+// sayUnconfined says what could not be given up. Probing works all the same.
+func (d *daemon) sayUnconfined() {
+	if d.unconfined != nil {
+		d.log.Warn("going on with more rights than probing needs", "err", oneLine(d.unconfined))
+	}
+}
+
+// oneLine is an error's text, each line once.
+func oneLine(err error) string {
+	var lines []string
+	seen := make(map[string]bool)
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); !seen[line] {
+			seen[line] = true
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "; ")
+}
+
+// sayOwner explains to root why a file is refused.
+func sayOwner(err error) error {
+	if !errors.Is(err, fs.ErrPermission) || os.Geteuid() != 0 {
+		return err
+	}
+	return fmt.Errorf("%w: probed gives up root's right to others' files: give it to root, or make it readable by everybody", err)
+}
+
+// issSeed keys the initial sequence numbers by a secret in RUNTIME_DIRECTORY, a folder
+// that systemd makes for the service alone (RuntimeDirectory= of systemd.exec(5)), or
+// whoever runs probed without systemd. Of several the first is taken.
+func issSeed() ([]byte, error) {
+	dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
+	return host.Seed(dir)
+}

@@ -1,0 +1,420 @@
+package trust
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/probed/probed/internal/lab"
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/wire"
+)
+
+// A netRig is a daemon that probes two peers over IPv4 and IPv6, by every kind of
+// probe, by raw and by packet sockets: one over the interface that faults befall, and
+// one over another, which they must leave alone. A capture runs beside it.
+type netRig struct {
+	t                  *testing.T
+	here, there, aside *lab.Host
+	d                  *daemon
+	capture            *lab.Capture
+	alsoAside          bool // faults befall this host as a whole: probes of the other peer may be discarded
+	done               []*netFault
+	descriptors        int
+}
+
+// A netFault is a fault of this host's network, or of what is next to it.
+type netFault struct {
+	what      string
+	make, end func()
+	tried     int           // how often
+	lasts     time.Duration // each time
+	quiet     time.Duration // what recovery may take
+	lost      []string      // reasons of failures that are right, for as many probes as the capture has unanswered
+	note      string
+
+	from, to      int64 // wall time, ns
+	before, after scrape
+	recovery      time.Duration
+	lines         int // of the log
+}
+
+// netProbing is the configuration of a rig: %[1]s are the peers' addresses.
+const netProbing = `
+modules:
+  half: {probe: half_open, interval: 100ms, timeout: 400ms}
+  active: {probe: active_close, interval: 250ms, timeout: 2s}
+  passive: {probe: passive_close, interval: 250ms, timeout: 2s}
+  half_packet: {probe: half_open, interval: 100ms, timeout: 400ms, transmit: packet}
+  active_packet: {probe: active_close, interval: 250ms, timeout: 2s, transmit: packet}
+  passive_packet: {probe: passive_close, interval: 250ms, timeout: 2s, transmit: packet}
+jobs:
+`
+
+// netPorts are where the peers are probed by each kind.
+var netPorts = map[string]int{"half": 80, "active": 81, "passive": 82, "half_packet": 80, "active_packet": 81, "passive_packet": 82}
+
+// netJobs are jobs for addresses.
+func netJobs(addrs ...netip.Addr) string {
+	var b strings.Builder
+	for _, module := range slices.Sorted(maps.Keys(netPorts)) {
+		var all []string
+		for _, a := range addrs {
+			all = append(all, fmt.Sprintf("%q", netip.AddrPortFrom(a, uint16(netPorts[module])).String()))
+		}
+		fmt.Fprintf(&b, "- {name: %[1]s, module: %[1]s, targets: [%[2]s]}\n", module, strings.Join(all, ", "))
+	}
+	return b.String()
+}
+
+// serve answers probes of every kind on all addresses of a host.
+func serve(h *lab.Host) {
+	h.Listen("tcp", "[::]:80")
+	h.Serve("tcp", "[::]:81", lab.Discard)
+	h.Serve("tcp", "[::]:82", nil)
+}
+
+// newNetRig joins the three hosts; start starts the daemon.
+func newNetRig(t *testing.T) *netRig {
+	t.Helper()
+	l := lab.New(t)
+	r := &netRig{t: t, here: l.Host("here"), there: l.Host("there"), aside: l.Host("aside")}
+	l.Join(r.here, r.there)
+	l.Join(r.here, r.aside)
+	serve(r.there)
+	serve(r.aside)
+	return r
+}
+
+// start starts the daemon and waits until every target has answered.
+func (r *netRig) start(config string) {
+	r.t.Helper()
+	r.capture = r.here.Capture(r.t, "any", "tcp portrange 61000-61255")
+	r.d = start(r.t, r.here, config)
+	r.answered(r.d.scrape(), patience)
+	r.descriptors = descriptors(r.t, r.d.cmd.Process.Pid)
+}
+
+// probing is the usual configuration.
+func (r *netRig) probing() string {
+	return netProbing + netJobs(r.there.Addr4(), r.there.Addr6(), r.aside.Addr4(), r.aside.Addr6())
+}
+
+// run runs a command on a host.
+func (r *netRig) run(h *lab.Host, line string) {
+	r.t.Helper()
+	words := strings.Fields(line)
+	if out, err := h.Command(context.Background(), words[0], words[1:]...).CombinedOutput(); err != nil {
+		r.t.Fatalf("%s: %s: %v: %s", h.Name, line, err, out)
+	}
+}
+
+// goods are the good verdicts of every target, by job and target.
+func goods(s scrape) map[[2]string]float64 {
+	all := make(map[[2]string]float64)
+	for _, m := range s["probed_probes_total"].GetMetric() {
+		all[targetOf(m)] += m.GetCounter().GetValue()
+	}
+	for _, m := range s["probed_probe_failures_total"].GetMetric() {
+		all[targetOf(m)] -= m.GetCounter().GetValue()
+	}
+	return all
+}
+
+type labelled interface {
+	GetLabel() []*dto.LabelPair
+}
+
+// targetOf is whose a series is.
+func targetOf(m labelled) (of [2]string) {
+	for _, l := range m.GetLabel() {
+		switch l.GetName() {
+		case "job_name":
+			of[0] = l.GetValue()
+		case "target":
+			of[1] = l.GetValue()
+		}
+	}
+	return of
+}
+
+// answered waits until every target has a good verdict that it had not before.
+func (r *netRig) answered(before scrape, limit time.Duration) {
+	r.t.Helper()
+	was := goods(before)
+	deadline := time.Now().Add(limit)
+	for {
+		now, missing := goods(r.d.scrape()), []string(nil)
+		for of := range now {
+			if now[of] <= was[of] {
+				missing = append(missing, strings.Join(of[:], " "))
+			}
+		}
+		if len(missing) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			slices.Sort(missing)
+			r.t.Fatalf("no good verdict within %v of %d targets: %s", limit, len(missing), strings.Join(missing, ", "))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// suffer makes a fault and ends it.
+func (r *netRig) suffer(f netFault) {
+	r.t.Helper()
+	if f.tried == 0 {
+		f.tried = times(10, 1)
+	}
+	if f.lasts == 0 {
+		f.lasts = 800 * time.Millisecond
+		if full() {
+			f.lasts = 3 * time.Second
+		}
+	}
+	if f.quiet == 0 {
+		f.quiet = patience
+	}
+	said := strings.Count(r.d.out.String(), "\n")
+	f.before, f.from = r.d.scrape(), time.Now().UnixNano()
+	for range f.tried {
+		f.make()
+		time.Sleep(f.lasts)
+		f.end()
+		at := r.d.scrape()
+		ended := time.Now()
+		r.answered(at, f.quiet)
+		f.recovery = max(f.recovery, time.Since(ended))
+	}
+	time.Sleep(600 * time.Millisecond) // what was under way has its verdict, but for connections
+	f.after, f.to = r.d.scrape(), time.Now().UnixNano()
+	f.lines = strings.Count(r.d.out.String(), "\n") - said
+	r.done = append(r.done, &f)
+}
+
+// end ends the daemon, compares what it said with the capture, and books the faults.
+func (r *netRig) end() {
+	r.t.Helper()
+	time.Sleep(2 * time.Second)                                           // connections end, or run out of time
+	left := max(0, descriptors(r.t, r.d.cmd.Process.Pid)-r.descriptors-2) // ours may come and go
+	r.d.signal(syscall.SIGTERM)
+	r.d.end(10 * time.Second)
+	left += r.leftovers()
+	flows := r.flows()
+	for _, f := range r.done {
+		row := Row{
+			Part: "fault", What: f.what, Tried: f.tried, Of: "times", Left: left, Recovery: f.recovery,
+			Probes:    int(f.after.sum("probed_probes_total") - f.before.sum("probed_probes_total")),
+			Discarded: int(f.after.sum("probed_probes_discarded_total") - f.before.sum("probed_probes_discarded_total") + f.after.sum("probed_probes_skipped_total") - f.before.sum("probed_probes_skipped_total")),
+			False:     r.judge(f, flows),
+			Note:      f.said(),
+		}
+		book(r.t, row)
+		if most := 12 * f.tried; f.lines > most {
+			r.t.Errorf("%s: %d lines in the log", f.what, f.lines)
+		}
+	}
+}
+
+// leftovers counts what the peers still hold of connections with the daemon's ports.
+func (r *netRig) leftovers() (n int) {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		n = 0
+		for _, h := range []*lab.Host{r.there, r.aside} {
+			for _, s := range lab.SS(h, "SYN-RECV", "ESTAB", "FIN-WAIT-1", "FIN-WAIT-2", "CLOSE-WAIT", "LAST-ACK", "CLOSING") {
+				if p := s.RemotePort(); 61000 <= p && p <= 61255 {
+					n++
+				}
+			}
+		}
+		if n == 0 || time.Now().After(end) {
+			return n
+		}
+	}
+}
+
+// said is what the metrics said while a fault lasted.
+func (f *netFault) said() string {
+	var all []string
+	for _, m := range []struct{ name, short string }{
+		{"probed_probe_failures_total", "failed"}, {"probed_probes_discarded_total", "discarded"}, {"probed_probes_skipped_total", "skipped"},
+	} {
+		before, after := f.before.values(m.name, "reason"), f.after.values(m.name, "reason")
+		for _, reason := range slices.Sorted(maps.Keys(after)) {
+			if n := after[reason] - before[reason]; n > 0 {
+				all = append(all, fmt.Sprintf("%s %s %.0f", m.short, reason, n))
+			}
+		}
+	}
+	if f.note != "" {
+		all = append(all, f.note)
+	}
+	return strings.Join(all, ", ")
+}
+
+// A flow is a probe's conversation as the capture has it.
+type flow struct {
+	target   string // host:port
+	port     uint16
+	at       int64 // the SYN's stamp
+	iss      probe.Seq
+	answered int64 // the SYN-ACK's, or the RST's; 0: none
+}
+
+// flows reads the capture.
+func (r *netRig) flows() (all []*flow) {
+	r.t.Helper()
+	type key struct {
+		target string
+		port   uint16
+	}
+	last := make(map[key]*flow)
+	for _, p := range r.capture.Packets() {
+		var in wire.Packet
+		if wire.ParseUnverified(p.Data, &in) != nil || in.Kind != wire.KindTCP {
+			continue
+		}
+		seg := &in.Segment
+		switch {
+		case p.Outgoing && seg.Flags == probe.SYN:
+			k := key{netip.AddrPortFrom(in.Dst, in.DstPort).String(), in.SrcPort}
+			if f := last[k]; f != nil && f.iss == seg.Seq { // another layer's
+				f.at = p.Wall
+				continue
+			}
+			last[k] = &flow{target: k.target, port: k.port, at: p.Wall, iss: seg.Seq}
+			all = append(all, last[k])
+		case !p.Outgoing && seg.Flags.Has(probe.ACK) && (seg.Flags.Has(probe.SYN) || seg.Flags.Has(probe.RST)):
+			f := last[key{netip.AddrPortFrom(in.Src, in.SrcPort).String(), in.DstPort}]
+			if f != nil && f.answered == 0 && seg.Ack == f.iss.Add(1) {
+				f.answered = p.Wall
+			}
+		}
+	}
+	return all
+}
+
+// judge counts the verdicts and the figures during a fault that the capture does not
+// bear out.
+func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
+	r.t.Helper()
+	type count struct{ answered, unanswered int }
+	slow := 0 // round trips above a tenth of a second: a peer that has to find us again, say
+	wires := make(map[string]*count)
+	for _, x := range flows {
+		if x.at < f.from-int64(2*time.Second) || x.at > f.to {
+			continue
+		}
+		c := wires[x.target]
+		if c == nil {
+			c = new(count)
+			wires[x.target] = c
+		}
+		if x.answered == 0 {
+			c.unanswered++
+			continue
+		}
+		c.answered++
+		if x.answered-x.at > int64(90*time.Millisecond) {
+			slow++
+		}
+	}
+	complain := func(n int, format string, args ...any) {
+		r.t.Helper()
+		if n > 0 {
+			wrong += n
+			r.t.Errorf(f.what+": "+format, args...)
+		}
+	}
+	// Failures: none that this host is to blame for, and else no more than SYNs were
+	// not answered. Several jobs share a target.
+	failed := make(map[string]int)
+	for _, m := range f.after["probed_probe_failures_total"].GetMetric() {
+		of, reason := targetOf(m), labelOf(m, "reason")
+		n := int(m.GetCounter().GetValue() - f.before.sum("probed_probe_failures_total", "job_name", of[0], "target", of[1], "reason", reason))
+		if !slices.Contains(f.lost, reason) || r.isAside(of[1]) {
+			complain(n, "%v failed as %s %d times", of, reason, n)
+		} else if reason != "unreachable" {
+			failed[of[1]] += n
+		}
+	}
+	for target, n := range failed {
+		if c := wires[target]; c == nil || n > c.unanswered {
+			complain(n, "%s failed %d times, and the wire has %+v", target, n, c)
+		}
+	}
+	good := make(map[string]int)
+	was := goods(f.before)
+	for of, n := range goods(f.after) {
+		good[of[1]] += int(n - was[of])
+	}
+	for target, n := range good {
+		if c := wires[target]; c == nil || n > c.answered {
+			complain(n, "%s: %d good verdicts, and the wire has %+v", target, n, c)
+		}
+	}
+	for of, n := range discards(f.after) {
+		if n -= discards(f.before)[of]; r.isAside(of[1]) && !r.alsoAside {
+			complain(int(n), "%v: %v discarded", of, n)
+		}
+	}
+	// Latencies: what a fault adds to one is there at once, in tenths of a second. Those of
+	// handshakes must be on the wire.
+	long := above(f.after, "probed_handshake_rtt_seconds", 0.1) - above(f.before, "probed_handshake_rtt_seconds", 0.1)
+	complain(long-slow, "%d handshakes above 0.1 s, on the wire %d", long, slow)
+	for name, most := range map[string]float64{
+		"probed_fin_ack_rtt_seconds": 0.1, "probed_last_ack_rtt_seconds": 0.1, "probed_teardown_seconds": 0.5,
+		"probed_close_wait_seconds": 0.5, "probed_peer_close_seconds": 0.5,
+	} {
+		complain(above(f.after, name, most)-above(f.before, name, most), "%s above %v s", name, most)
+	}
+	return wrong
+}
+
+func (r *netRig) isAside(target string) bool {
+	a, err := netip.ParseAddrPort(target)
+	return err == nil && (a.Addr() == r.aside.Addr4() || a.Addr() == r.aside.Addr6())
+}
+
+// discards are what was discarded of every target.
+func discards(s scrape) map[[2]string]float64 {
+	all := make(map[[2]string]float64)
+	for _, m := range s["probed_probes_discarded_total"].GetMetric() {
+		all[targetOf(m)] += m.GetCounter().GetValue()
+	}
+	return all
+}
+
+func labelOf(m labelled, name string) string {
+	for _, l := range m.GetLabel() {
+		if l.GetName() == name {
+			return l.GetValue()
+		}
+	}
+	return ""
+}
+
+// above counts the observations of all histograms of a name that are above a bucket's
+// bound, or the next one.
+func above(s scrape, name string, bound float64) (n int) {
+	for _, m := range s[name].GetMetric() {
+		h := m.GetHistogram()
+		within := uint64(0)
+		for _, b := range h.GetBucket() {
+			if within = b.GetCumulativeCount(); b.GetUpperBound() >= bound {
+				break
+			}
+		}
+		n += int(h.GetSampleCount() - within)
+	}
+	return n
+}

@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"errors"
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+// A loss is an interface or an address that this host has lost. Answers that were under
+// way to it are no more, which says nothing of whoever sent them.
+type loss struct {
+	ifindex int32 // 0: not an interface
+	address addr  // the zero Addr: not an address
+}
+
+// lossesEvery is how often the loop looks for losses, at most.
+const lossesEvery = time.Millisecond
+
+// errLost is a finding about this host, not an error of a call.
+var errLost = errors.New("the interface or the address that they went by was taken down or away: probes under way are discarded as link_down")
+
+// lookForLosses asks for them before the ring is read, so that what was answered
+// before is read before they are noticed.
+func (s *Shard) lookForLosses() {
+	if s.now.Sub(s.looked) >= lossesEvery {
+		s.looked = s.now
+		s.net.Lost(s.lose)
+	}
+}
+
+func (s *Shard) addLoss(ifindex int, a addr) {
+	s.losses = append(s.losses, loss{int32(ifindex), a.WithZone("")})
+}
+
+// noticeLosses spoils every conversation without a verdict whose SYN left by what is
+// lost, once all frames from before are handled.
+func (s *Shard) noticeLosses() {
+	if len(s.losses) == 0 {
+		return
+	}
+	for i := range s.table.len() {
+		sl := s.table.slot(i)
+		if sl.target == free || s.table.isSettled(sl) || !s.isLost(sl) {
+			continue
+		}
+		s.trouble(s.entries[sl.target], errLost)
+		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardLinkDown})
+	}
+	s.losses = s.losses[:0]
+}
+
+// isLost reports whether a conversation went by what is lost.
+func (s *Shard) isLost(sl *slot) bool {
+	for _, l := range s.losses {
+		switch {
+		case l.address.IsValid():
+			if s.table.locals[sl.local] == l.address {
+				return true
+			}
+		case l.ifindex == 0 || l.ifindex == sl.via[0] || l.ifindex == sl.via[1]:
+			return true
+		}
+	}
+	return false
+}
+
+// leftBy notes an interface that the SYN was seen leaving by: of stacked devices the
+// first and the last.
+func (sl *slot) leftBy(ifindex int32) {
+	if sl.via[0] == 0 {
+		sl.via[0] = ifindex
+	}
+	sl.via[1] = ifindex
+}

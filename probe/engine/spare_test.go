@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/wire"
+)
+
+// More is asked for beside the schedule than the limits allow, of one address that
+// the schedule probes too and of others, and strays want answers: the schedule's probes
+// go when they are due, and who asks gets what it leaves.
+func TestScheduleGoesFirst(t *testing.T) {
+	for name, l := range map[string]Limits{
+		"address": {Global: 20000, PerAddress: 60},
+		"global":  {Global: 60, PerAddress: 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(c *Config) { c.Limits = l })
+			w.churn = true
+			w.peer = listening(10 * time.Millisecond)
+			log := w.logWire()
+			var mine []*ledger
+			for i := range 3 { // 30 packets a second
+				x, of := w.target(uint64(i), "198.19.0.1:80", func(x *Target) { x.Interval = 200 * time.Millisecond })
+				w.add(x)
+				mine = append(mine, of)
+			}
+			var asked []*ledger
+			for i := range 64 { // who asks at once, and again as soon as there is an answer
+				var ask func()
+				ask = func() {
+					to := "198.19.0.1:80"
+					if name == "global" {
+						to = remote(100 + i).String()
+					}
+					x, of := w.target(uint64(1000+i), to, func(x *Target) { x.Count, x.Interval = 1, 100*time.Millisecond })
+					x.Recorder = of
+					of.onSettled = func(*probe.Transcript) {
+						w.shard.Update(nil, []*Target{x})
+						w.after(time.Millisecond, ask)
+					}
+					asked = append(asked, of)
+					w.add(x)
+				}
+				w.after(2*time.Second, ask)
+			}
+			from := probe.FourTuple{Local: netip.MustParseAddrPort("198.19.0.1:80"), Remote: netip.AddrPortFrom(local4, 61200)}
+			for i := range 10000 { // 1,000 a second
+				w.after(2*time.Second+time.Duration(i)*time.Millisecond, func() {
+					w.arrives(wire.AppendPacket(w.buffer(), &from, &probe.Segment{Flags: probe.FIN | probe.ACK, Seq: 7, Ack: probe.Seq(i)}, nil))
+				})
+			}
+			w.run(12 * time.Second)
+			log.held(t, name, 60, addr{})
+			if n := sum(w.skips[:]); n != 0 {
+				t.Errorf("skipped %v", w.skips)
+			}
+			done, got := 0, 0
+			for _, of := range mine {
+				done += of.settled()
+			}
+			for _, of := range asked {
+				got += of.settled()
+			}
+			if done < 3*5*12-3 {
+				t.Errorf("%d scheduled probes of %d", done, 3*5*12)
+			}
+			// 26 packets a second are left.
+			if got < 50 || got > 200 {
+				t.Errorf("%d probes for who asked", got)
+			}
+			late := 0
+			for _, d := range w.delays { // of those that are asked for too: due when they were asked for
+				if d > 50*time.Millisecond {
+					late++
+				}
+			}
+			if late > got {
+				t.Errorf("%d probes went late, %d were asked for", late, got)
+			}
+			t.Logf("%d scheduled, %d asked for, %d late", done, got, late)
+		})
+	}
+}

@@ -1,0 +1,140 @@
+package rawsock
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Losses tells what this host has lost: interfaces that were taken down or removed,
+// and addresses of its own. The kernel's notice is in its socket when the change is
+// made, so that whoever reads it before he gives up on an answer knows why there was
+// none. A filter lets through nothing else: a host whose links and addresses come and
+// go all day makes no work here. It needs no capability and is one goroutine's.
+type Losses struct {
+	fd int
+	in [8 << 10]byte
+}
+
+// OpenLosses begins to listen.
+func OpenLosses() (*Losses, error) {
+	filter, err := kernelFilter(lossFilter())
+	if err != nil {
+		return nil, err
+	}
+	fd, err := openNotices()
+	if err != nil {
+		return nil, err
+	}
+	if err := attachFilter(fd, filter); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	groups := []int{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR}
+	if err := joinGroups(fd, groups); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return &Losses{fd: fd}, nil
+}
+
+// lossFilter passes RTM_DELLINK, RTM_DELADDR, and RTM_NEWLINK of an interface that is
+// not up. Netlink's numbers are in the host's order, a filter's in the network's.
+func lossFilter() []bpf.Instruction {
+	const typeAt, flagsAt = 4, unix.SizeofNlMsghdr + 8 // struct nlmsghdr, struct ifinfomsg
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: typeAt, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(htons(unix.RTM_DELADDR)), SkipTrue: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(htons(unix.RTM_DELLINK)), SkipTrue: 3},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(htons(unix.RTM_NEWLINK)), SkipTrue: 3},
+		bpf.LoadAbsolute{Off: flagsAt, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: htonl(unix.IFF_UP), SkipTrue: 1},
+		bpf.RetConstant{Val: 1<<32 - 1},
+		bpf.RetConstant{Val: 0},
+	}
+}
+
+// htonl puts a number into network byte order.
+func htonl(v uint32) uint32 {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], v)
+	return binary.NativeEndian.Uint32(b[:])
+}
+
+// Read calls fn for each loss since the last call, with the interface's index or with
+// the address, and does not wait. With neither there were more than the socket holds:
+// anything may be lost.
+func (l *Losses) Read(fn func(ifindex int, a netip.Addr)) {
+	for {
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(l.fd), uintptr(unsafe.Pointer(&l.in)), uintptr(len(l.in)))
+		switch errno {
+		case 0:
+			l.hear(l.in[:n], fn)
+		case unix.EINTR:
+		case unix.ENOBUFS:
+			fn(0, netip.Addr{})
+		default: // EAGAIN
+			return
+		}
+	}
+}
+
+// hear takes a datagram of notices.
+func (l *Losses) hear(b []byte, fn func(ifindex int, a netip.Addr)) {
+	for len(b) > 0 {
+		m, rest, ok := cutNotice(b)
+		if !ok {
+			return
+		}
+		b = rest
+		switch m.typ {
+		case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+			// One of AF_BRIDGE says that an interface has left its bridge.
+			if len(m.body) >= ifinfomsgLen && m.body[0] == unix.AF_UNSPEC {
+				fn(int(int32(binary.NativeEndian.Uint32(m.body[4:]))), netip.Addr{})
+			}
+		case unix.RTM_DELADDR:
+			if a := readAddress(m.body); a.IsValid() {
+				fn(0, a)
+			}
+		}
+	}
+}
+
+const ifaddrmsgLen = 8 // struct ifaddrmsg
+
+// readAddress reads the address of a message about one: IFA_LOCAL, which IPv6 and
+// links without a peer's address may lack, else IFA_ADDRESS (linux/if_addr.h).
+func readAddress(body []byte) (a netip.Addr) {
+	if len(body) < ifaddrmsgLen {
+		return a
+	}
+	for rest := body[ifaddrmsgLen:]; ; {
+		typ, value, next, more := cutAttribute(rest)
+		if !more {
+			return a
+		}
+		switch {
+		case typ == unix.IFA_LOCAL:
+			return addressOf(value)
+		case typ == unix.IFA_ADDRESS:
+			a = addressOf(value)
+		}
+		rest = next
+	}
+}
+
+// isTentative asks whether an IPv6 address is tentative.
+func (s *netlinkSocket) isTentative(a netip.Addr) bool {
+	var fixed [ifaddrmsgLen]byte
+	fixed[0] = unix.AF_INET6
+	s.begin(unix.RTM_GETADDR, fixed[:]...)
+	s.address(unix.IFA_ADDRESS, a)
+	typ, body, err := s.ask()
+	return err == nil && typ == unix.RTM_NEWADDR && len(body) >= ifaddrmsgLen && body[2]&unix.IFA_F_TENTATIVE != 0
+}
+
+// Close ends listening.
+func (l *Losses) Close() error { return closeFD(&l.fd) }
