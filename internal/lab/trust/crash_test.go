@@ -17,8 +17,9 @@ import (
 // that has other things to do.
 const resend = 1500 * time.Millisecond
 
-// slow is what no figure is beyond where the peer is on the same host.
-var slow = exchange{slowest: 2 * time.Second}
+// slow is what no figure is beyond where the peer is on the same host. Of what went
+// again only a capture tells why.
+var slow = exchange{slowest: 2 * time.Second, fins: 1 << 30, again: 1 << 30}
 
 // probed is killed at random moments of all kinds of conversations. Nobody holds its ports
 // then, so that its own kernel resets what still comes; and where it is started again at
@@ -30,7 +31,7 @@ func TestCrashKilled(t *testing.T) {
 	capture := here.Capture(t, here.Iface(), "tcp", lab.Immediate)
 	rng := rand.New(rand.NewPCG(1, 2))
 	n := times(200, 8)
-	probes, wrong, ours, stuck := 0, 0, 0, 0
+	probes, wrong, ours, stuck, fins, again := 0, 0, 0, 0, 0, 0
 	var slowest, ready time.Duration
 	d := start(t, here, everyKind(20))
 	killed, open := time.Now(), map[lab.Socket]bool{}
@@ -38,7 +39,7 @@ func TestCrashKilled(t *testing.T) {
 		// A life that has said something of each target.
 		slowest = max(slowest, d.recovers(scrape{}, killed))
 		time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
-		if i > 0 {
+		if len(open) > 0 {
 			time.Sleep(time.Until(killed.Add(resend)))
 		}
 		for _, s := range left(there) {
@@ -49,6 +50,8 @@ func TestCrashKilled(t *testing.T) {
 		}
 		s := d.scrape()
 		probes, ours = probes+int(s.sum("probed_probes_total")), ours+s.ours()
+		fins += int(s.sum("probed_fin_retransmits_total", "side", "local"))
+		again += int(s.sum("probed_synack_duplicates_total") + s.sum("probed_fin_retransmits_total", "side", "peer"))
 		if f := s.falsehoods(slow); f > 0 {
 			t.Logf("life %d: %s", i, s.told(slow))
 			wrong += f
@@ -79,6 +82,7 @@ func TestCrashKilled(t *testing.T) {
 	d.signal(syscall.SIGKILL)
 	d.end(5 * time.Second)
 	falling, x := rises(capture.Packets())
+	wrong += max(fins-x.fins, 0) + max(again-x.again, 0)
 	if ready > 10*time.Second {
 		t.Errorf("a start took %v", ready)
 	}

@@ -54,7 +54,7 @@ func TestFaultLogGone(t *testing.T) {
 			servers(there)
 			capture := here.Capture(t, here.Iface(), "tcp", lab.Immediate)
 			d := startTo(t, here, everyKind(20), c.open(t))
-			n := times(20, 5)
+			n := times(20, 2)
 			for range n {
 				d.write(strings.ReplaceAll(everyKind(20), "interval: 200ms", "interval: 190ms"))
 				d.signal(syscall.SIGHUP) // of which it has something to say

@@ -117,7 +117,7 @@ func TestFaultMemoryLimitOfTheRuntime(t *testing.T) {
 	const targets = 2000
 	capture := here.Capture(t, here.Iface(), "tcp", lab.Immediate)
 	d := start(t, here, many(targets, time.Second), withEnv("GOMEMLIMIT=4MiB"))
-	probes := float64(times(60, 4)) * targets
+	probes := float64(times(60, 2)) * targets
 	lab.Eventually(t, 3*time.Minute, func() error { return atLeast(d.scrape(), probes) })
 	s, x := d.scrape(), exchanges(capture.Packets())
 	late := s.sum("probed_probes_skipped_total", "reason", "late") / (s.sum("probed_probes_total") + float64(s.ours()))

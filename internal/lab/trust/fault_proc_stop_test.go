@@ -21,7 +21,7 @@ func TestFaultStopped(t *testing.T) {
 	for _, c := range []struct {
 		stop  time.Duration
 		times int
-	}{{100 * time.Millisecond, times(50, 5)}, {time.Second, times(20, 2)}, {longest, times(5, 1)}} {
+	}{{100 * time.Millisecond, times(50, 3)}, {time.Second, times(20, 2)}, {longest, times(5, 1)}} {
 		t.Run(c.stop.String(), func(t *testing.T) {
 			t.Parallel()
 			here, there := lab.Pair(t)

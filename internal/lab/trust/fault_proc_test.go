@@ -57,6 +57,8 @@ func servers(h *lab.Host) {
 type exchange struct {
 	syns, unanswered int
 	late             int           // answers to half_open after its timeout
+	fins             int           // FINs of ours that went again, and nothing had acknowledged them
+	again            int           // SYN-ACKs and FINs that came again although we had answered them
 	slowest          time.Duration // SYN to SYN-ACK
 	slowestFIN       time.Duration // our last segment to the peer's FIN
 }
@@ -68,7 +70,8 @@ func exchanges(packets []lab.CapturedPacket) (x exchange) {
 		local, remote netip.AddrPort
 		iss           probe.Seq
 	}
-	sent, last := make(map[key]int64), make(map[key]int64)
+	sent, last, fins := make(map[key]int64), make(map[key]int64), make(map[key]probe.Seq)
+	came, answered := make(map[key]probe.Seq), make(map[key]bool) // what the peer sent that takes a number
 	for _, c := range packets {
 		var p wire.Packet
 		if wire.ParseUnverified(c.Data, &p) != nil || p.Kind != wire.KindTCP {
@@ -78,8 +81,25 @@ func exchanges(packets []lab.CapturedPacket) (x exchange) {
 		if at, ok := last[key{dst, src, 0}]; ok && !c.Outgoing && p.Segment.Flags.Has(probe.FIN) {
 			x.slowestFIN = max(x.slowestFIN, time.Duration(c.Wall-at))
 		}
-		if c.Outgoing {
-			last[key{src, dst, 0}] = c.Wall
+		if out := (key{src, dst, 0}); c.Outgoing {
+			last[out] = c.Wall
+			if end, ok := fins[out]; ok && p.Segment.Flags.Has(probe.FIN) && end == p.Segment.End() {
+				x.fins++
+			}
+			if p.Segment.Flags.Has(probe.FIN) {
+				fins[out] = p.Segment.End()
+			}
+		} else if end, ok := fins[key{dst, src, 0}]; ok && p.Segment.Flags.Has(probe.ACK) && end.LessEq(p.Segment.Ack) {
+			delete(fins, key{dst, src, 0})
+		}
+		if theirs := (key{src, dst, 0}); !c.Outgoing && p.Segment.Flags&(probe.SYN|probe.FIN) != 0 {
+			if end, ok := came[theirs]; ok && end == p.Segment.End() && answered[theirs] {
+				x.again++
+			} else if end != p.Segment.End() {
+				came[theirs], answered[theirs] = p.Segment.End(), false
+			}
+		} else if theirs = (key{dst, src, 0}); c.Outgoing && (p.Segment.Flags.Has(probe.RST) || p.Segment.Flags.Has(probe.ACK) && came[theirs].LessEq(p.Segment.Ack)) {
+			answered[theirs] = true
 		}
 		if !p.Segment.Flags.Has(probe.SYN) {
 			continue
@@ -144,14 +164,11 @@ var againsts = []string{"probed_synack_duplicates_total", "probed_synack_late_to
 // falsehoods is what probed holds against peers that answered all, and at once, beyond
 // what a capture shows: failures, segments sent again, and peersFigures beyond its slowest.
 func (s scrape) falsehoods(x exchange) int {
-	n := int(s.sum("probed_probe_failures_total")) - x.late
-	for _, name := range againsts {
-		n += int(s.sum(name))
-	}
-	if n -= x.late; n < 0 { // a late answer is a failure and an answer that is late
-		n = 0
-	}
-	return n + s.above(x.bound(), peersFigures...)
+	failures := int(s.sum("probed_probe_failures_total"))
+	late := int(s.sum("probed_synack_late_total"))
+	fins := int(s.sum("probed_fin_retransmits_total", "side", "local"))
+	again := int(s.sum("probed_synack_duplicates_total") + s.sum("probed_fin_retransmits_total", "side", "peer"))
+	return max(failures-x.late, 0) + max(late-x.late, 0) + max(fins-x.fins, 0) + max(again-x.again, 0) + s.above(x.bound(), peersFigures...)
 }
 
 // told is falsehoods in words.
