@@ -79,7 +79,7 @@ func (ps *peers) use(remote netip.AddrPort, k secret) *peer {
 			ps.byAddress[remote.Addr()] = a
 		}
 		a.users++
-		start := k.iss(&probe.FourTuple{Remote: remote}, 0)
+		start := k.iss(&probe.FourTuple{Remote: remote}, 0, 0)
 		p = &peer{remote: remote, port: remote.Port(), address: a, ports: [2]uint32{uint32(start), uint32(start)}}
 		p.hi, p.lo = halves(remote.Addr())
 		ps.byRemote[remote] = p
