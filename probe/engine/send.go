@@ -153,7 +153,7 @@ func (s *Shard) fire(e *entry) {
 	if err := s.reach(e); err != nil {
 		s.trouble(e, err)
 		s.notOpened(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardSendError})
-	} else if a.unsent >= maxUnsent*packets {
+	} else if a.unsent >= maxUnsent*packets && s.now.Sub(a.scouted) < scoutEvery {
 		s.trouble(e, errUnsent)
 		s.skip(e, SkipUnsent)
 		return
@@ -161,6 +161,9 @@ func (s *Shard) fire(e *entry) {
 		s.skip(e, SkipNoPort)
 		return
 	} else {
+		if a.unsent >= maxUnsent*packets {
+			a.scouted = s.now
+		}
 		s.open(e, port)
 	}
 	s.made(e)
@@ -431,7 +434,7 @@ func (s *Shard) syn(i int32, k probe.EventKind) *probe.Event {
 	e := s.entries[sl.target]
 	s.event = probe.Event{Kind: k, Segment: e.manner.SYN}
 	tuple := s.tuple(sl, e)
-	s.event.Segment.Seq = s.secret.iss(&tuple, s.now)
+	s.event.Segment.Seq = s.secret.iss(&tuple, s.now, s.span(e))
 	if s.event.Segment.Options.Has(probe.OptTimestamps) {
 		s.event.Segment.Options.TSVal = s.secret.tsval(s.now)
 	}
