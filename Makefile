@@ -49,6 +49,16 @@ NFPM_VERSION := v2.45.2
 NFPM ?= $(CACHE)/nfpm-$(NFPM_VERSION)/nfpm
 export NFPM
 
+# What holds the list of what probed is made of (an SBOM) to its format. It is a module
+# of its own, with the format's own library and schemas.
+SCHEMAS := github.com/CycloneDX/cyclonedx-go@v0.12.0
+CHECK ?= $(CACHE)/sbom-check-$(shell cat internal/tools/sbom/check/* | sha256sum | cut -c1-12)/check
+export SCHEMAS CHECK
+
+# govulncheck looks known vulnerabilities up, in a database that it fetches.
+GOVULNCHECK_VERSION := v1.8.0
+GOVULNCHECK := $(CACHE)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
+
 # What the tests of deploy/kubernetes ask: kustomize, which renders the manifests, and
 # admit, which answers as an API server would (two minutes to build, once), with the
 # Prometheus Operator's definitions of its resources.
@@ -119,8 +129,12 @@ build: go ## build ./probed: static, reproducible, with its version stamped in
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o probed ./cmd/probed
 
 .PHONY: packages
-packages: build $(NFPM) certificates ## build dist/probed_*.deb, dist/probed-*.rpm and dist/rootfs.tar, for a container
+packages: build $(NFPM) certificates sbom ## build dist/probed_*.deb, dist/probed-*.rpm and dist/rootfs.tar, for a container
 	@internal/tools/package.sh probed '$(PACKAGE_VERSION)' $(DIST)
+
+.PHONY: sbom
+sbom: build $(CHECK) ## write what probed is made of to dist/probed_*.cdx.json, as CycloneDX
+	@internal/tools/sbom.sh probed '$(PACKAGE_VERSION)' $(DIST)
 
 .PHONY: image
 image: packages ## build the container image probed:PACKAGE_VERSION with Docker
@@ -155,12 +169,20 @@ lint: go $(GOLANGCI) ## gofmt, go vet, golangci-lint (import rules among them), 
 	$(GO) mod verify
 
 .PHONY: reproducible
-reproducible: go $(NFPM) ## build HEAD twice in two places and compare the binaries and packages
+reproducible: go $(NFPM) $(CHECK) ## build HEAD twice, in two places and by two users, and compare binaries, packages and SBOMs
 	@internal/tools/reproducible.sh
 
 .PHONY: fuzz
 fuzz: go ## run every fuzz target for FUZZTIME (10s) each
 	@internal/tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: fuzz-short
+fuzz-short: go ## run every fuzz target with some hundred inputs made of the seeds
+	@internal/tools/fuzz.sh 500x blind
+
+.PHONY: vulncheck
+vulncheck: go build $(GOVULNCHECK) ## look for known vulnerabilities in our code and in ./probed (GOVULNDB=file:///… for a database of your own)
+	@internal/tools/vulncheck.sh $(GOVULNCHECK) probed
 
 .PHONY: bench
 bench bench-profile: BENCH_ENV = BENCH_ROUNDS=$(BENCH_ROUNDS) BENCH_WINDOW=$(BENCH_WINDOW) BENCH_OUT=$(RESULTS) PROBED_SYMBOLS=$(CACHE)/probed-symbols
@@ -247,6 +269,12 @@ $(DEBIAN_ROOT): tools
 
 $(NFPM):
 	$(HERE) GOFLAGS= GOBIN=$(@D) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+
+$(CHECK):
+	cd internal/tools/sbom/check && $(HERE) CGO_ENABLED=0 $(GO) build -o $@ .
+
+$(GOVULNCHECK):
+	$(HERE) GOFLAGS= GOBIN=$(@D) $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 
 .PHONY: kubernetes
 kubernetes: $(KUBERNETES)/kustomize $(KUBERNETES)/admit $(KUBERNETES)/crds

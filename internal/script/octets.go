@@ -86,7 +86,7 @@ func (p *octetPlayer) event(b []byte) []byte {
 			Flags: probe.Flags(r[1]), Seq: p.rcvNxt.Add(uint32(int16(short(2)))), Ack: p.sndNxt.Add(uint32(int16(short(4)))),
 			Len: uint32(short(6)), Window: short(8), TTL: r[10], TOS: r[11],
 		}
-		n := min(int(r[13])%(probe.MaxOptions+1), len(b))
+		n := min(int(r[13])%(probe.MaxOptions+1), len(b)) &^ 3 // a header is whole words
 		p.options(b[:n], &s.Options)
 		b = b[n:]
 		p.step(probe.Event{Kind: probe.SegmentArrives, Segment: s, Stamp: stamp})

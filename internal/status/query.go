@@ -46,7 +46,9 @@ type term struct {
 // parseQuery reads a URL's query. Its error says what is wrong with which
 // parameter.
 func parseQuery(v url.Values, most int) (*query, error) {
-	q := &query{text: strings.TrimSpace(v.Get("q")), state: state(v.Get("state")), group: v.Get("group"), page: 1, limit: min(pageSize, most)}
+	// What is shown again is UTF-8, as the page is.
+	text := func(name string) string { return strings.ToValidUTF8(v.Get(name), "\uFFFD") }
+	q := &query{text: strings.TrimSpace(text("q")), state: state(v.Get("state")), group: text("group"), page: 1, limit: min(pageSize, most)}
 	var errs []error
 	if len(q.text) > maxText {
 		errs = append(errs, fmt.Errorf("q: longer than %d octets", maxText))

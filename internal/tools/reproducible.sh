@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# reproducible.sh: builds HEAD twice and compares the binaries and the packages. The
-# second time from an empty build cache, at a longer path, on a branch, on a host of
-# another name, with another umask, time zone and language. NFPM is the packager of
-# both. The work tree doesn't matter: only what is committed can be reproduced by
+# reproducible.sh: builds HEAD twice and compares the binaries, the packages and the
+# SBOMs. The second time from an empty build cache and another module cache, at a longer
+# path, on a branch, on a host of another name, by another user (if we are root), with
+# another umask, time zone and language. NFPM is the packager of both, CHECK reads both's
+# SBOMs. The work tree doesn't matter: only what is committed can be reproduced by
 # somebody else.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -18,19 +19,40 @@ clone one
 umask 022
 make -s -C "$work/one" packages >/dev/null
 
+# The other's modules come from what has been fetched; go.sum says whether they are right.
+clone a/second/clone/elsewhere
+second=$work/a/second/clone/elsewhere
+git -C "$second" checkout -q -B elsewhere
+go=${GO:-go}
+modules=$work/modules
+fetch=$(cd / && "$go" mod download -json "$SCHEMAS" | sed -n 's/.*"GoMod": "\(.*\)\/cache\/download\/.*/\1/p')/cache/download
+(cd "$second" && GOMODCACHE=$modules GOPROXY=file://$fetch GOFLAGS=-modcacherw "$go" list -deps ./cmd/probed >/dev/null)
+(cd / && GOMODCACHE=$modules GOPROXY=file://$fetch GOFLAGS=-modcacherw GONOSUMDB=* "$go" mod download "$SCHEMAS")
+
 # A user may give a host a name of its own by being root in a namespace of its own.
 elsewhere=(unshare --uts)
-[ "$(id -u)" -eq 0 ] || elsewhere+=(--map-root-user)
-clone a/second/clone/elsewhere
-git -C "$work/a/second/clone/elsewhere" checkout -q -B elsewhere
+user=()
+mkdir "$work/home" "$work/cache"
+if [ "$(id -u)" -eq 0 ]; then
+  tools=$work/tools # ours may lie where others can't look
+  mkdir "$tools"
+  cp "$NFPM" "$CHECK" "$tools/"
+  export NFPM=$tools/${NFPM##*/} CHECK=$tools/${CHECK##*/}
+  chmod 755 "$work" "$tools"/*
+  chown -R 65534:65534 "$work/a" "$work/home" "$work/cache" "$modules"
+  user=(setpriv --reuid 65534 --regid 65534 --clear-groups)
+else
+  elsewhere+=(--map-root-user)
+fi
 (
   umask 077
-  GOCACHE=$work/cache TZ=Asia/Kathmandu LC_ALL=C.UTF-8 "${elsewhere[@]}" \
-    bash -ec 'hostname elsewhere; exec "$@"' - make -s -C "$work/a/second/clone/elsewhere" packages >/dev/null
+  cd "$second"
+  HOME=$work/home GOCACHE=$work/cache GOMODCACHE=$modules GOPROXY=file://$fetch GONOSUMDB=* TZ=Asia/Kathmandu LC_ALL=C.UTF-8 "${elsewhere[@]}" \
+    bash -ec 'hostname elsewhere; exec "$@"' - "${user[@]}" make -s packages >/dev/null
 )
 
 first=$work/one/probed
-second=$work/a/second/clone/elsewhere/probed
+second=$second/probed
 sha256sum "$first" "$second"
 if ! cmp "$first" "$second"; then
   echo "reproducible.sh: the same commit gave two binaries; compare what 'go version -m' says of them" >&2
@@ -42,10 +64,11 @@ if ldd "$first" >/dev/null 2>&1; then
 fi
 cd "$work/one/dist"
 for package in *; do
-  cmp "$package" "$work/a/second/clone/elsewhere/dist/$package" || {
+  cmp "$package" "${second%/probed}/dist/$package" || {
     echo "reproducible.sh: the same commit gave two $package" >&2
     exit 1
   }
   sha256sum "$package"
 done
-echo "reproducible: both builds gave the same static binary and the same packages"
+ls probed_*.cdx.json >/dev/null
+echo "reproducible: both builds gave the same static binary, the same packages and the same SBOM"
