@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"io/fs"
 	"net/netip"
 	"time"
 
@@ -503,14 +502,6 @@ func (s *Shard) sendFailed(k int, err error) {
 	if !s.table.is(r) {
 		return
 	}
-	sl := s.table.slot(r.slot)
-	e := s.entries[sl.target]
-	s.trouble(e, err)
-	if sl.direct && errors.Is(err, fs.ErrPermission) {
-		// A packet went through the firewall after all, to have the kernel ask for its
-		// neighbour, and is refused: what goes past it then goes to a neighbour that
-		// nobody asks for any more.
-		e.peer.raw = s.now.Add(rawAgain)
-	}
+	s.trouble(s.entries[s.table.slot(r.slot).target], err)
 	s.step(r.slot, &probe.Event{Kind: probe.SendFailed})
 }
