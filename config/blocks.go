@@ -119,6 +119,9 @@ func (l *Limits) Refusal(ip netip.Addr) string {
 
 // Forbids reports whether nothing may be sent to an address.
 func (l *Limits) Forbids(ip netip.Addr) bool {
+	if l.Free() {
+		return false
+	}
 	_, in := l.denying(ip)
 	return in || l.Only() && !l.Allowed(ip)
 }

@@ -223,7 +223,8 @@ func printForeign(v any) *yaml.Node {
 }
 
 // hide removes what Prometheus's own writing leaves of secrets: the passwords of
-// URLs, and what OAuth 2 sends with its requests.
+// URLs, what OAuth 2 sends with its requests, and the values of headers, where a key of
+// an API stands as often as not.
 func hide(y *yaml.Node, secret bool) {
 	if y.Kind == yaml.ScalarNode {
 		if secret && !(&node{Node: y}).isNull() {
@@ -233,7 +234,7 @@ func hide(y *yaml.Node, secret bool) {
 		return
 	}
 	for i, c := range y.Content {
-		of := secret || y.Kind == yaml.MappingNode && i%2 == 1 && slices.Contains([]string{"endpoint_params", "claims"}, y.Content[i-1].Value)
+		of := secret || y.Kind == yaml.MappingNode && i%2 == 1 && slices.Contains([]string{"endpoint_params", "claims", "values"}, y.Content[i-1].Value)
 		if y.Kind == yaml.MappingNode && i%2 == 0 {
 			continue // a key
 		}

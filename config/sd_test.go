@@ -160,7 +160,7 @@ jobs:
 - name: j
   http_sd_configs:
   - {url: "http://u:hush@hush0@h/", basic_auth: {username: seen1, password: hush1}, proxy_url: "http://seen2:hush2@p", proxy_connect_header: {X: [hush3]}}
-  - {url: "http://h", authorization: {type: seen3, credentials: hush4}, http_headers: {X: {values: [seen4], secrets: [hush5]}}}
+  - {url: "http://h", authorization: {type: seen3, credentials: hush4}, http_headers: {seen4: {values: [hush12], secrets: [hush5]}}}
   - {url: "http://h", bearer_token: hush6}
   - {url: "http://h", oauth2: {client_id: seen5, client_secret: hush7, token_url: "http://seen6:hush8@t", endpoint_params: {seen7: hush9}, claims: {seen8: {a: [hush10]}}, proxy_url: "http://x:hush11@p"}}
 `))
@@ -176,7 +176,7 @@ jobs:
 			t.Errorf("%s does not show:\n%s", want, shown)
 		}
 	}
-	if n := strings.Count(shown, "<secret>"); n < 7 {
+	if n := strings.Count(shown, "<secret>"); n < 8 {
 		t.Errorf("%d times <secret>:\n%s", n, shown)
 	}
 	if _, err := Parse("shown", c.YAML()); err != nil {

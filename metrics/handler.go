@@ -25,6 +25,11 @@ import (
 // sort a tree of messages of several kilobytes a target first.
 func (m *Metrics) Handler(others prometheus.Gatherer) http.Handler {
 	return http.HandlerFunc(func(rsp http.ResponseWriter, req *http.Request) {
+		m.turn.Lock()
+		defer m.turn.Unlock()
+		if req.Context().Err() != nil {
+			return // nobody waits for it any more
+		}
 		var more []*dto.MetricFamily
 		if others != nil {
 			var err error
@@ -37,8 +42,6 @@ func (m *Metrics) Handler(others prometheus.Gatherer) http.Handler {
 		head := rsp.Header()
 		head.Set("Content-Type", string(format))
 		head.Add("Vary", "Accept, Accept-Encoding")
-		m.turn.Lock()
-		defer m.turn.Unlock()
 		var w io.Writer = &inTurn{rsp, req.Context(), http.NewResponseController(rsp), &m.turn}
 		if acceptsGzip(req.Header) {
 			head.Set("Content-Encoding", "gzip")

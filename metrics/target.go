@@ -79,6 +79,10 @@ func (t *Target) Observe(o *probe.Observation) {
 
 // ObserveAll is Observe for what one event has told.
 func (t *Target) ObserveAll(all []probe.Observation) {
+	if len(all) == 1 && all[0].Kind == probe.Reaction { // as our kernel's RST tells no more
+		t.metrics.self.reaction.observe(all[0].Duration)
+		return
+	}
 	reactions := 0
 	t.mu.Lock()
 	for i := range all {

@@ -55,11 +55,18 @@ func (c *Conversation) segmentArrives(now Instant, ev *Event, out *Output) {
 // maxStale bounds the RSTs to what does not acknowledge our SYN.
 const maxStale = 3
 
+// maxSYNWindow is the largest window of a peer in SYN-RECEIVED: that of a SYN-ACK is never
+// scaled (RFC 7323 §2.2).
+const maxSYNWindow = 1<<16 - 1
+
 // resetStale is the reset that §3.10.7.3's first check asks for, where our
 // kernel keeps quiet: "<SEQ=SEG.ACK><CTL=RST>". A peer that still holds an old
-// connection loses it by that.
+// connection loses it by that. But one just behind our SYN would lose us the handshake:
+// in SYN-RECEIVED Linux takes any RST that is in its window (net/ipv4/tcp_minisocks.c,
+// tcp_check_req), and whoever forged the segment had us shoot at ourselves.
 func (c *Conversation) resetStale(s *Segment, out *Output) {
-	if c.Kind != HalfOpen && !s.Flags.Has(RST) && c.stale < maxStale {
+	ours := uint32(s.Ack.Sub(c.sndNxt)) <= maxSYNWindow
+	if c.Kind != HalfOpen && !s.Flags.Has(RST) && c.stale < maxStale && !ours {
 		c.stale++
 		out.send(Segment{Seq: s.Ack, Flags: RST})
 	}

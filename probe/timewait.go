@@ -180,8 +180,12 @@ func (c *Conversation) measureArrives(now Instant, ev *Event, out *Output) {
 	case c.takesTouch(s):
 		c.newConnection(now, ev, out)
 	case w.out && s.Flags&(ACK|SYN|RST|FIN) == ACK && s.Ack == c.sndNxt && s.Seq == c.rcvNxt:
-		if c.Measure == MeasureReuse && !w.left {
+		switch {
+		case c.Measure == MeasureReuse && !w.left:
 			out.Note = NoteOld // the last ACK again: nothing has left that it could answer
+			return
+		case c.isLastACK(now, ev):
+			out.reject(RejectBadTimestamp, NotePAWS)
 			return
 		}
 		out.Note = NoteTimeWaitAlive
@@ -198,6 +202,20 @@ func (c *Conversation) measureArrives(now Instant, ev *Event, out *Output) {
 	default:
 		out.reject(RejectBadACK, NoteUnexpected)
 	}
+}
+
+// isLastACK reports whether an ACK from TIME-WAIT is the connection's last one once more,
+// which says the same: a copy that the network made late, or somebody's who has kept it. A
+// peer's timestamp clock has a tick of "1 ms to 1 sec" (RFC 7323 §5.4), so that after a
+// second what it sends has a newer one. Without timestamps there is no telling.
+func (c *Conversation) isLastACK(now Instant, ev *Event) bool {
+	k := &c.conn
+	if !k.timestamps {
+		return false
+	}
+	o := &ev.Segment.Options
+	d, ok := c.interval(now, c.tw.lastAck, ev.Stamp)
+	return !o.Has(OptTimestamps) || int32(o.TSVal-k.tsRecent) < 0 || o.TSVal == k.tsRecent && ok && d > time.Second
 }
 
 // takesTouch reports whether a segment is a SYN-ACK to a touch, also to one that

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -112,7 +113,7 @@ func (t *hopTable) forget() {
 func (t *hopTable) read() {
 	doubtful := false
 	for {
-		n, err := unix.Read(t.notices, t.in)
+		n, err := readAtOnce(t.notices, t.in)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -129,6 +130,16 @@ func (t *hopTable) read() {
 	if doubtful {
 		t.forget()
 	}
+}
+
+// readAtOnce is read(2) of a descriptor that never blocks, which the Go scheduler need
+// not hear of; see briefWait.
+func readAtOnce(fd int, b []byte) (int, error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // hear takes a datagram of notices, and reports whether they make hops doubtful.

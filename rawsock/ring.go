@@ -86,11 +86,15 @@ func (r *ring) read(f *Frame) bool {
 	f.Ifindex = int(link.Ifindex)
 	f.Outgoing = link.Pkttype == unix.PACKET_OUTGOING
 	f.Snapped = h.Snaplen < h.Len
+	f.losing = status&unix.TP_STATUS_LOSING != 0
 	f.Stamped = status&unix.TP_STATUS_TS_SOFTWARE != 0
 	f.ChecksumValid = status&unix.TP_STATUS_CSUM_VALID != 0
 	f.ChecksumPartial = status&unix.TP_STATUS_CSUMNOTREADY != 0
 	return true
 }
+
+// slots is how many there are.
+func (r *ring) slots() int { return len(r.mem) / r.blockLen * r.perBlock }
 
 // release gives the slot back and moves on. The atomic store is a release:
 // the kernel can't reuse the slot before we have read it.

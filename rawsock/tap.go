@@ -21,6 +21,8 @@ type Frame struct {
 
 	ChecksumValid   bool // the interface verified the TCP checksum
 	ChecksumPartial bool // the checksum is the pseudo-header's sum: left to hardware or, by a local peer, for good
+
+	losing bool // the kernel had lost packets before this one that nobody has asked about yet
 }
 
 // TapConfig says what a Tap sees and keeps.
@@ -46,6 +48,9 @@ type Tap struct {
 	ring  *ring
 	frame Frame // the callback's, here so that it isn't allocated
 	drops atomic.Uint64
+
+	doubtful bool // packets may have been lost since Lost asked
+	run      int  // packets drained since the ring was found empty
 }
 
 // OpenTap opens a tap. Its filter is attached and its ring is mapped before it
@@ -125,11 +130,36 @@ func htons(v uint16) uint16 {
 func (t *Tap) Drain(max int, fn func(*Frame)) int {
 	n := 0
 	for n < max && t.ring.read(&t.frame) {
+		t.doubtful = t.doubtful || t.frame.losing
 		fn(&t.frame)
 		t.ring.release()
 		n++
 	}
+	if t.run += n; t.run >= t.ring.slots()/fullish {
+		t.doubtful = true
+	}
+	if n < max {
+		t.run = 0
+	}
 	return n
+}
+
+// fullish is the part of the ring that must have been drained in a row for it to have
+// been full meanwhile, by far: slots that the kernel is about to fill look empty, so
+// that what is in a full ring may be found in some pieces.
+const fullish = 8
+
+// Lost is Drops for the goroutine that drains. It asks the kernel only where packets
+// may have been lost: the ring is lossless until it is full, what is put into it
+// after a loss says so until the kernel is asked (net/packet/af_packet.c, tpacket_rcv:
+// TP_STATUS_LOSING), and what was in it before is found by draining.
+func (t *Tap) Lost() (uint64, error) {
+	if !t.doubtful {
+		return t.drops.Load(), nil
+	}
+	drops, err := t.Drops()
+	t.doubtful = err != nil
+	return drops, err
 }
 
 // Drops returns how many packets the kernel could not put into the ring since

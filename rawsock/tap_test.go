@@ -369,6 +369,59 @@ func TestTapRing(t *testing.T) {
 	}
 }
 
+// Who drains learns of a loss without asking each time: when the ring that lost has been
+// drained, and not before it lost anything.
+func TestTapSaysThatItLost(t *testing.T) {
+	ns := newNamespace(t)
+	tap := newTap(t, ns, TapConfig{FirstPort: 61000, LastPort: 61000, RingBytes: 2 * minBlockLen, Snaplen: 1000})
+	slots := tap.ring.slots()
+	sender := newSender(t, ns)
+	send := func(n int) {
+		for range n {
+			sender.Send([]Packet{seg{from: addrPort("127.0.0.1", 61000), to: addrPort("127.0.0.1", 9), flags: rst}.packet()}, noFailure(t))
+		}
+	}
+	lost := func() uint64 {
+		n, err := tap.Lost()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for range slots { // round it goes, never full
+		send(1)
+		collect(t, tap, time.Second, atLeast(2))
+		if tap.doubtful || lost() != 0 {
+			t.Fatalf("in doubt: %v; %d lost", tap.doubtful, lost())
+		}
+	}
+	const surplus = 20
+	for round := range uint64(2) { // a loss after a loss is one more
+		before := lost()
+		send(slots/2 + surplus)
+		time.Sleep(50 * time.Millisecond) // arrivals come a little later
+		drained := tap.Drain(slots/fullish, func(*Frame) {})
+		if got := lost() - before; got < 2*surplus || got > 2*surplus+1 {
+			t.Errorf("round %d: %d lost after %d were drained of a full ring, want %d", round, got, drained, 2*surplus)
+		}
+		collect(t, tap, 50*time.Millisecond, forTime)
+	}
+	// One that is lost after the kernel was asked is told by what comes behind it.
+	before := lost()
+	send(slots/2 + surplus)
+	time.Sleep(50 * time.Millisecond)
+	tap.run, tap.doubtful = -slots, false
+	collect(t, tap, 50*time.Millisecond, forTime)
+	if n := lost() - before; n != 0 {
+		t.Errorf("%d known already", n)
+	}
+	send(1)
+	collect(t, tap, time.Second, atLeast(2))
+	if n := lost() - before; n < 2*surplus {
+		t.Errorf("%d lost by what a packet behind them says, want %d", n, 2*surplus)
+	}
+}
+
 // Traffic that was there before the tap opened never gets in.
 func TestTapFiltersFromTheStart(t *testing.T) {
 	ns := newNamespace(t)

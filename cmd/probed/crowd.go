@@ -12,11 +12,12 @@ import (
 
 // A crowd is those who are served at once, so many at most. It is never closed to
 // whoever comes: when it is full, the client with the most places gives one up, the one
-// that it has had longest of those that do nothing, or else of all. So whoever takes
-// all the places takes them from himself, and Prometheus, which has one or two, gets in
-// and stays.
+// that it has had longest of those that have done nothing for a while, or else of all.
+// So whoever takes all the places takes them from himself, and Prometheus, which has one
+// or two, gets in and stays.
 type crowd struct {
-	most int
+	most  int
+	clock func() time.Time
 
 	mu     sync.Mutex
 	guests map[*guest]struct{}
@@ -29,28 +30,36 @@ type guest struct {
 	crowd  *crowd
 	client netip.Prefix
 	came   uint64 // its number
-	busy   bool   // guarded by the crowd's mu
+
+	busy  bool      // guarded by the crowd's mu, as is
+	since time.Time // when that was said
 
 	mu   sync.Mutex
 	gone bool
 	out  func() // has it go; not called once it has gone
 }
 
-func newCrowd(most int) *crowd {
-	return &crowd{most: most, guests: make(map[*guest]struct{}), places: make(map[netip.Prefix]int)}
+// quiet is how long a guest that does nothing has for its first or next request before
+// those that do something are preferred: else newcomers would take their places from
+// each other before they can speak.
+const quiet = time.Second
+
+func newCrowd(most int, clock func() time.Time) *crowd {
+	return &crowd{most: most, clock: clock, guests: make(map[*guest]struct{}), places: make(map[netip.Prefix]int)}
 }
 
 // enter gives a client a place, and the client calls leave. out is called if another
 // gets it.
 func (c *crowd) enter(client netip.Prefix, busy bool, out func()) *guest {
+	now := c.clock()
 	c.mu.Lock()
 	c.came++
-	g := &guest{crowd: c, client: client, came: c.came, busy: busy, out: out}
+	g := &guest{crowd: c, client: client, came: c.came, busy: busy, since: now, out: out}
 	c.guests[g] = struct{}{}
 	c.places[client]++
 	var loser *guest
 	if len(c.guests) > c.most {
-		loser = c.loser(g)
+		loser = c.loser(g, now)
 		c.remove(loser)
 	}
 	c.mu.Unlock()
@@ -65,10 +74,10 @@ func (c *crowd) enter(client netip.Prefix, busy bool, out func()) *guest {
 }
 
 // loser is who gives its place to a newcomer.
-func (c *crowd) loser(newcomer *guest) *guest {
+func (c *crowd) loser(newcomer *guest, now time.Time) *guest {
 	var worst *guest
 	for g := range c.guests {
-		if g != newcomer && (worst == nil || c.before(g, worst)) {
+		if g != newcomer && (worst == nil || c.before(g, worst, now)) {
 			worst = g
 		}
 	}
@@ -76,15 +85,18 @@ func (c *crowd) loser(newcomer *guest) *guest {
 }
 
 // before reports whether a gives up its place rather than b.
-func (c *crowd) before(a, b *guest) bool {
+func (c *crowd) before(a, b *guest, now time.Time) bool {
 	if d := cmp.Compare(c.places[a.client], c.places[b.client]); d != 0 {
 		return d > 0
 	}
-	if a.busy != b.busy {
-		return b.busy
+	if idle := a.idle(now); idle != b.idle(now) {
+		return idle
 	}
 	return a.came < b.came
 }
+
+// idle reports whether a guest has done nothing for a while.
+func (g *guest) idle(now time.Time) bool { return !g.busy && now.Sub(g.since) >= quiet }
 
 // remove takes a guest's place. mu is held.
 func (c *crowd) remove(g *guest) {
@@ -109,9 +121,10 @@ func (g *guest) leave() {
 
 // works says whether the guest does something.
 func (g *guest) works(busy bool) {
+	now := g.crowd.clock()
 	g.crowd.mu.Lock()
 	defer g.crowd.mu.Unlock()
-	g.busy = busy
+	g.busy, g.since = busy, now
 }
 
 // serve has a handler serve so many requests at once. One that gives up its place ends:

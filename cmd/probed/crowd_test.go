@@ -20,7 +20,8 @@ import (
 func TestCrowd(t *testing.T) {
 	t.Parallel()
 	many, few := clientOf("198.18.0.1:1"), clientOf("198.18.0.2:1")
-	c := newCrowd(4)
+	now := time.Unix(1e9, 0)
+	c := newCrowd(4, func() time.Time { return now })
 	var out []string
 	enter := func(name string, client netip.Prefix, busy bool) *guest {
 		return c.enter(client, busy, func() { out = append(out, name) })
@@ -38,14 +39,15 @@ func TestCrowd(t *testing.T) {
 	enter("many 2", many, false)
 	enter("many 3", many, false)
 	expect()
+	now = now.Add(quiet)
 	enter("many 4", many, false)
-	expect("many 2") // the oldest that does nothing
+	expect("many 2") // the oldest that has done nothing for a while
 	newcomer := enter("few 2", few, true)
 	expect("many 3")
 	enter("many 5", many, true) // two and three: its own again
-	expect("many 4")
+	expect("many 1")            // many 4 may yet speak
 	enter("many 6", many, true)
-	expect("many 1") // all of them do something: the oldest
+	expect("many 4")
 	newcomer.leave()
 	newcomer.leave()
 	enter("many 7", many, true)
@@ -77,7 +79,7 @@ func TestClientOf(t *testing.T) {
 func TestCrowdServes(t *testing.T) {
 	t.Parallel()
 	var running atomic.Int32
-	s := httptest.NewServer(newCrowd(2).serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	s := httptest.NewServer(newCrowd(2, time.Now).serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		running.Add(1)
 		defer running.Add(-1)
 		piece := make([]byte, 1<<20)
@@ -124,7 +126,7 @@ func TestDoors(t *testing.T) {
 		t.Fatal(err)
 	}
 	const most = 20
-	c := newCrowd(most)
+	c := newCrowd(most, time.Now)
 	s := &http.Server{ConnState: connState, ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "here")
 	})}

@@ -41,6 +41,9 @@ type guard struct {
 
 // ServeHTTP implements http.Handler.
 func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Context().Err() != nil {
+		return // a stream of HTTP/2 that has been reset: who opens them by the thousand gets nothing for it
+	}
 	h := w.Header()
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -105,10 +108,41 @@ func takeBody(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// lasting gives an answer that much more time.
+// lasting gives an answer that much more time to begin.
 func lasting(d time.Duration, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d + writeTimeout))
-		next.ServeHTTP(w, r)
+		connection := http.NewResponseController(w)
+		_ = connection.SetWriteDeadline(time.Now().Add(d + writeTimeout))
+		next.ServeHTTP(&late{ResponseWriter: w, connection: connection}, r)
 	})
 }
+
+// late is the writer of an answer that may have taken long: from its first octet it has
+// as much time as any.
+type late struct {
+	http.ResponseWriter
+	connection *http.ResponseController
+	begun      bool
+}
+
+func (w *late) begin() {
+	if !w.begun {
+		w.begun = true
+		_ = w.connection.SetWriteDeadline(time.Now().Add(writeTimeout))
+	}
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *late) WriteHeader(code int) {
+	w.begin()
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Write implements io.Writer.
+func (w *late) Write(b []byte) (int, error) {
+	w.begin()
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *late) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -33,6 +35,16 @@ func TestGuardHeaders(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A request that nobody waits for any more gets nowhere.
+func TestGuardReset(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	g := guarded()
+	g.next = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it is served") })
+	g.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/", nil))
 }
 
 func TestGuardBodies(t *testing.T) {
@@ -64,6 +76,36 @@ func TestGuardBodies(t *testing.T) {
 			t.Errorf("%+v: %d, Connection: %q", c, w.Code, w.Header().Get("Connection"))
 		}
 	}
+}
+
+// What takes long to begin has no longer to be read than anything else.
+func TestLasting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &deadlined{ResponseRecorder: httptest.NewRecorder()}
+		began := time.Now()
+		lasting(time.Hour, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(time.Minute)
+			for range 3 {
+				_, _ = w.Write([]byte("late"))
+			}
+		})).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		want := []time.Time{began.Add(time.Hour + writeTimeout), began.Add(time.Minute + writeTimeout)}
+		if !slices.Equal(w.set, want) {
+			t.Errorf("deadlines %v, want %v", w.set, want)
+		}
+	})
+}
+
+// deadlined notes the write deadlines that are set.
+type deadlined struct {
+	*httptest.ResponseRecorder
+	set []time.Time
+}
+
+func (d *deadlined) SetWriteDeadline(at time.Time) error {
+	d.set = append(d.set, at)
+	return nil
 }
 
 func TestGuardOrigins(t *testing.T) {

@@ -24,8 +24,12 @@ func shed() error {
 // confined gives up, once the sockets are open, all but what probing needs. CAP_NET_RAW
 // stays: the socket for IPv6 is bound to one interface after the other, which the kernel
 // allows to nobody else. New raw sockets the filter refuses.
-func confined() error {
-	return errors.Join(confine.Undumpable(), confine.Keep(unix.CAP_NET_RAW), confine.Filter())
+func confined(all ...*host.Network) error {
+	var mute []int
+	for _, n := range all {
+		mute = append(mute, n.Listeners()...)
+	}
+	return errors.Join(confine.Undumpable(), confine.Keep(unix.CAP_NET_RAW), confine.Filter(mute...))
 }
 
 // sayUnconfined says what could not be given up. Probing works all the same.

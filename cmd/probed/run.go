@@ -38,6 +38,7 @@ type daemon struct {
 	configFile  string
 	configNamed bool // on the command line
 	fromFile    bool // the file has been read
+	byPacket    bool // segments may go by packet sockets
 	metricsPath string
 	options     config.Options
 	web         *web.FlagConfig
@@ -114,11 +115,12 @@ func (d *daemon) run() error {
 	if err := discovery.Check(discoveries(c)); err != nil {
 		return err
 	}
+	d.byPacket = byPacket(c) != ""
 	d.assemble(c, networks)
 	if err := d.apply(c); err != nil {
 		return err
 	}
-	d.unconfined = errors.Join(d.unconfined, confined())
+	d.unconfined = errors.Join(d.unconfined, confined(networks...))
 	return d.serve(ctx, hup, listeners, networks[0])
 }
 
@@ -139,7 +141,7 @@ func openNetworks(c *config.Config) (networks, error) {
 	giveLoops(c.Global.Loops)
 	var all networks
 	for _, part := range c.Global.SourcePorts.Split(c.Global.Loops) {
-		n, err := host.Open(host.Ports{Reserved: host.Range(part.Reserved()), Guarded: host.Range(part.Guarded())})
+		n, err := host.Open(host.Ports{Reserved: host.Range(part.Reserved()), Guarded: host.Range(part.Guarded()), Packet: byPacket(c) != ""})
 		if err != nil {
 			all.close()
 			return nil, err
@@ -152,6 +154,16 @@ func openNetworks(c *config.Config) (networks, error) {
 // giveLoops has the Go scheduler run one thread more for each loop: a loop keeps its
 // place while it sleeps briefly (rawsock.Poller.Wait), which nobody else should miss.
 func giveLoops(n int) { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n) }
+
+// byPacket names a module that sends by packet sockets, if one does.
+func byPacket(c *config.Config) string {
+	for _, name := range slices.Sorted(maps.Keys(c.Modules)) {
+		if c.Modules[name].Packet {
+			return name
+		}
+	}
+	return ""
+}
 
 // checkHost reports what a configuration asks of this host that it does not
 // have.
@@ -173,7 +185,7 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 		skips[i] = engine.SkipReason(i).String()
 	}
 	d.complaints = newComplaints(d.log)
-	d.callers, d.reloads = newCrowd(mostConnections), make(chan struct{}, mostReloads)
+	d.callers, d.reloads = newCrowd(mostConnections, time.Now), make(chan struct{}, mostReloads)
 	d.metrics = metrics.New(metrics.Options{
 		Version:     version.Version,
 		Revision:    version.GetRevision(),
@@ -375,6 +387,9 @@ func (d *daemon) reload() (err error) {
 		return err
 	}
 	d.sayDefault()
+	if module := byPacket(c); module != "" && !d.byPacket {
+		d.log.Warn("transmit: packet needs a socket that is opened at the start alone: segments go by raw sockets until probed is started again", "module", module)
+	}
 	d.log.Info("configuration reloaded", "targets", d.targets)
 	return nil
 }

@@ -191,23 +191,24 @@ func (d *daemon) routes(pages http.Handler) http.Handler {
 	if metricsPath == "/" {
 		metricsPath = "/{$}" // and nothing below it
 	}
-	mux.Handle("GET "+metricsPath, newCrowd(mostScrapes).serve(d.metrics.Handler(prometheus.Gatherers{processMetrics(), d.discovery})))
+	mux.Handle("GET "+metricsPath, newCrowd(mostScrapes, time.Now).serve(d.metrics.Handler(prometheus.Gatherers{processMetrics(), d.discovery})))
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		d.serveHealthy(w, time.Now())
 	})
 	mux.HandleFunc("GET /-/ready", d.serveReady)
 	mux.Handle("POST /-/reload", lasting(reloadTime, http.HandlerFunc(d.serveReload)))
 	mux.Handle("GET /probe", lasting(mostProbe, ondemand.New(ondemand.Options{
-		Config: d.running, Once: d.roster.Once, Probes: d.roster.Probes, Names: d.roster.Names, Clock: time.Now, Log: d.log,
+		Config: d.running, Once: d.roster.Once, Probes: d.roster.Probes, Names: d.roster.Names, FromHere: fromHere,
+		Clock: time.Now, Log: d.log,
 	})))
 	mux.Handle("GET /debug/pprof/", d.profiles())
-	some := newCrowd(mostPages).serve(inTurn(pages))
-	mux.Handle("GET /config", newCrowd(mostPages).serve(http.HandlerFunc(d.serveConfig)))
+	some := newCrowd(mostPages, time.Now).serve(inTurn(pages))
+	mux.Handle("GET /config", newCrowd(mostPages, time.Now).serve(http.HandlerFunc(d.serveConfig)))
 	mux.Handle("/targets/", some)
 	mux.Handle("POST /targets/{id}/probe", lasting(status.ProbeTimeout, pages))
 	mux.Handle("/api/", some)
 	mux.Handle("/static/", pages)
-	mux.Handle("/events", newCrowd(mostStreams).serve(pages))
+	mux.Handle("/events", newCrowd(mostStreams, time.Now).serve(pages))
 	if d.metricsPath != "/" {
 		mux.Handle("GET /{$}", some)
 	}

@@ -96,7 +96,7 @@ func TestHardening(t *testing.T) {
 	}
 	const netRaw = "0000000000002000" // CAP_NET_RAW, linux/capability.h
 	for name, want := range map[string]string{
-		"CapPrm": netRaw, "CapEff": netRaw, "CapBnd": netRaw, "CapInh": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
+		"CapPrm": netRaw, "CapEff": netRaw, "CapBnd": netRaw, "CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
 	} {
 		if fields[name] != want {
 			t.Errorf("%s is %s, want %s", name, fields[name], want)

@@ -14,6 +14,7 @@ type call struct {
 	name   string
 	number uintptr
 	when   []match // one of them must hold; none: always allowed
+	never  []match // none of them may
 }
 
 // A match holds for arguments of which all checks hold.
@@ -40,102 +41,112 @@ func oneOf(argument int, values ...uint32) []match {
 	return all
 }
 
-// calls are all that may be made. Those of the probing loop come first, since older
-// kernels look through the list at every call.
-func calls() []call {
+// calls are all that may be made, where nothing is ever sent by the descriptors mute.
+// Those of the probing loop come first, since older kernels look through the list at
+// every call.
+func calls(mute []int) []call {
 	return append([]call{
 		// The loop, the tap, the pages.
-		{"ppoll", unix.SYS_PPOLL, nil},
-		{"sendmmsg", unix.SYS_SENDMMSG, nil},
-		{"futex", unix.SYS_FUTEX, nil},
-		{"epoll_pwait", unix.SYS_EPOLL_PWAIT, nil},
-		{"read", unix.SYS_READ, nil},
-		{"write", unix.SYS_WRITE, nil},
-		{"getsockopt", unix.SYS_GETSOCKOPT, nil},
-		{"epoll_create1", unix.SYS_EPOLL_CREATE1, nil},
-		{"epoll_ctl", unix.SYS_EPOLL_CTL, nil},
-		{"eventfd2", unix.SYS_EVENTFD2, nil},
-		{"writev", unix.SYS_WRITEV, nil},
-		{"accept4", unix.SYS_ACCEPT4, nil},
-		{"bind", unix.SYS_BIND, nil},
-		{"connect", unix.SYS_CONNECT, nil},
-		{"getpeername", unix.SYS_GETPEERNAME, nil},
-		{"getsockname", unix.SYS_GETSOCKNAME, nil},
-		{"recvfrom", unix.SYS_RECVFROM, nil},
-		{"recvmsg", unix.SYS_RECVMSG, nil},
-		{"sendmsg", unix.SYS_SENDMSG, nil},
-		{"sendto", unix.SYS_SENDTO, nil},
-		{"shutdown", unix.SYS_SHUTDOWN, nil},
+		{"ppoll", unix.SYS_PPOLL, nil, nil},
+		{"futex", unix.SYS_FUTEX, nil, nil},
+		{"epoll_pwait", unix.SYS_EPOLL_PWAIT, nil, nil},
+		{"read", unix.SYS_READ, nil, nil},
+		{"getsockopt", unix.SYS_GETSOCKOPT, nil, nil},
+		{"epoll_create1", unix.SYS_EPOLL_CREATE1, nil, nil},
+		{"epoll_ctl", unix.SYS_EPOLL_CTL, nil, nil},
+		{"eventfd2", unix.SYS_EVENTFD2, nil, nil},
+		{"accept4", unix.SYS_ACCEPT4, nil, nil},
+		{"bind", unix.SYS_BIND, nil, nil},
+		{"connect", unix.SYS_CONNECT, nil, nil},
+		{"getpeername", unix.SYS_GETPEERNAME, nil, nil},
+		{"getsockname", unix.SYS_GETSOCKNAME, nil, nil},
+		{"recvfrom", unix.SYS_RECVFROM, nil, nil},
+		{"shutdown", unix.SYS_SHUTDOWN, nil, nil},
 
 		// Files, for reading: configuration, lists of targets, certificates, names.
-		{"close", unix.SYS_CLOSE, nil},
-		{"fstat", unix.SYS_FSTAT, nil},
-		{"getcwd", unix.SYS_GETCWD, nil},
-		{"getdents64", unix.SYS_GETDENTS64, nil},
-		{"inotify_add_watch", unix.SYS_INOTIFY_ADD_WATCH, nil},
-		{"inotify_init1", unix.SYS_INOTIFY_INIT1, nil},
-		{"inotify_rm_watch", unix.SYS_INOTIFY_RM_WATCH, nil},
-		{"lseek", unix.SYS_LSEEK, nil},
-		{"newfstatat", unix.SYS_NEWFSTATAT, nil},
-		{"pread64", unix.SYS_PREAD64, nil},
-		{"readlinkat", unix.SYS_READLINKAT, nil},
-		{"statfs", unix.SYS_STATFS, nil}, // of /proc, for probed's own metrics
+		{"close", unix.SYS_CLOSE, nil, nil},
+		{"fstat", unix.SYS_FSTAT, nil, nil},
+		{"getcwd", unix.SYS_GETCWD, nil, nil},
+		{"getdents64", unix.SYS_GETDENTS64, nil, nil},
+		{"inotify_add_watch", unix.SYS_INOTIFY_ADD_WATCH, nil, nil},
+		{"inotify_init1", unix.SYS_INOTIFY_INIT1, nil, nil},
+		{"inotify_rm_watch", unix.SYS_INOTIFY_RM_WATCH, nil, nil},
+		{"lseek", unix.SYS_LSEEK, nil, nil},
+		{"newfstatat", unix.SYS_NEWFSTATAT, nil, nil},
+		{"pread64", unix.SYS_PREAD64, nil, nil},
+		{"readlinkat", unix.SYS_READLINKAT, nil, nil},
+		{"statfs", unix.SYS_STATFS, nil, nil}, // of /proc, for probed's own metrics
 
 		// Go's runtime.
-		{"clock_gettime", unix.SYS_CLOCK_GETTIME, nil}, // where the vDSO can't
-		{"exit", unix.SYS_EXIT, nil},
-		{"exit_group", unix.SYS_EXIT_GROUP, nil},
-		{"geteuid", unix.SYS_GETEUID, nil}, // what to say of a file that may not be read
-		{"getpid", unix.SYS_GETPID, nil},
-		{"getrandom", unix.SYS_GETRANDOM, nil},
-		{"gettid", unix.SYS_GETTID, nil},
-		{"madvise", unix.SYS_MADVISE, nil},
-		{"munmap", unix.SYS_MUNMAP, nil},
-		{"nanosleep", unix.SYS_NANOSLEEP, nil},
-		{"pipe2", unix.SYS_PIPE2, nil},
-		{"restart_syscall", unix.SYS_RESTART_SYSCALL, nil}, // the kernel's own, after SIGCONT
-		{"rt_sigaction", unix.SYS_RT_SIGACTION, nil},
-		{"rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, nil},
-		{"rt_sigreturn", unix.SYS_RT_SIGRETURN, nil},
-		{"sched_getaffinity", unix.SYS_SCHED_GETAFFINITY, nil},
-		{"sched_yield", unix.SYS_SCHED_YIELD, nil},
-		{"setitimer", unix.SYS_SETITIMER, nil}, // CPU profiles, and the three after it
-		{"sigaltstack", unix.SYS_SIGALTSTACK, nil},
-		{"timer_create", unix.SYS_TIMER_CREATE, nil},
-		{"timer_delete", unix.SYS_TIMER_DELETE, nil},
-		{"timer_settime", unix.SYS_TIMER_SETTIME, nil},
-		{"uname", unix.SYS_UNAME, nil},
+		{"clock_gettime", unix.SYS_CLOCK_GETTIME, nil, nil}, // where the vDSO can't
+		{"exit", unix.SYS_EXIT, nil, nil},
+		{"exit_group", unix.SYS_EXIT_GROUP, nil, nil},
+		{"geteuid", unix.SYS_GETEUID, nil, nil}, // what to say of a file that may not be read
+		{"getpid", unix.SYS_GETPID, nil, nil},
+		{"getrandom", unix.SYS_GETRANDOM, nil, nil},
+		{"gettid", unix.SYS_GETTID, nil, nil},
+		{"madvise", unix.SYS_MADVISE, nil, nil},
+		{"munmap", unix.SYS_MUNMAP, nil, nil},
+		{"nanosleep", unix.SYS_NANOSLEEP, nil, nil},
+		{"pipe2", unix.SYS_PIPE2, nil, nil},
+		{"restart_syscall", unix.SYS_RESTART_SYSCALL, nil, nil}, // the kernel's own, after SIGCONT
+		{"rt_sigaction", unix.SYS_RT_SIGACTION, nil, nil},
+		{"rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, nil, nil},
+		{"rt_sigreturn", unix.SYS_RT_SIGRETURN, nil, nil},
+		{"sched_getaffinity", unix.SYS_SCHED_GETAFFINITY, nil, nil},
+		{"sched_yield", unix.SYS_SCHED_YIELD, nil, nil},
+		{"setitimer", unix.SYS_SETITIMER, nil, nil}, // CPU profiles, and the three after it
+		{"sigaltstack", unix.SYS_SIGALTSTACK, nil, nil},
+		{"timer_create", unix.SYS_TIMER_CREATE, nil, nil},
+		{"timer_delete", unix.SYS_TIMER_DELETE, nil, nil},
+		{"timer_settime", unix.SYS_TIMER_SETTIME, nil, nil},
+		{"uname", unix.SYS_UNAME, nil, nil},
 
 		// A C library's threads and memory: what is linked with C is a test under the race
 		// detector.
-		{"brk", unix.SYS_BRK, nil},
-		{"rseq", unix.SYS_RSEQ, nil},
-		{"set_robust_list", unix.SYS_SET_ROBUST_LIST, nil},
-	}, checked()...)
+		{"brk", unix.SYS_BRK, nil, nil},
+		{"rseq", unix.SYS_RSEQ, nil, nil},
+		{"set_robust_list", unix.SYS_SET_ROBUST_LIST, nil, nil},
+	}, checked(mute)...)
 }
 
 // checked are those whose arguments decide.
-func checked() []call {
+func checked(mute []int) []call {
 	self := uint32(os.Getpid())
 	const executable = unix.PROT_EXEC
+	var muted, copied []match
+	for _, fd := range mute {
+		muted = append(muted, match{is(0, uint32(fd))})
+		copied = append(copied, match{is(0, uint32(fd)), is(1, unix.F_DUPFD_CLOEXEC)})
+	}
 	return []call{
+		// The taps only listen: a packet socket could send in anybody's name. Nor is there
+		// recvmsg(2), by which a descriptor would come under another number.
+		{"sendmmsg", unix.SYS_SENDMMSG, nil, muted},
+		{"sendto", unix.SYS_SENDTO, nil, muted},
+		{"write", unix.SYS_WRITE, nil, muted},
+		{"writev", unix.SYS_WRITEV, nil, muted},
+
 		// Files are read. Nothing is made, cut off or written.
-		{"openat", unix.SYS_OPENAT, []match{{without(2, unix.O_WRONLY|unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC)}}},
-		{"fcntl", unix.SYS_FCNTL, oneOf(1, unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_SETFD, unix.F_DUPFD_CLOEXEC)},
+		{"openat", unix.SYS_OPENAT, []match{{without(2, unix.O_WRONLY|unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC)}}, nil},
+		{"fcntl", unix.SYS_FCNTL, oneOf(1, unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_SETFD, unix.F_DUPFD_CLOEXEC), copied},
+
+		// What an interface's number is.
+		{"ioctl", unix.SYS_IOCTL, oneOf(1, unix.SIOCGIFINDEX), nil},
 
 		// No memory becomes code.
-		{"mmap", unix.SYS_MMAP, []match{{without(2, executable)}}},
-		{"mprotect", unix.SYS_MPROTECT, []match{{without(2, executable)}}},
+		{"mmap", unix.SYS_MMAP, []match{{without(2, executable)}}, nil},
+		{"mprotect", unix.SYS_MPROTECT, []match{{without(2, executable)}}, nil},
 
 		// Threads, and no processes.
-		{"clone", unix.SYS_CLONE, []match{{{0, unix.CLONE_THREAD | unix.CLONE_VM | namespaces, unix.CLONE_THREAD | unix.CLONE_VM}}}},
+		{"clone", unix.SYS_CLONE, []match{{{0, unix.CLONE_THREAD | unix.CLONE_VM | namespaces, unix.CLONE_THREAD | unix.CLONE_VM}}}, nil},
 
 		// Signals to itself: preemption, profiles, and its own end.
-		{"tgkill", unix.SYS_TGKILL, []match{{is(0, self)}}},
-		{"kill", unix.SYS_KILL, []match{{is(0, self)}}},
+		{"tgkill", unix.SYS_TGKILL, []match{{is(0, self)}}, nil},
+		{"kill", unix.SYS_KILL, []match{{is(0, self)}}, nil},
 
 		// Precise timers, and the names that Go gives its memory.
-		{"prctl", unix.SYS_PRCTL, oneOf(0, unix.PR_SET_TIMERSLACK, unix.PR_SET_VMA)},
+		{"prctl", unix.SYS_PRCTL, oneOf(0, unix.PR_SET_TIMERSLACK, unix.PR_SET_VMA), nil},
 
 		// What any user's program may open, and rtnetlink to ask. Raw and packet sockets
 		// have been opened by now, behind filters that are locked.
@@ -145,12 +156,12 @@ func checked() []call {
 			{is(0, unix.AF_INET6), {1, socketType, unix.SOCK_STREAM}},
 			{is(0, unix.AF_INET6), {1, socketType, unix.SOCK_DGRAM}},
 			{is(0, unix.AF_NETLINK), is(2, unix.NETLINK_ROUTE)},
-		}},
+		}, nil},
 		// No filter comes off or on, no header is written by us, no address is another's.
 		{"setsockopt", unix.SYS_SETSOCKOPT, append(append(
 			options(unix.SOL_SOCKET, unix.SO_BINDTODEVICE, unix.SO_BINDTOIFINDEX, unix.SO_BROADCAST, unix.SO_KEEPALIVE, unix.SO_PRIORITY),
 			options(unix.SOL_TCP, unix.TCP_NODELAY, unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT)...),
-			append(options(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY), options(unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP)...)...)},
+			append(options(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY), options(unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP)...)...), nil},
 	}
 }
 

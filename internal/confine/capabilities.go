@@ -11,8 +11,9 @@ import (
 
 // Keep has every thread of the process keep those of the given capabilities
 // (CAP_NET_RAW, …) that it is permitted, and make them effective; all others are
-// given up, and the inheritable and ambient sets emptied. The bounding set is emptied
-// too by whoever may (CAP_SETPCAP, as root has). no_new_privs is set, so that no
+// given up, and the inheritable and ambient sets emptied. (The inheritable one stays where
+// a filter forbids capset(2) and nothing else is left to give up.) The bounding set is
+// emptied too by whoever may (CAP_SETPCAP, as root has). no_new_privs is set, so that no
 // program that it might start gets more either.
 //
 // Without CAP_DAC_OVERRIDE uid 0 is the owner of root's files and nobody's superior.
@@ -31,13 +32,23 @@ func Keep(capabilities ...int) error {
 			return err
 		}
 	}
+	if err := onAllThreads("prctl PR_CAP_AMBIENT", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL); err != nil {
+		return err
+	}
 	for _, c := range capabilities {
 		keep[c/32].Permitted |= have[c/32].Permitted & (1 << (c % 32))
 	}
 	for i := range keep {
 		keep[i].Effective = keep[i].Permitted
 	}
-	return onAllThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&keep[0])))
+	err := onAllThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&keep[0])))
+	for i := range have {
+		have[i].Inheritable = 0 // which is for programs to be started, of which there are none
+	}
+	if errors.Is(err, unix.EPERM) && have == keep {
+		return nil // a filter forbids it, as systemd's @privileged does, and it has changed nothing
+	}
+	return err
 }
 
 // emptyBounding has no thread ever be given a capability again by execve(2).

@@ -21,16 +21,17 @@ const (
 )
 
 const (
-	allow  = unix.SECCOMP_RET_ALLOW
+	allow  = uint32(unix.SECCOMP_RET_ALLOW)
 	refuse = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
 	// A C library takes ENOSYS as "use clone(2)", whose flags a filter can see.
 	absent = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
 )
 
 // Filter has the kernel refuse, to every thread of the process, all system calls but
-// those of [Allowed]. It sets no_new_privs, without which the kernel takes no filter.
-func Filter() error {
-	program, err := bpf.Assemble(assemble(calls()))
+// those of [Allowed], and to send anything by the descriptors mute. It sets no_new_privs,
+// without which the kernel takes no filter.
+func Filter(mute ...int) error {
+	program, err := bpf.Assemble(assemble(calls(mute)))
 	if err != nil {
 		return fmt.Errorf("assemble the filter: %w", err)
 	}
@@ -66,7 +67,7 @@ func install(flags uintptr, fprog *unix.SockFprog) error {
 // arguments only.
 func Allowed() []string {
 	var names []string
-	for _, c := range calls() {
+	for _, c := range calls(nil) {
 		names = append(names, c.name)
 	}
 	return names
@@ -83,7 +84,7 @@ func assemble(all []call) []bpf.Instruction {
 	}
 	var plain, others []call
 	for _, c := range all {
-		if c.when == nil {
+		if c.when == nil && c.never == nil {
 			plain = append(plain, c)
 		} else {
 			others = append(others, c)
@@ -106,16 +107,23 @@ func assemble(all []call) []bpf.Instruction {
 // block decides a call by its arguments; with another number one goes past it.
 func block(c call) []bpf.Instruction {
 	var body []bpf.Instruction
-	for _, m := range c.when {
-		body = append(body, m.code()...)
+	for _, m := range c.never {
+		body = append(body, m.code(refuse)...)
 	}
-	body = append(body, bpf.RetConstant{Val: refuse})
+	for _, m := range c.when {
+		body = append(body, m.code(allow)...)
+	}
+	last := refuse
+	if c.when == nil {
+		last = allow
+	}
+	body = append(body, bpf.RetConstant{Val: last})
 	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(c.number), SkipTrue: uint8(len(body))}}, body...)
 }
 
-// code allows what matches and goes past its end with what does not.
-func (m match) code() []bpf.Instruction {
-	code := []bpf.Instruction{bpf.RetConstant{Val: allow}}
+// code gives what matches a verdict and goes past its end with what does not.
+func (m match) code(verdict uint32) []bpf.Instruction {
+	code := []bpf.Instruction{bpf.RetConstant{Val: verdict}}
 	for i := len(m) - 1; i >= 0; i-- {
 		c := m[i]
 		test := []bpf.Instruction{bpf.LoadAbsolute{Off: uint32(dataArguments + 8*c.argument), Size: 4}}

@@ -18,7 +18,10 @@ type Range struct{ First, Last uint16 }
 
 // Ports are the source ports to hold: reserved ones for half_open, which our
 // kernel resets, and guarded ones for what goes further, where it keeps quiet.
-type Ports struct{ Reserved, Guarded Range }
+type Ports struct {
+	Reserved, Guarded Range
+	Packet            bool // what is sent from them may go by a packet socket
+}
 
 // A Network is this host's, to be used by one engine.Shard.
 type Network struct {
@@ -64,8 +67,10 @@ func (n *Network) open(p Ports) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.sender.Close)
-	if err := n.sender.AllowHops(); err != nil {
-		return err
+	if p.Packet { // else there is no socket that could send what the kernel would not
+		if err := n.sender.AllowHops(); err != nil {
+			return err
+		}
 	}
 	if n.routes, err = rawsock.NewRoutes(); err != nil {
 		return err
@@ -100,6 +105,9 @@ func (n *Network) open(p Ports) (err error) {
 	}
 	return nil
 }
+
+// Listeners are the descriptors that nothing is sent by.
+func (n *Network) Listeners() []int { return []int{n.tap.FD()} }
 
 // Close closes everything, the ports last, so that nothing is sent from a port
 // that is not held.
@@ -180,7 +188,7 @@ func (n *Network) showFrame(f *rawsock.Frame) {
 
 // Drops implements engine.Network.
 func (n *Network) Drops() uint64 {
-	if d, err := n.tap.Drops(); err == nil {
+	if d, err := n.tap.Lost(); err == nil {
 		n.drops = d
 	}
 	return n.drops

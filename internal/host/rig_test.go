@@ -19,6 +19,7 @@ import (
 var testPorts = host.Ports{
 	Reserved: host.Range{First: 61000, Last: 61127},
 	Guarded:  host.Range{First: 61128, Last: 61255},
+	Packet:   true,
 }
 
 // A rig is a shard that probes from a lab host.

@@ -19,6 +19,7 @@ CGO_ENABLED=0 "$GO" test -c -o "$dir/probed.test" ./cmd/probed
 # Of each process what follows the filter's installation: "name refused|made".
 find "$dir/traces" -name '*.strace' -print0 | xargs -0 -r -n1 awk '
   !on { on = /seccomp\(SECCOMP_SET_MODE_FILTER/; next }
+  / = \?$/ { next } # cut off by the end of the process
   match($0, /^[0-9]+ +[a-z0-9_]+\(/) {
     name = substr($0, RSTART, RLENGTH - 1); sub(/^[0-9]+ +/, "", name)
     print name, (/ = -1 EPERM/ ? "refused" : "made")

@@ -4,8 +4,8 @@ package engine
 // from first to last, and used again. A list is the number of its first block, 0 if it
 // is empty.
 type blocks struct {
-	all  []*[blocksApiece]block
-	free int32 // a list
+	all  [][]block // not pointers to arrays: see piece
+	free int32     // a list
 }
 
 type block struct {
@@ -43,7 +43,7 @@ func (p *blocks) add(list *int32, x timed[int32]) {
 // grow makes more blocks.
 func (p *blocks) grow() {
 	first := int32(len(p.all)) * blocksApiece
-	p.all = append(p.all, new([blocksApiece]block))
+	p.all = append(p.all, new([blocksApiece]block)[:])
 	for b := first + blocksApiece; b > first; b-- {
 		p.at(b).next = p.free
 		p.free = b

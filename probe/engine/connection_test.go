@@ -224,10 +224,8 @@ func TestRefusal(t *testing.T) {
 	if asked == 0 || len(resets) < 1 || resets[0] != 4242 {
 		t.Fatalf("%d SYNs, resets %v", asked, resets)
 	}
-	// One, and then what the ration has, of half of what the limit has beside the target's
-	// own probes.
-	if n := len(resets); n != 1+min(refusedAtOnce, (20-target.Params.Packets())/strayPart) {
-		t.Errorf("%d resets, of which the target's probes and the ration leave room for %d and %d", n, 20-target.Params.Packets(), refusedAtOnce)
+	if n := len(resets); n != 1+refusedAtOnce {
+		t.Errorf("%d resets, want one, and then as many as the ration has", n)
 	}
 	if n := l.rejects[probe.RejectUnexpected]; n != 104 {
 		t.Errorf("%d rejected of 104", n)

@@ -62,3 +62,30 @@ func TestCount(t *testing.T) {
 		})
 	}
 }
+
+// A probe that is waited for is made when its turn comes, however late: the loop may be
+// as late the next time.
+func TestCountLate(t *testing.T) {
+	w := newWorld(t, nil)
+	w.churn = true
+	w.peer = listening(10 * time.Millisecond)
+	x, l := w.target(7, "198.19.0.1:443", nil)
+	x.Count, x.Interval, x.Recorder = 1, 100*time.Millisecond, l
+	w.add(x)
+	w.shard.read()
+	w.obey()
+	e := w.shard.targets[x]
+	w.shard.now = e.slot.Add(350 * time.Millisecond)
+	if _, due := w.shard.schedule.first(w.shard.now); !due {
+		t.Fatal("it is not due")
+	}
+	w.shard.schedule.pop()
+	e.scheduled = false
+	w.shard.fire(e)
+	if !e.spent() || e.scheduled {
+		t.Fatalf("%d probes made, scheduled again: %v", e.probes, e.scheduled)
+	}
+	if w.skips[SkipLate] != 0 {
+		t.Errorf("skipped: %v", w.skips)
+	}
+}

@@ -42,13 +42,14 @@ type way struct {
 type address struct {
 	window  window
 	refused ration // RSTs to what nobody believes
-	users   int    // peers
-	waiting int    // targets that wait for the limit
+	users   int32  // peers
+	waiting int32  // targets that wait for the limit
 	demand  demand // of the targets
 	unsent  int    // packets of probes whose SYN lies in this host
 	passed  uint32 // rises when a SYN passes those: they will never leave
 	judged  judgement
-	lent    *window // what was sent beside the schedule; nil: nothing
+	lent    *window       // what was sent beside the schedule; nil: nothing
+	scouted probe.Instant // when one was sent all the same, to see
 }
 
 // peers finds both. They outlive their last target, so that removing and adding
@@ -78,7 +79,7 @@ func (ps *peers) use(remote netip.AddrPort, k secret) *peer {
 			ps.byAddress[remote.Addr()] = a
 		}
 		a.users++
-		start := k.iss(&probe.FourTuple{Remote: remote}, 0)
+		start := k.iss(&probe.FourTuple{Remote: remote}, 0, 0)
 		p = &peer{remote: remote, port: remote.Port(), address: a, ports: [2]uint32{uint32(start), uint32(start)}}
 		p.hi, p.lo = halves(remote.Addr())
 		ps.byRemote[remote] = p

@@ -124,20 +124,25 @@ func TestFlows(t *testing.T) {
 	}
 }
 
-// The ISS of a four-tuple rises from use to use, by the four-microsecond clock.
+// The ISS of a four-tuple rises from use to use, and whoever has seen one does not know
+// the next: it is ahead of its clock by chance.
 func TestISS(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Reserved.Last = c.Reserved.First })
 	w.peer = closed(time.Millisecond)
 	var last probe.Seq
 	var at0 probe.Instant
+	var least, most int32
+	const span = int32(500 * time.Millisecond / issTick) // half of the time until the next use
 	w.onWire = func(at probe.Instant, p *wire.Packet) {
 		if p.Segment.Flags != probe.SYN {
 			return
 		}
 		if at0 != 0 {
-			if rise, want := p.Segment.Seq.Sub(last), int32(at.Sub(at0)/4000); rise < want-500 || rise > want+500 {
-				t.Fatalf("the ISS rises by %d in %v", rise, at.Sub(at0))
+			rise, want := p.Segment.Seq.Sub(last), int32(at.Sub(at0)/issTick)
+			if rise <= 0 || rise < want-span || rise > want+span {
+				t.Fatalf("the ISS rises by %d in %v, not by about %d", rise, at.Sub(at0), want)
 			}
+			least, most = min(least, rise-want), max(most, rise-want)
 		}
 		last, at0 = p.Segment.Seq, at
 	}
@@ -147,9 +152,12 @@ func TestISS(t *testing.T) {
 	if l.verdicts[probe.Refused] != 60 {
 		t.Errorf("%v", l.verdicts)
 	}
+	if least > -span/2 || most < span/2 {
+		t.Errorf("the ISS is off its clock by %d to %d only", least, most)
+	}
 	a, b := newSecret(nil), newSecret(nil)
 	tuple := probe.FourTuple{Local: netip.MustParseAddrPort("198.18.0.1:61000"), Remote: netip.MustParseAddrPort("198.19.0.1:443")}
-	if a.iss(&tuple, 0) == b.iss(&tuple, 0) {
+	if a.iss(&tuple, 0, 0) == b.iss(&tuple, 0, 0) {
 		t.Error("two secrets, one ISS")
 	}
 }

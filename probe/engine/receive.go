@@ -154,6 +154,7 @@ func (s *Shard) handle(f *frame) {
 			e := s.entries[sl.target]
 			e.untroubled()
 			sl.leftBy(int32(f.ifindex))
+			s.isBack(sl)
 			s.passUnsent(sl, e)
 		}
 		*ev = probe.Event{Kind: probe.SegmentSent, Segment: p.Segment}
@@ -242,14 +243,17 @@ func (s *Shard) stray(f *frame, damage probe.RejectReason) {
 // refuse answers a segment on a guarded port that no conversation expects, as
 // our kernel would: "If the ACK bit is on, <SEQ=SEG.ACK><CTL=RST>" (RFC 9293
 // §3.10.7.1). A peer that our last RST did not reach is closed by that. What the
-// rations, the limits and what the schedule needs of them leave no room for is not
-// answered: it comes again.
+// rations and the limits leave no room for is not answered: it comes again.
 func (s *Shard) refuse(pr *peer, w way, p *wire.Packet) {
 	seg := &p.Segment
 	if seg.Flags.Has(probe.RST) || !seg.Flags.Has(probe.ACK) || s.forbids(pr) && s.now.Sub(s.ruled) >= ruleGrace ||
-		!s.mayRefuse(pr.address) || !s.answers(pr.address) {
+		s.window.room(s.now, 1, s.limits.Global) > s.now || pr.address.window.room(s.now, 1, s.limits.PerAddress) > s.now ||
+		s.lends(pr.address, 1) > s.now || !s.mayRefuse(pr.address) {
 		return
 	}
+	s.lend(pr.address, 1)
+	s.window.add(s.now, 1)
+	pr.address.window.add(s.now, 1)
 	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}
 	s.enqueue(w, &tuple, &probe.Segment{Seq: seg.Ack, Flags: probe.RST}, nil)
 	s.sending = append(s.sending, noConv)
@@ -289,6 +293,9 @@ func (s *Shard) goOff(i int32) {
 	if kind := s.table.alarm(i).kind; kind == probe.Reopen {
 		s.step(i, s.syn(i, kind))
 	} else {
+		if kind == probe.UserTimeout {
+			s.excuse(i)
+		}
 		s.event = probe.Event{Kind: kind}
 		s.step(i, &s.event)
 	}

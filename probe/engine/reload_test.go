@@ -147,7 +147,7 @@ func TestReloadWithChanges(t *testing.T) {
 			waiting++
 		}
 	}
-	if got := w.shard.peers.byAddress[ts[0].Remote.Addr()].waiting; got != waiting {
+	if got := w.shard.peers.byAddress[ts[0].Remote.Addr()].waiting; int(got) != waiting {
 		t.Errorf("%d targets wait, %d by the address's count", waiting, got)
 	}
 }

@@ -43,7 +43,7 @@ func (s *Shard) send() probe.Instant {
 			most := s.most(packets)
 			if packets > most && s.settledShare() {
 				// It would hold up all behind it, for ever.
-				s.schedule.pop()
+				s.popDue()
 				s.skip(e, SkipRateLimit)
 				continue
 			}
@@ -54,7 +54,7 @@ func (s *Shard) send() probe.Instant {
 				return max(at, s.now.Add(burstGap))
 			}
 		}
-		s.schedule.pop()
+		s.popDue()
 		e.scheduled = false
 		if e.gone {
 			s.goners--
@@ -77,6 +77,12 @@ func (s *Shard) send() probe.Instant {
 	return idle
 }
 
+// popDue takes the target that is due out of the schedule.
+func (s *Shard) popDue() {
+	s.schedule.pop()
+	s.fetched--
+}
+
 // sent ends a burst: it hands the batch to the kernel, says how late each of
 // its probes went, and puts down for the limits when they had left: however
 // long that took, what goes later goes after them.
@@ -97,18 +103,21 @@ func (s *Shard) sent() {
 // fire does what is due of a target and puts it back into the schedule.
 func (s *Shard) fire(e *entry) {
 	if missed := e.missed(s.now); missed > 0 {
-		reason := SkipLate
-		if s.throttled || e.throttled {
-			reason = SkipRateLimit
-		}
-		for range missed {
-			if e.Count == 1 {
-				break // it is waited for, and has no other turn to be late for
+		slot := e.slot.Add(time.Duration(missed) * e.interval)
+		if e.Count != 1 {
+			reason := SkipLate
+			if s.throttled || e.throttled {
+				reason = SkipRateLimit
 			}
-			s.cfg.Observer.Skipped(reason)
+			for range missed {
+				s.cfg.Observer.Skipped(reason)
+			}
+			s.reschedule(e, slot)
+			return
 		}
-		s.reschedule(e, e.slot.Add(time.Duration(missed)*e.interval))
-		return
+		// It is waited for, and has no other turn to be late for. Behind the others
+		// once more, it would be as late again for as long as the loop is.
+		e.slot = slot
 	}
 	if e.peer == nil {
 		s.notOpened(e, probe.Observation{Kind: probe.Verdict, Reason: probe.NotResolved})
@@ -130,21 +139,21 @@ func (s *Shard) fire(e *entry) {
 	most := a.demand.most(s.limits.PerAddress, packets, addressSlack)
 	if e.counted {
 		// The schedule's probes that wait go first.
-		if at := max(s.lends(a, packets, 1), a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most)); at > s.now {
+		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+int(a.waiting))+a.unsent, most)); at > s.now {
 			s.plan(e, at)
 			return
 		}
 	} else if a.window.room(s.now, packets+a.unsent, most) > s.now {
 		// It queues behind those that wait already: if all came back at once,
 		// all but one would have come for nothing.
-		s.plan(e, a.window.room(s.now, packets*(1+a.waiting)+a.unsent, most))
+		s.plan(e, a.window.room(s.now, packets*(1+int(a.waiting))+a.unsent, most))
 		e.throttle(true)
 		return
 	}
 	if err := s.reach(e); err != nil {
 		s.trouble(e, err)
 		s.notOpened(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardSendError})
-	} else if a.unsent >= maxUnsent*packets {
+	} else if a.unsent >= maxUnsent*packets && s.now.Sub(a.scouted) < scoutEvery {
 		s.trouble(e, errUnsent)
 		s.skip(e, SkipUnsent)
 		return
@@ -152,6 +161,9 @@ func (s *Shard) fire(e *entry) {
 		s.skip(e, SkipNoPort)
 		return
 	} else {
+		if a.unsent >= maxUnsent*packets {
+			a.scouted = s.now
+		}
 		s.open(e, port)
 	}
 	s.made(e)
@@ -422,7 +434,7 @@ func (s *Shard) syn(i int32, k probe.EventKind) *probe.Event {
 	e := s.entries[sl.target]
 	s.event = probe.Event{Kind: k, Segment: e.manner.SYN}
 	tuple := s.tuple(sl, e)
-	s.event.Segment.Seq = s.secret.iss(&tuple, s.now)
+	s.event.Segment.Seq = s.secret.iss(&tuple, s.now, s.span(e))
 	if s.event.Segment.Options.Has(probe.OptTimestamps) {
 		s.event.Segment.Options.TSVal = s.secret.tsval(s.now)
 	}

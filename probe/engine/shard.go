@@ -103,8 +103,8 @@ type Shard struct {
 	peers     peers
 	table     table
 	window    window
-	refusals  ration         // RSTs to what nobody believes
 	lent      window         // of it, what went beside the schedule
+	refusals  ration         // RSTs to what nobody believes
 	demand    demand         // of all targets
 	largest   int            // packets of the largest probe that was ever scheduled
 	unsent    int            // packets of probes whose SYN lies in this host
@@ -121,6 +121,7 @@ type Shard struct {
 	clock     clock
 	losses    []loss        // of the host, not yet noticed
 	looked    probe.Instant // for such, the last time
+	homes     []home        // by the number of an address of ours
 	lose      func(int, addr)
 	drops     uint64
 	dropped   probe.Instant // when they were last noticed to have risen
@@ -140,6 +141,7 @@ type Shard struct {
 	output    probe.Output       // of the last step: on a function's stack it would escape to the heap
 	told      [1]probe.Observation
 	warmth    uint64        // nobody's
+	fetched   int           // of the targets that are due next, those whose memory was
 	answered  []*entry      // whose answers have come, of one batch of frames
 	addresses []uintptr     // to be fetched
 	trimmed   probe.Instant // when memory was given back last

@@ -68,7 +68,7 @@ func TestScheduleGoesFirst(t *testing.T) {
 			if done < 3*5*12-3 {
 				t.Errorf("%d scheduled probes of %d", done, 3*5*12)
 			}
-			// 26 packets a second are left, of which the answers to strays take at most 13.
+			// 26 packets a second are left.
 			if got < 50 || got > 200 {
 				t.Errorf("%d probes for who asked", got)
 			}

@@ -55,15 +55,17 @@ type whole struct {
 // slotsApiece is how many slots are made at a time. Those that are there never move.
 const slotsApiece = 256
 
+// A piece names slots and alarms by slices: to look one up by a pointer to an array, Go
+// first reads where the array begins, which is a line of memory more.
 type piece struct {
-	slots  [slotsApiece]slot
-	alarms [slotsApiece]alarm
+	slots  []slot
+	alarms []alarm
 }
 
 // A table holds a shard's conversations: slots that are used again, found by
 // key.
 type table struct {
-	pieces  []*piece
+	pieces  []piece
 	spare   []int32 // slots that are free
 	index   index
 	timers  wheel // that the loop wakes up for
@@ -107,7 +109,11 @@ func (t *table) claim(k key) int32 {
 
 // grow makes more slots.
 func (t *table) grow() {
-	p := new(piece)
+	both := new(struct {
+		slots  [slotsApiece]slot
+		alarms [slotsApiece]alarm
+	})
+	p := piece{both.slots[:], both.alarms[:]}
 	first := t.len()
 	t.pieces = append(t.pieces, p)
 	for i := int32(slotsApiece - 1); i >= 0; i-- {

@@ -9,23 +9,41 @@ import "unsafe"
 // of for each piece by itself. What is read is added up, lest the compiler leave it out;
 // what belongs to others is prefetched.
 
-// warmEntries touches what the next burst needs.
+// warmSends is for how many probes memory is fetched at a time.
+const warmSends = 32
+
+// warmEntries fetches what the probes that are due next need, once it was used for those
+// that it was fetched for before.
 func (s *Shard) warmEntries() {
-	if _, due := s.schedule.first(s.now); !due {
+	if s.fetched > 0 {
 		return
 	}
+	s.schedule.gather(s.now, warmSends)
 	// The first of a heap are not its earliest, but among them.
-	next := s.schedule.near[:min(len(s.schedule.near), 2*s.pace.burst())]
-	var sum uint64
-	for _, x := range next {
-		e := s.entries[x.value]
-		sum += e.sent + e.between + uint64(e.due) + uint64(e.remote.Port())
+	next := s.schedule.near[:min(len(s.schedule.near), warmSends)]
+	if len(next) < 2 {
+		return
 	}
+	s.fetched = len(next)
+	to := s.addresses[:0]
+	for _, x := range next {
+		to = append(to, uintptr(unsafe.Pointer(&s.entries[x.value])))
+	}
+	prefetch(to)
+	to = to[:0]
+	for _, x := range next {
+		to = s.entries[x.value].ahead(to)
+	}
+	prefetch(to)
+	to = to[:0]
 	for _, x := range next {
 		if p := s.entries[x.value].peer; p != nil {
-			sum += p.hi + uint64(p.port)
+			at := uintptr(unsafe.Pointer(p))
+			to = append(to, at, at+cacheLine, at+unsafe.Sizeof(*p)-1)
 		}
 	}
+	prefetch(to)
+	to = to[:0]
 	for _, x := range next {
 		e := s.entries[x.value]
 		if p := e.peer; p != nil {
@@ -34,11 +52,13 @@ func (s *Shard) warmEntries() {
 				ports, at = s.cfg.Guarded, p.ports[1]
 			}
 			k := p.key(ports.First + uint16(at%ports.len()))
-			c := s.table.index.cells[s.table.index.start(k.hash())]
-			sum += uint64(p.address.window.total) + uint64(p.address.unsent) + uint64(c.hash)
+			cell := &s.table.index.cells[s.table.index.start(k.hash())]
+			addr := uintptr(unsafe.Pointer(p.address))
+			to = append(to, addr, addr+cacheLine, addr+unsafe.Sizeof(*p.address)-1, uintptr(unsafe.Pointer(cell)))
 		}
 	}
-	s.warmth += sum
+	prefetch(to)
+	s.addresses = to
 }
 
 // warmFrames touches the conversations of the frames that were read.

@@ -127,6 +127,12 @@ func (w *wheel) first(end probe.Instant) (timed[int32], bool) {
 	return w.near[0], w.near[0].at <= end
 }
 
+// gather sees to it that n numbers of those that are not after end, or all, are in near.
+func (w *wheel) gather(end probe.Instant, n int) {
+	for len(w.near) < n && w.load(end) {
+	}
+}
+
 // pop removes the number that first returned.
 func (w *wheel) pop() {
 	w.n--

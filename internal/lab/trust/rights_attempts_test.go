@@ -20,9 +20,10 @@ import (
 // The variables by which a test has its own binary play a probed that somebody has taken
 // over.
 const (
-	takenOver  = "TRUST_TAKEN_OVER" // the folder that is its user's own
-	unconfined = "TRUST_UNCONFINED" // not empty: before it was confined, for comparison
-	forbidding = "TRUST_FORBIDDING" // a program to become, with seccomp(2) and capset(2) forbidden
+	takenOver   = "TRUST_TAKEN_OVER"   // the folder that is its user's own
+	unconfined  = "TRUST_UNCONFINED"   // not empty: before it was confined, for comparison
+	sendsFrames = "TRUST_SENDS_FRAMES" // not empty: its configuration had transmit: packet
+	forbidding  = "TRUST_FORBIDDING"   // a program to become, with seccomp(2) and capset(2) forbidden
 )
 
 // An account is what somebody in probed's place found out.
@@ -30,6 +31,7 @@ type account struct {
 	Attempts  map[string]string // what was tried → the error, "" if it went
 	Overheard int               // packets of others that were read
 	Packets   int               // packet sockets that were at hand
+	Sending   int               // those of them that a packet from anybody's address could be sent by
 	Raw       int               // and raw ones
 	Works     map[string]string // what probed goes on doing → the error, "" if it went
 	Foreign   string            // to send from somebody else's address by a raw socket: the error
@@ -38,14 +40,14 @@ type account struct {
 // takeOver opens what probed opens, confines itself as probed does, and then tries what
 // somebody would who can have it make any system call. It tells on standard output.
 func takeOver(dir string) error {
-	n, err := host.Open(host.Ports{Reserved: host.Range{First: 61000, Last: 61003}, Guarded: host.Range{First: 61004, Last: 61007}})
+	n, err := host.Open(host.Ports{Reserved: host.Range{First: 61000, Last: 61003}, Guarded: host.Range{First: 61004, Last: 61007}, Packet: os.Getenv(sendsFrames) != ""})
 	if err != nil {
 		return err
 	}
 	defer n.Close()
 	if os.Getenv(unconfined) == "" {
 		// What it has been given is CAP_NET_RAW alone: confine.Keep has nothing to do.
-		if err := errors.Join(confine.Undumpable(), confine.Filter()); err != nil {
+		if err := errors.Join(confine.Undumpable(), confine.Filter(n.Listeners()...)); err != nil {
 			return err
 		}
 	}
@@ -75,6 +77,9 @@ func (a *account) sockets() {
 			a.Packets++
 			at = append(at, fd)
 			a.openUp(fd, "packet socket")
+			if a.sendFrame(fd) == nil {
+				a.Sending++
+			}
 			all := unix.SockaddrLinklayer{Protocol: 0x0300} // ETH_P_ALL, in network byte order
 			_ = unix.Bind(fd, &all)                         // it may be bound
 		case kind == unix.SOCK_RAW && domain != unix.AF_NETLINK:
@@ -114,6 +119,25 @@ func (a *account) note(what string, err error) {
 	if err != nil {
 		a.Attempts[what] = err.Error()
 	}
+}
+
+// sendFrame sends a packet to the link by a packet socket, or by a copy of it.
+func (a *account) sendFrame(fd int) error {
+	links, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	to := unix.SockaddrLinklayer{Protocol: 0x0008, Ifindex: links[len(links)-1].Index, Halen: 6, Addr: [8]byte{2, 0, 0, 0, 0, 77}} // ETH_P_IP
+	packet := make([]byte, 40)
+	err = unix.Sendto(fd, packet, 0, &to)
+	if err == nil {
+		return nil
+	}
+	if copied, dup := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); dup == nil {
+		defer unix.Close(copied)
+		err = unix.Sendto(copied, packet, 0, &to)
+	}
+	return err
 }
 
 // drain counts what can be read.

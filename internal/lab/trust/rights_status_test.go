@@ -107,7 +107,7 @@ func TestRightsOfEveryThread(t *testing.T) {
 			t.Parallel()
 			here, there := lab.Pair(t)
 			there.Listen("tcp", "[::]:80")
-			const first = "global: {interval: 50ms, timeout: 45ms}\njobs:\n- {name: first, targets: ['198.18.0.2:80']}\n"
+			const first = "global: {interval: 50ms, timeout: 45ms}\nmodules: {packet: {probe: half_open, transmit: packet}}\njobs:\n- {name: first, targets: ['198.18.0.2:80']}\n"
 			d := start(t, here, first, way.options(t)...)
 			lab.Eventually(t, patience, func() error { return atLeast(d.scrape(), 10) })
 			d.write(fmt.Sprintf(`
@@ -171,6 +171,31 @@ jobs:
 				Note: "CAP_NET_RAW alone, no_new_privs, seccomp: on every thread; a reload that asks for more works",
 			})
 		})
+	}
+}
+
+// Without transmit: packet at the start there is no socket to send frames by, and so none
+// can be misused. A configuration that asks for it later is probed by raw sockets until
+// probed starts again, and it says so.
+func TestRightsToSendFrames(t *testing.T) {
+	t.Parallel()
+	here, there := lab.Pair(t)
+	there.Listen("tcp", "[::]:80")
+	const yaml = "global: {interval: 50ms, timeout: 45ms}\nmodules: {packet: {probe: half_open%s}}\njobs:\n- {name: j, module: packet, targets: ['198.18.0.2:80']}\n"
+	d := start(t, here, fmt.Sprintf(yaml, ""))
+	d.write(fmt.Sprintf(yaml, ", transmit: packet"))
+	if code, body := d.do("POST", "/-/reload"); code != 200 {
+		t.Fatalf("reload: %d %s", code, body)
+	}
+	before := d.scrape()
+	lab.Eventually(t, patience, func() error {
+		return atLeast(d.scrape(), before.sum("probed_probes_total")+20)
+	})
+	if s := d.scrape(); s.sum("probed_probe_failures_total") != 0 {
+		t.Errorf("%v failed", s.values("probed_probe_failures_total", "reason"))
+	}
+	if said := d.out.String(); strings.Count(said, "level=WARN") != 1 || !strings.Contains(said, "until probed is started again") {
+		t.Errorf("probed said:\n%s", said)
 	}
 }
 

@@ -81,7 +81,7 @@ func taken(t *testing.T, env ...string) account {
 // docs/threat-model.md.
 func TestRightsOfWhoTakesOver(t *testing.T) {
 	t.Parallel()
-	a, before := taken(t), taken(t, unconfined+"=1")
+	a, frames, before := taken(t), taken(t, sendsFrames+"=1"), taken(t, sendsFrames+"=1", unconfined+"=1")
 	anyway := make(map[string]bool)
 	for _, try := range attempts("") {
 		anyway[try.what] = try.anyway
@@ -103,14 +103,20 @@ func TestRightsOfWhoTakesOver(t *testing.T) {
 			idle++
 		}
 	}
-	if a.Packets < 2 || a.Raw < 4 {
-		t.Errorf("%d packet sockets and %d raw sockets were at hand: nothing is shown", a.Packets, a.Raw)
+	if a.Packets < 1 || frames.Packets < 2 || a.Raw < 4 || before.Sending != before.Packets {
+		t.Errorf("%d packet sockets, %d raw sockets, by %d of %d a frame goes before it is confined: nothing is shown", a.Packets, a.Raw, before.Sending, before.Packets)
 	}
-	if a.Overheard != 0 {
-		t.Errorf("%d packets of others were read", a.Overheard)
+	overheard := a.Overheard + frames.Overheard
+	if overheard != 0 {
+		t.Errorf("%d packets of others were read", overheard)
 	}
-	if a.Foreign == "" {
-		t.Error("a raw socket sent from an address that is not this host's")
+	forged := a.Sending
+	if a.Sending != 0 || a.Foreign == "" || frames.Foreign == "" {
+		forged++
+		t.Errorf("packets went from anybody's address: by %d packet sockets; by raw sockets %q, %q", a.Sending, a.Foreign, frames.Foreign)
+	}
+	if frames.Sending != 1 {
+		t.Errorf("with transmit: packet %d sockets send frames, want the one that is for that", frames.Sending)
 	}
 	for what, err := range a.Works {
 		if err != "" {
@@ -122,8 +128,12 @@ func TestRightsOfWhoTakesOver(t *testing.T) {
 		Note: fmt.Sprintf("each refused; before it is confined %d of them go", goes(before)),
 	})
 	book(t, Row{
-		Part: "rights", What: "taken over: reading others' traffic by the sockets at hand", Tried: a.Packets + a.Raw, Of: "sockets", False: a.Overheard,
-		Note: "filters are locked: 0 packets overheard",
+		Part: "rights", What: "taken over: reading others' traffic by the sockets at hand", Tried: a.Packets + a.Raw + frames.Packets + frames.Raw, Of: "sockets", False: overheard,
+		Note: "their filters are locked: 0 packets overheard",
+	})
+	book(t, Row{
+		Part: "rights", What: "taken over: sending from addresses of others", Tried: a.Packets + a.Raw, Of: "sockets", False: forged,
+		Note: "the kernel writes the source; with transmit: packet one socket could",
 	})
 }
 
@@ -143,7 +153,7 @@ func TestRightsRefused(t *testing.T) {
 	here, there := lab.Pair(t)
 	there.Listen("tcp", "0.0.0.0:80")
 	d := start(t, here, "jobs:\n- {name: refused, interval: 100ms, timeout: 90ms, targets: ['198.18.0.2:80']}\n",
-		func(c *lab.Cmd) { // by way of this binary, which forbids seccomp(2) and capset(2) and becomes probed
+		asRoot, func(c *lab.Cmd) { // by way of this binary, which forbids seccomp(2) and capset(2) and becomes probed
 			c.Env = append(c.Env, forbidding+"="+c.Path)
 			c.Path = "/proc/self/exe"
 		})
