@@ -20,7 +20,7 @@ func TestFaultNetQueue(t *testing.T) {
 		many = append(many, fmt.Sprintf("'198.18.%d.%d:80'", 80+i/250, 1+i%250))
 	}
 	r.alsoAside = true // the sockets are one for all
-	r.start(r.probing() + fmt.Sprintf("- {name: many, interval: 1s, timeout: 900ms, targets: [%s]}\n", join(many)))
+	r.start(r.probing() + fmt.Sprintf("- {name: many, interval: 1s, timeout: 900ms, targets: [%s]}\n", listed(many)))
 	eth := r.here.Iface()
 	unqueue := func() { r.run(r.here, "tc qdisc del dev "+eth+" root") }
 	r.suffer(netFault{

@@ -78,8 +78,8 @@ func netJobs(addrs ...netip.Addr) string {
 	return b.String()
 }
 
-// serve answers probes of every kind on all addresses of a host.
-func serve(h *lab.Host) {
+// servePeer answers probes of every kind on all addresses of a host.
+func servePeer(h *lab.Host) {
 	h.Listen("tcp", "[::]:80")
 	h.Serve("tcp", "[::]:81", lab.Discard)
 	h.Serve("tcp", "[::]:82", nil)
@@ -92,8 +92,8 @@ func newNetRig(t *testing.T) *netRig {
 	r := &netRig{t: t, here: l.Host("here"), there: l.Host("there"), aside: l.Host("aside")}
 	l.Join(r.here, r.there)
 	l.Join(r.here, r.aside)
-	serve(r.there)
-	serve(r.aside)
+	servePeer(r.there)
+	servePeer(r.aside)
 	return r
 }
 
@@ -120,8 +120,8 @@ func (r *netRig) run(h *lab.Host, line string) {
 	}
 }
 
-// goods are the good verdicts of every target, by job and target.
-func goods(s scrape) map[[2]string]float64 {
+// netGoods are the good verdicts of every target, by job and target.
+func netGoods(s scrape) map[[2]string]float64 {
 	all := make(map[[2]string]float64)
 	for _, m := range s["probed_probes_total"].GetMetric() {
 		all[targetOf(m)] += m.GetCounter().GetValue()
@@ -152,10 +152,10 @@ func targetOf(m labelled) (of [2]string) {
 // answered waits until every target has a good verdict that it had not before.
 func (r *netRig) answered(before scrape, limit time.Duration) {
 	r.t.Helper()
-	was := goods(before)
+	was := netGoods(before)
 	deadline := time.Now().Add(limit)
 	for {
-		now, missing := goods(r.d.scrape()), []string(nil)
+		now, missing := netGoods(r.d.scrape()), []string(nil)
 		for of := range now {
 			if now[of] <= was[of] {
 				missing = append(missing, strings.Join(of[:], " "))
@@ -348,8 +348,8 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 	}
 	// Failures: none that this host is to blame for, and else no more than SYNs were
 	// not answered. Several jobs share a target.
-	failed, was := make(map[string]int), failures(f.before)
-	for of, all := range failures(f.after) {
+	failed, was := make(map[string]int), netFailures(f.before)
+	for of, all := range netFailures(f.after) {
 		reason, n := of[2], int(all-was[of])
 		if !slices.Contains(f.lost, reason) || r.isAside(of[1]) {
 			complain(n, "%v failed %d times", of, n)
@@ -362,8 +362,8 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 			complain(n, "%s failed %d times, and the wire has %+v", target, n, c)
 		}
 	}
-	good, had := make(map[string]int), goods(f.before)
-	for of, n := range goods(f.after) {
+	good, had := make(map[string]int), netGoods(f.before)
+	for of, n := range netGoods(f.after) {
 		good[r.onWire(of[1])] += int(n - had[of])
 	}
 	for target, n := range good {
@@ -371,8 +371,8 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 			complain(n, "%s: %d good verdicts, and the wire has %+v", target, n, c)
 		}
 	}
-	gone := discards(f.before)
-	for of, n := range discards(f.after) {
+	gone := netDiscards(f.before)
+	for of, n := range netDiscards(f.after) {
 		if n -= gone[of]; r.isAside(of[1]) && !r.alsoAside {
 			complain(int(n), "%v: %v discarded", of, n)
 		}
@@ -404,8 +404,8 @@ func (r *netRig) isAside(target string) bool {
 	return err == nil && (a.Addr() == r.aside.Addr4() || a.Addr() == r.aside.Addr6())
 }
 
-// discards are what was discarded of every target.
-func discards(s scrape) map[[2]string]float64 {
+// netDiscards are what was discarded of every target.
+func netDiscards(s scrape) map[[2]string]float64 {
 	all := make(map[[2]string]float64)
 	for _, m := range s["probed_probes_discarded_total"].GetMetric() {
 		all[targetOf(m)] += m.GetCounter().GetValue()
@@ -413,8 +413,8 @@ func discards(s scrape) map[[2]string]float64 {
 	return all
 }
 
-// failures are those of every target, by job, target and reason.
-func failures(s scrape) map[[3]string]float64 {
+// netFailures are those of every target, by job, target and reason.
+func netFailures(s scrape) map[[3]string]float64 {
 	all := make(map[[3]string]float64)
 	for _, m := range s["probed_probe_failures_total"].GetMetric() {
 		of := targetOf(m)
@@ -446,5 +446,5 @@ func above(s scrape, name string, bound float64, job string) (n int) {
 	return n
 }
 
-// join lists what is in a YAML list.
-func join(all []string) string { return strings.Join(all, ", ") }
+// listed is what is in a YAML list.
+func listed(all []string) string { return strings.Join(all, ", ") }
