@@ -41,15 +41,15 @@ type way struct {
 // An address is what the per-address limit is about.
 type address struct {
 	window  window
-	refused ration        // RSTs to what nobody believes
-	users   int           // peers
-	waiting int           // targets that wait for the limit
-	demand  demand        // of the targets
-	unsent  int           // packets of probes whose SYN lies in this host
-	passed  uint32        // rises when a SYN passes those: they will never leave
-	scouted probe.Instant // when one was sent all the same, to see
+	refused ration // RSTs to what nobody believes
+	users   int32  // peers
+	waiting int32  // targets that wait for the limit
+	demand  demand // of the targets
+	unsent  int    // packets of probes whose SYN lies in this host
+	passed  uint32 // rises when a SYN passes those: they will never leave
 	judged  judgement
-	lent    *window // what was sent beside the schedule; nil: nothing
+	lent    *window       // what was sent beside the schedule; nil: nothing
+	scouted probe.Instant // when one was sent all the same, to see
 }
 
 // peers finds both. They outlive their last target, so that removing and adding
@@ -69,8 +69,10 @@ type departed struct {
 }
 
 // use returns the peer for one more target. Its round of the source ports
-// begins where the secret says, so that peers don't march in step.
-func (ps *peers) use(remote netip.AddrPort, k secret) *peer {
+// begins where the secret says, so that peers don't march in step, and as many ports
+// on as the time has had intervals, so that a shard which starts again goes on where it
+// was: the peer may still have the last four-tuples in TIME-WAIT.
+func (ps *peers) use(remote netip.AddrPort, k secret, intervals int64) *peer {
 	p := ps.byRemote[remote]
 	if p == nil {
 		a := ps.byAddress[remote.Addr()]
@@ -79,8 +81,8 @@ func (ps *peers) use(remote netip.AddrPort, k secret) *peer {
 			ps.byAddress[remote.Addr()] = a
 		}
 		a.users++
-		start := k.iss(&probe.FourTuple{Remote: remote}, 0, 0)
-		p = &peer{remote: remote, port: remote.Port(), address: a, ports: [2]uint32{uint32(start), uint32(start)}}
+		start := uint32(k.iss(&probe.FourTuple{Remote: remote}, 0, 0)) + uint32(intervals)
+		p = &peer{remote: remote, port: remote.Port(), address: a, ports: [2]uint32{start, start}}
 		p.hi, p.lo = halves(remote.Addr())
 		ps.byRemote[remote] = p
 	}

@@ -221,6 +221,9 @@ func (s *Shard) stray(f *frame, damage probe.RejectReason) {
 	}
 	var w way
 	if e := peer.target; e != nil {
+		if s.cfg.Guarded.has(p.DstPort) && !e.route.source.IsValid() && e.route.err == nil {
+			_ = s.reach(e) // it was not probed yet, and the peer may hold a connection of before we were started
+		}
 		w = way{source: e.route.source, ifindex: e.route.ifindex, ttl: e.TTL, tos: e.TOS}
 	} else if peer.way != nil {
 		w = *peer.way

@@ -34,6 +34,17 @@ func TestFaultNetNeighbour(t *testing.T) {
 		lasts: 2 * time.Second,
 		lost:  []string{"timeout", "unreachable"}, // our kernel's own ICMP error
 	})
+	r.suffer(netFault{
+		rare: true,
+		what: "no carrier: the other end of the cable is down", // the kernel says so a second later
+		make: func() { r.run(r.there, "ip link set "+theirs+" down") },
+		end: func() {
+			r.run(r.there, "ip link set "+theirs+" up")
+			r.run(r.there, fmt.Sprintf("ip address replace %v/64 dev %s nodad", r.there.Addr6(), theirs))
+		},
+		lasts: 2 * time.Second,
+		lost:  []string{"timeout", "unreachable", "fin_unacked", "fin_missing", "peer_never_closed"},
+	})
 	n := 0
 	r.suffer(netFault{
 		rare: true,
