@@ -90,6 +90,7 @@ func TestForgeriesHoldNothing(t *testing.T) {
 	w := newWorld(t, nil)
 	w.peer = closes(10 * time.Millisecond)
 	x, l := w.target(1, "198.19.0.1:443", activeClose)
+	x.Recorder = l
 	w.add(x)
 	const forged = 5_000
 	for i := range forged {
@@ -103,9 +104,12 @@ func TestForgeriesHoldNothing(t *testing.T) {
 			}
 		})
 	}
-	most := 0
+	most, transcripts := 0, 0
 	for i := range 20 {
-		w.after(time.Duration(i+5)*time.Second, func() { most = max(most, w.shard.table.index.n) })
+		w.after(time.Duration(i+5)*time.Second, func() {
+			most = max(most, w.shard.table.index.n)
+			transcripts = max(transcripts, w.shard.table.transcripts.used())
+		})
 	}
 	acks := w.leaving(probe.ACK)
 	w.run(26 * time.Second)
@@ -114,6 +118,9 @@ func TestForgeriesHoldNothing(t *testing.T) {
 	}
 	if most > 5 { // an interval of 1 s, a linger of some
 		t.Errorf("%d four-tuples held", most)
+	}
+	if transcripts > 1 {
+		t.Errorf("%d transcripts of what nobody believes", transcripts)
 	}
 	t.Logf("%d four-tuples held, %d ACKs left", most, acks())
 	if n := acks(); n > 26*3+8 {
