@@ -321,6 +321,7 @@ func (c *Conversation) takeFIN(now Instant, ev *Event, out *Output) {
 		return
 	}
 	k.finTaken, k.ackOwed = true, true
+	k.finWaited = ev.Stamp != k.finGot
 	c.rcvNxt = c.rcvNxt.Add(1)
 	out.Note = NotePeerFIN
 	switch c.local {

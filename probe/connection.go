@@ -39,6 +39,7 @@ type connection struct {
 	finCame     bool  // the peer's FIN has arrived, if not yet in order
 	finTaken    bool  // and in order
 	finAnswered bool  // and our acknowledgement of it was seen leaving
+	finWaited   bool  // but for octets before it
 	simultan    bool  // the FINs crossed: we passed CLOSING
 	threeWay    bool  // ACK and FIN were one segment
 	finished    bool  // both FINs are acknowledged

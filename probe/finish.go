@@ -52,6 +52,10 @@ func (c *Conversation) form() Form {
 	return FourWay
 }
 
+// ownShare is how long our answer to the peer's FIN may take: beyond that the teardown
+// is rather our loop's or our host's queue's.
+const ownShare = 50 * time.Millisecond
+
 // tearDown observes the whole of it, from the first FIN to the last ACK.
 func (c *Conversation) tearDown(now Instant, from, to Stamp, out *Output) {
 	k := &c.conn
@@ -59,6 +63,13 @@ func (c *Conversation) tearDown(now Instant, from, to Stamp, out *Output) {
 		return
 	}
 	k.tornDown = true
+	if answered := k.finSent; !k.simultan && !k.crossed && !k.finWaited {
+		if c.local == TimeWait {
+			answered = to
+		}
+		d, ok := c.interval(now, k.finGot, answered)
+		k.kept = k.kept || ok && d > ownShare
+	}
 	o := Observation{Kind: Teardown, Form: c.form(), Duration: -1}
 	if d, ok := c.interval(now, from, to); ok && !k.kept && !k.lag.closing {
 		o.Duration = d

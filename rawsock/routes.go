@@ -356,21 +356,19 @@ func zoneIndex(zone string) (int, error) {
 }
 
 // DeviceIndex is a device's interface index. It asks for that alone, where package net
-// has the kernel list all devices.
+// has the kernel list all devices, and waits for no lock of the kernel's that those hold
+// who change devices.
 func DeviceIndex(name string) (int, error) {
-	request, err := unix.NewIfreq(name)
-	if err != nil {
-		return 0, os.NewSyscallError("ioctl SIOCGIFINDEX", unix.ENODEV) // no device has such a name
-	}
 	fd, err := openUDP(unix.AF_INET)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(fd)
-	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request); err != nil {
-		return 0, os.NewSyscallError("ioctl SIOCGIFINDEX", err)
+	if err := unix.BindToDevice(fd, name); err != nil {
+		return 0, os.NewSyscallError("setsockopt SO_BINDTODEVICE", err)
 	}
-	return int(int32(request.Uint32())), nil
+	index, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+	return index, os.NewSyscallError("getsockopt SO_BINDTOIFINDEX", err)
 }
 
 // Close ends listening; Generation stands still from then on.

@@ -10,10 +10,11 @@ import (
 // fromHere reports whether a request was made on this host by somebody who meant to:
 // over loopback, to an IP address or localhost by name, not passed on by a proxy, and
 // not by a browser on behalf of another site's page. A page whose name has been led
-// here (DNS rebinding) has its own name in Host, and says where it comes from.
+// here (DNS rebinding) has its own name in Host, and says where it comes from. HTTP/1.0
+// is what nginx speaks to what is behind it, unless it is told otherwise.
 func fromHere(r *http.Request) bool {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !from.Addr().Unmap().IsLoopback() || !plainHost(r.Host) {
+	if err != nil || !from.Addr().Unmap().IsLoopback() || !plainHost(r.Host) || !r.ProtoAtLeast(1, 1) {
 		return false
 	}
 	for name := range r.Header {

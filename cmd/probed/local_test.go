@@ -45,5 +45,8 @@ func TestFromHere(t *testing.T) {
 		if got := fromHere(r); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
+		if r.ProtoMajor, r.ProtoMinor = 1, 0; fromHere(r) {
+			t.Errorf("%+v over HTTP/1.0", c)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -236,8 +237,11 @@ func TestNotifyBadSocket(t *testing.T) {
 		p := start(t, h, "jobs: []\n", func(c *lab.Cmd) {
 			c.Env = append(c.Env, "NOTIFY_SOCKET="+filepath.Join(os.TempDir(), "nobody-is-here"))
 		})
-		if !strings.Contains(p.said(), "cannot tell the service manager") {
-			t.Errorf("it said %s", p.said())
-		}
+		lab.Eventually(t, 5*time.Second, func() error { // it is ready before it says so
+			if said := p.said(); !strings.Contains(said, "cannot tell the service manager") {
+				return errors.New(said)
+			}
+			return nil
+		})
 	})
 }

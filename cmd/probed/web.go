@@ -198,7 +198,8 @@ func (d *daemon) routes(pages http.Handler) http.Handler {
 	mux.HandleFunc("GET /-/ready", d.serveReady)
 	mux.Handle("POST /-/reload", lasting(reloadTime, http.HandlerFunc(d.serveReload)))
 	mux.Handle("GET /probe", lasting(mostProbe, ondemand.New(ondemand.Options{
-		Config: d.running, Once: d.roster.Once, Probes: d.roster.Probes, Names: d.roster.Names, Clock: time.Now, Log: d.log,
+		Config: d.running, Once: d.roster.Once, Probes: d.roster.Probes, Names: d.roster.Names, FromHere: fromHere,
+		Clock: time.Now, Log: d.log,
 	})))
 	mux.Handle("GET /debug/pprof/", d.profiles())
 	some := newCrowd(mostPages, time.Now).serve(inTurn(pages))

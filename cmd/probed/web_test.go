@@ -236,6 +236,35 @@ func TestManyDoors(t *testing.T) {
 	}
 }
 
+// TestAllowedHosts has probed answer to one name only, and to addresses.
+func TestAllowedHosts(t *testing.T) {
+	t.Parallel()
+	h := lab.NewHost(t, "a")
+	h.Listen("tcp", "[::]:80")
+	p := start(t, h, simpleConfig("20ms", "10ms", "127.0.0.1:80"), withArgs("--web.allowed-host=probed.example.net"))
+	for host, want := range map[string]int{"probed.example.net:10965": 200, "127.0.0.1:10965": 200, "rebound.example.org:10965": 421} {
+		for _, path := range []string{"/", "/metrics", "/api/v1/targets", "/-/ready"} {
+			req, err := http.NewRequestWithContext(t.Context(), "GET", p.base+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = host
+			resp, err := p.http.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != want || resp.Header.Get("X-Frame-Options") != "DENY" {
+				t.Errorf("%s%s: %s, X-Frame-Options %q", host, path, resp.Status, resp.Header.Get("X-Frame-Options"))
+			}
+		}
+	}
+	p = launch(t, lab.NewHost(t, "b"), simpleConfig("20ms", "10ms", "127.0.0.1:80"), withArgs("--web.allowed-host=http://probed"))
+	if code := p.end(10 * time.Second); code != 1 || !strings.Contains(p.said(), "probed: --web.allowed-host=http://probed: not a name without a port") {
+		t.Errorf("exit code %d\n%s", code, p.said())
+	}
+}
+
 // selfSigned makes a certificate for the loopback addresses.
 func selfSigned(t *testing.T) (certificate, key string) {
 	t.Helper()

@@ -28,7 +28,7 @@ func (h *handler) forWhom(r *http.Request, t *config.Target) (may func(netip.Add
 	if foreign(r) {
 		return nil, refusal("only a page of this probed may ask a browser for a probe: the request's Sec-Fetch-Site or Origin says that another one does")
 	}
-	trusted := fromHere(r)
+	trusted := h.FromHere(r)
 	limits := func() *config.Limits { return &h.Config().Global.Limits }
 	if l := limits(); !l.Only() && !trusted && !t.IP.IsValid() {
 		// To look a name up is to send something too.
@@ -74,23 +74,4 @@ func foreign(r *http.Request) bool {
 		}
 	}
 	return false
-}
-
-// fromHere reports whether a request comes from this host itself, as far as can be told:
-// over loopback, under a name that no name server can have led a browser by, and not
-// through a proxy that says so, or that speaks HTTP/1.0, as nginx does to what is behind
-// it unless it is told otherwise.
-func fromHere(r *http.Request) bool {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !peer.Addr().Unmap().IsLoopback() || !r.ProtoAtLeast(1, 1) {
-		return false
-	}
-	for name := range r.Header {
-		if strings.HasPrefix(name, "X-Forwarded") || name == "Forwarded" || name == "Via" || name == "X-Real-Ip" {
-			return false
-		}
-	}
-	host := (&url.URL{Host: r.Host}).Hostname()
-	_, err = netip.ParseAddr(host)
-	return err == nil || strings.EqualFold(host, "localhost")
 }

@@ -51,8 +51,10 @@ type Options struct {
 	// theirs has a host name.
 	Probes func(netip.Addr) bool
 	Names  func(host string) bool
-	Clock  func() time.Time
-	Log    *slog.Logger
+	// FromHere reports whether this host itself asks.
+	FromHere func(*http.Request) bool
+	Clock    func() time.Time
+	Log      *slog.Logger
 }
 
 type handler struct {

@@ -78,8 +78,11 @@ func serveWith(t *testing.T, p *prober, yaml string) http.Handler {
 	return ondemand.New(ondemand.Options{
 		Config: func() *config.Config { return c }, Once: p.once, Clock: time.Now,
 		Probes: func(a netip.Addr) bool { return a == netip.MustParseAddr("198.18.0.7") },
-		Names:  func(host string) bool { return host == "db.test" },
-		Log:    slog.New(slog.NewTextHandler(io.Discard, nil)),
+		FromHere: func(r *http.Request) bool {
+			return strings.HasPrefix(r.RemoteAddr, "127.") || strings.HasPrefix(r.RemoteAddr, "[::1]")
+		},
+		Names: func(host string) bool { return host == "db.test" },
+		Log:   slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 }
 

@@ -66,7 +66,7 @@ func TestOctets(t *testing.T) {
 		{"its compact form", unsafe.Sizeof(probe.Compact{}), 56},
 		{"an entry", unsafe.Sizeof(entry{}), 320},
 		{"a peer", unsafe.Sizeof(peer{}), 112},
-		{"an address", unsafe.Sizeof(address{}), 136},
+		{"an address", unsafe.Sizeof(address{}), 144},
 		{"a frame", unsafe.Sizeof(frame{}), 384},
 	} {
 		if x.size > x.most {

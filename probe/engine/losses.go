@@ -39,9 +39,13 @@ func (s *Shard) noticeLosses() {
 	if len(s.losses) == 0 {
 		return
 	}
+	for i := range s.homes {
+		h := &s.homes[i]
+		h.lost = h.lost || s.isLost(s.table.locals[i], h.via)
+	}
 	for i := range s.table.len() {
 		sl := s.table.slot(i)
-		if sl.target == free || s.table.isSettled(sl) || !s.isLost(sl) {
+		if sl.target == free || s.table.isSettled(sl) || !s.isLost(s.table.locals[sl.local], sl.via) {
 			continue
 		}
 		s.trouble(s.entries[sl.target], errLost)
@@ -50,15 +54,16 @@ func (s *Shard) noticeLosses() {
 	s.losses = s.losses[:0]
 }
 
-// isLost reports whether a conversation went by what is lost.
-func (s *Shard) isLost(sl *slot) bool {
+// isLost reports whether what went from an address by some interfaces went by what is
+// lost.
+func (s *Shard) isLost(from addr, via [2]int32) bool {
 	for _, l := range s.losses {
 		switch {
 		case l.address.IsValid():
-			if s.table.locals[sl.local] == l.address {
+			if l.address == from {
 				return true
 			}
-		case l.ifindex == 0 || l.ifindex == sl.via[0] || l.ifindex == sl.via[1]:
+		case l.ifindex == 0 || l.ifindex == via[0] || l.ifindex == via[1]:
 			return true
 		}
 	}
@@ -72,4 +77,40 @@ func (sl *slot) leftBy(ifindex int32) {
 		sl.via[0] = ifindex
 	}
 	sl.via[1] = ifindex
+}
+
+// A home is an address of ours that SYNs have left from.
+type home struct {
+	via  [2]int32 // the interfaces by which the last one did
+	lost bool
+	back probe.Instant // when one left again after it was lost; 0: it never was
+}
+
+// homing is how long after this host came back others may not know where to find it: a
+// neighbour that asked for us in vain asks again once a second (net/core/neighbour.c).
+const homing = 2 * time.Second
+
+// isBack notes that a SYN has left.
+func (s *Shard) isBack(sl *slot) {
+	for len(s.homes) <= int(sl.local) {
+		s.homes = append(s.homes, home{})
+	}
+	h := &s.homes[sl.local]
+	h.via = sl.via
+	if h.lost {
+		h.lost, h.back = false, s.now
+	}
+}
+
+// excuse spoils a conversation that runs out of time, if that began while others were
+// still looking for this host.
+func (s *Shard) excuse(i int32) {
+	sl := s.table.slot(i)
+	if int(sl.local) >= len(s.homes) || s.table.isSettled(sl) || !s.table.hasLeft(sl) {
+		return
+	}
+	h, left := &s.homes[sl.local], s.now.Add(-s.entries[sl.target].manner.params.Timeout)
+	if h.back != 0 && left <= h.back.Add(homing) {
+		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardLinkDown})
+	}
 }

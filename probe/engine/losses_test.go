@@ -43,3 +43,26 @@ func TestLosses(t *testing.T) {
 		})
 	}
 }
+
+// Whoever looked for this host while it was away goes on for a moment without finding
+// it: what runs out of time then is excused, and no more than that.
+func TestHoming(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.peer = listening(time.Millisecond)
+	w.add(w.targets(20, func(t *Target) { t.Interval, t.Params.Timeout = 100*time.Millisecond, 90*time.Millisecond })...)
+	w.after(2*time.Second, func() {
+		w.lost = append(w.lost, loss{address: local4}, loss{address: local6})
+		w.peer = silent
+		w.after(time.Second, func() { w.peer = listening(time.Millisecond) })
+		w.after(4*time.Second, func() { w.peer = silent }) // for another reason
+	})
+	w.run(8 * time.Second)
+	all := w.total()
+	if n := all.discards[probe.DiscardLinkDown]; n < 100 || n > 250 || n != sum(all.discards[:]) {
+		t.Errorf("discards %v", all.discards)
+	}
+	if n := all.verdicts[probe.Timeout]; n < 300 || n > 400 {
+		t.Errorf("verdicts %v", all.verdicts)
+	}
+}

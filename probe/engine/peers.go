@@ -48,7 +48,8 @@ type address struct {
 	unsent  int    // packets of probes whose SYN lies in this host
 	passed  uint32 // rises when a SYN passes those: they will never leave
 	judged  judgement
-	lent    *window // what was sent beside the schedule; nil: nothing
+	lent    *window       // what was sent beside the schedule; nil: nothing
+	scouted probe.Instant // when one was sent all the same, to see
 }
 
 // peers finds both. They outlive their last target, so that removing and adding

@@ -154,6 +154,7 @@ func (s *Shard) handle(f *frame) {
 			e := s.entries[sl.target]
 			e.untroubled()
 			sl.leftBy(int32(f.ifindex))
+			s.isBack(sl)
 			s.passUnsent(sl, e)
 		}
 		*ev = probe.Event{Kind: probe.SegmentSent, Segment: p.Segment}
@@ -295,6 +296,9 @@ func (s *Shard) goOff(i int32) {
 	if kind := s.table.alarm(i).kind; kind == probe.Reopen {
 		s.step(i, s.syn(i, kind))
 	} else {
+		if kind == probe.UserTimeout {
+			s.excuse(i)
+		}
 		s.event = probe.Event{Kind: kind}
 		s.step(i, &s.event)
 	}

@@ -160,7 +160,7 @@ func (s *Shard) fire(e *entry) {
 	if err := s.reach(e); err != nil {
 		s.trouble(e, err)
 		s.notOpened(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardSendError})
-	} else if a.unsent >= maxUnsent*packets {
+	} else if a.unsent >= maxUnsent*packets && s.now.Sub(a.scouted) < scoutEvery {
 		s.trouble(e, errUnsent)
 		s.skip(e, SkipUnsent)
 		return
@@ -168,6 +168,9 @@ func (s *Shard) fire(e *entry) {
 		s.skip(e, SkipNoPort)
 		return
 	} else {
+		if a.unsent >= maxUnsent*packets {
+			a.scouted = s.now
+		}
 		s.open(e, port)
 	}
 	s.made(e)

@@ -121,6 +121,7 @@ type Shard struct {
 	clock     clock
 	losses    []loss        // of the host, not yet noticed
 	looked    probe.Instant // for such, the last time
+	homes     []home        // by the number of an address of ours
 	lose      func(int, addr)
 	drops     uint64
 	dropped   probe.Instant // when they were last noticed to have risen

@@ -18,6 +18,9 @@ const (
 	// leaving is taken to lie in this host: longer than a queue of our own
 	// should be.
 	unsentAfter = 100 * time.Millisecond
+	// scoutEvery is how often one more goes all the same: if it leaves at once, a queue
+	// has dropped the others, which would else be waited for.
+	scoutEvery = time.Second
 )
 
 // A departure is a SYN that was handed to the kernel and is to be looked for.

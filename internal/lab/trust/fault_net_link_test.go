@@ -55,6 +55,7 @@ func TestFaultNetLink(t *testing.T) {
 		end:  func() { r.run(r.here, fmt.Sprintf("ip address add %v/64 dev %s", own6, eth)) },
 	})
 	r.suffer(netFault{
+		rare: true,
 		what: "interface down, renamed, named back, up",
 		make: func() {
 			r.run(r.here, "ip link set "+eth+" down")

@@ -53,7 +53,7 @@ func (s *soak) holdAgainst(p *soakPeer, k kernelCount, first, last figures) (mis
 		s.t.Errorf("%s: %d SYN-ACKs that the peer sent were neither believed (%d) nor late, dropped, again or of a discarded probe (%d)", p.job, n, p.good(last), excused)
 		mistaken += n
 	}
-	s.t.Logf("%s: kernel %+v; %d good, %d failed, %d discarded, %d late", p.job, k, p.good(last), last.of(failures, p.job),
+	s.t.Logf("%s: kernel %+v; %d good, %d failed, %d discarded, %d late", p.job, k, p.good(last), last.of(failuresMetric, p.job),
 		last.of("probed_probes_discarded_total", p.job), last.of("probed_synack_late_total", p.job))
 	return mistaken
 }

@@ -238,7 +238,7 @@ func (s *soak) figures() figures {
 
 // good is how many probes of a peer's half_open targets succeeded.
 func (p *soakPeer) good(f figures) int {
-	return f.of("probed_probes_total", p.job) - f.of(failures, p.job)
+	return f.of("probed_probes_total", p.job) - f.of(failuresMetric, p.job)
 }
 
 // recovered waits until the last verdict of every half_open target is good, and there
@@ -316,7 +316,7 @@ func (s *soak) misfortunes() {
 		f := &soakFault{kind: kind.name, recovery: time.Since(ended)}
 		time.Sleep(1200 * time.Millisecond) // a timeout, for verdicts on what was sent last
 		after := s.figures()
-		f.failed = after.of(failures, s.rough.job) - quiet.of(failures, s.rough.job)
+		f.failed = after.of(failuresMetric, s.rough.job) - quiet.of(failuresMetric, s.rough.job)
 		f.discarded = after.discarded() - quiet.discarded()
 		f.tapDrops = after.of("probed_tap_drops_total", "") - quiet.of("probed_tap_drops_total", "")
 		f.skipped = after.of("probed_probes_skipped_total", "") - quiet.of("probed_probes_skipped_total", "")
@@ -329,13 +329,13 @@ func (s *soak) misfortunes() {
 	}
 }
 
-const failures = "probed_probe_failures_total"
+const failuresMetric = "probed_probe_failures_total"
 
 // accountFor books what failed at the rough peer while its network was well, as
 // mistaken but for what the devices dropped in all.
 func (s *soak) accountFor(from, to figures, when string) {
 	s.t.Helper()
-	n := to.of(failures, s.rough.job) - from.of(failures, s.rough.job)
+	n := to.of(failuresMetric, s.rough.job) - from.of(failuresMetric, s.rough.job)
 	if n == 0 {
 		return
 	}
@@ -361,7 +361,7 @@ func (s *soak) book(samples []soakSample) {
 	mistaken := max(0, s.mistaken-dropped)
 	calmFailed := 0
 	for _, suffix := range []string{"", "_active", "_passive", "_time_wait"} {
-		calmFailed += last.of(failures, "calm"+suffix)
+		calmFailed += last.of(failuresMetric, "calm"+suffix)
 	}
 	if n := calmFailed - dropped; n > 0 {
 		t.Errorf("%d failures of the calm peer, and %d packets dropped on the way", calmFailed, dropped)

@@ -75,13 +75,6 @@ func (w *webWorld) dial(buffer int) (net.Conn, error) {
 	return c, err
 }
 
-// An assault is what was measured during an attack.
-type assault struct {
-	scrapes  int
-	greatest time.Duration // scrape
-	note     string
-}
-
 // under attacks probed and meanwhile scrapes it, and then books what came of it: every
 // probe succeeds, every scrape does, and descriptors and goroutines are what they were.
 // attack returns how many connections or requests it made.
@@ -423,6 +416,31 @@ func TestWebRequests(t *testing.T) {
 			}
 		}
 		return repeated * len(shapes), ""
+	})
+	w.under("markup in what is asked for", "requests", func() (int, string) {
+		const markup = "%3Cscript%3Ealert(1)%3C/script%3E"
+		n := 0
+		for _, path := range []string{"/" + markup, "/targets/" + markup, "/targets/a/" + markup, "/static/" + markup, "/api/v1/targets/" + markup, "/api/v1/" + markup,
+			"/?q=" + markup, "/?sort=" + markup, "/?state=" + markup, "/?group=" + markup, "/?page=" + markup, "/events?sort=" + markup, "/api/v1/targets?sort=" + markup,
+			"/api/v1/targets?limit=" + markup, "/probe?target=" + markup, "/probe?target=198.19.0.1:80&module=" + markup, "/probe?target=" + markup + ":80&debug=true",
+			"/debug/pprof/" + markup, "/-/" + markup} {
+			n++
+			c, err := w.dial(0)
+			if err != nil {
+				t.Errorf("a connection: %v", err)
+				continue
+			}
+			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			_, _ = io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: probed\r\nConnection: close\r\nX-Prometheus-Scrape-Timeout-Seconds: <script>\r\n\r\n")
+			said, err := io.ReadAll(c)
+			_ = c.Close()
+			text := string(said)
+			plain := strings.Contains(text, "Content-Type: text/plain") || strings.Contains(text, "Content-Type: application/json")
+			if err != nil || !strings.Contains(text, "X-Content-Type-Options: nosniff") || strings.Contains(text, "<script>") && !plain {
+				t.Errorf("%s: %v\n%.1000s", path, err, text)
+			}
+		}
+		return n, ""
 	})
 	w.under("methods that a path does not have", "requests", func() (int, string) {
 		n := 0

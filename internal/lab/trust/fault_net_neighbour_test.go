@@ -1,0 +1,78 @@
+package trust
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// hurried has a host believe in its neighbours for a second instead of half a minute.
+func hurried(r *netRig) {
+	r.t.Helper()
+	for _, of := range []string{"ipv4", "ipv6"} {
+		prefix := "net." + of + ".neigh." + r.here.Iface() + "."
+		r.here.Sysctl(prefix+"base_reachable_time_ms", "1000")
+		r.here.Sysctl(prefix+"delay_first_probe_time", "1")
+		r.here.Sysctl(prefix+"retrans_time_ms", "200")
+	}
+}
+
+// The peer is not to be found on the link, and its link address changes.
+func TestFaultNetNeighbour(t *testing.T) {
+	t.Parallel()
+	r := newNetRig(t)
+	hurried(r)
+	r.start(r.probing())
+	eth, theirs := r.here.Iface(), r.there.Iface()
+	r.suffer(netFault{
+		what: "neighbour silent, forgotten", // what was sent there lies here until the kernel gives it up
+		make: func() {
+			r.there.NFT("table netdev fault {\nchain c { type filter hook ingress device " + theirs + " priority 0; drop; }\n}\n")
+			r.run(r.here, "ip neigh flush dev "+eth)
+		},
+		end:   func() { r.run(r.there, "nft delete table netdev fault") },
+		lasts: 2 * time.Second,
+		lost:  []string{"timeout", "unreachable"}, // our kernel's own ICMP error
+	})
+	r.suffer(netFault{
+		rare: true,
+		what: "no carrier: the other end of the cable is down", // the kernel says so a second later
+		make: func() { r.run(r.there, "ip link set "+theirs+" down") },
+		end: func() {
+			r.run(r.there, "ip link set "+theirs+" up")
+			r.run(r.there, fmt.Sprintf("ip address replace %v/64 dev %s nodad", r.there.Addr6(), theirs))
+		},
+		lasts: 2 * time.Second,
+		lost:  []string{"timeout", "unreachable", "fin_unacked", "fin_missing", "peer_never_closed"},
+	})
+	n := 0
+	r.suffer(netFault{
+		rare: true,
+		what: "neighbour with another link address",
+		make: func() {
+			n++
+			r.run(r.there, fmt.Sprintf("ip link set %s address 02:00:00:00:01:%02x", theirs, n))
+		},
+		end:  func() {},
+		lost: []string{"timeout", "unreachable", "fin_unacked", "fin_missing", "peer_never_closed"},
+	})
+	began, failed := r.d.scrape(), 0.0
+	r.suffer(netFault{
+		what: "neighbour with another link address, and raw sockets refused by the firewall",
+		make: func() {
+			r.here.NFT("table inet fault {\nchain c { type filter hook output priority 0; oif " + eth + " tcp sport 61000-61255 drop; }\n}\n")
+			time.Sleep(3 * time.Second) // it is believed in for one and a half at most
+			n++
+			r.run(r.there, fmt.Sprintf("ip link set %s address 02:00:00:00:01:%02x", theirs, n))
+		},
+		end: func() {
+			failed = r.d.scrape().sum("probed_probe_failures_total") - began.sum("probed_probe_failures_total")
+			r.run(r.here, "nft delete table inet fault")
+		},
+		lost: []string{"timeout", "unreachable", "fin_unacked", "fin_missing", "peer_never_closed"}, // once it sends again, to the old address
+	})
+	if failed > 0 && !full() {
+		t.Errorf("%.0f probes failed while the firewall let none out", failed)
+	}
+	r.end()
+}
