@@ -38,8 +38,8 @@ type connection struct {
 	finAcked    bool
 	finCame     bool  // the peer's FIN has arrived, if not yet in order
 	finTaken    bool  // and in order
-	finWaited   bool  // but for octets before it
 	finAnswered bool  // and our acknowledgement of it was seen leaving
+	finWaited   bool  // but for octets before it
 	simultan    bool  // the FINs crossed: we passed CLOSING
 	threeWay    bool  // ACK and FIN were one segment
 	finished    bool  // both FINs are acknowledged

@@ -24,7 +24,11 @@ func TestFaultStopped(t *testing.T) {
 	}{{100 * time.Millisecond, times(50, 3)}, {time.Second, times(20, 2)}, {longest, times(5, 1)}} {
 		t.Run(c.stop.String(), func(t *testing.T) {
 			t.Parallel()
-			here, there := lab.Pair(t)
+			// A path so long that SYNs and FINs are under way at every moment.
+			l := lab.New(t)
+			here, there := l.Host("here"), l.Host("there")
+			path := lab.Direction{Impairment: lab.Impairment{Delay: 15 * time.Millisecond}}
+			l.Link(here, there, path, path)
 			servers(there)
 			capture := here.Capture(t, here.Iface(), "tcp", lab.Immediate)
 			d := start(t, here, everyKind(20))

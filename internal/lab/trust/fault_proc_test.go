@@ -58,6 +58,7 @@ type exchange struct {
 	syns, unanswered int
 	late             int           // answers to half_open after its timeout
 	fins             int           // FINs of ours that went again, and nothing had acknowledged them
+	unclosed         int           // connections whose application did not close for long
 	again            int           // SYN-ACKs and FINs that came again although we had answered them
 	slowest          time.Duration // SYN to SYN-ACK
 	slowestFIN       time.Duration // our last segment to the peer's FIN
@@ -80,6 +81,8 @@ func exchanges(packets []lab.CapturedPacket) (x exchange) {
 		src, dst := netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)
 		if at, ok := last[key{dst, src, 0}]; ok && !c.Outgoing && p.Segment.Flags.Has(probe.FIN) {
 			x.slowestFIN = max(x.slowestFIN, time.Duration(c.Wall-at))
+		} else if at, ok := last[key{src, dst, 0}]; ok && c.Outgoing && p.Segment.Flags.Has(probe.RST) && src.Port() >= 61128 && c.Wall-at > int64(2*time.Second) {
+			x.unclosed++
 		}
 		if out := (key{src, dst, 0}); c.Outgoing {
 			last[out] = c.Wall
@@ -162,13 +165,24 @@ var peersFigures = []string{
 var againsts = []string{"probed_synack_duplicates_total", "probed_synack_late_total", "probed_fin_retransmits_total"}
 
 // falsehoods is what probed holds against peers that answered all, and at once, beyond
-// what a capture shows: failures, segments sent again, and peersFigures beyond its slowest.
-func (s scrape) falsehoods(x exchange) int {
-	failures := int(s.sum("probed_probe_failures_total"))
-	late := int(s.sum("probed_synack_late_total"))
-	fins := int(s.sum("probed_fin_retransmits_total", "side", "local"))
-	again := int(s.sum("probed_synack_duplicates_total") + s.sum("probed_fin_retransmits_total", "side", "peer"))
-	return max(failures-x.late, 0) + max(late-x.late, 0) + max(fins-x.fins, 0) + max(again-x.again, 0) + s.above(x.bound(), peersFigures...)
+// what a capture shows: failures, segments sent again, and figures beyond its slowest.
+func (s scrape) falsehoods(x exchange) int { return falsehoods(x, s) }
+
+// falsehoods are those of several lives.
+func falsehoods(x exchange, lives ...scrape) int {
+	sum := func(name string, labels ...string) (n int) {
+		for _, s := range lives {
+			n += int(s.sum(name, labels...))
+		}
+		return n
+	}
+	beyond := 0
+	for _, s := range lives {
+		beyond += s.above(x.bound(), peersFigures...)
+	}
+	again := sum("probed_synack_duplicates_total") + sum("probed_fin_retransmits_total", "side", "peer")
+	return beyond + max(sum("probed_probe_failures_total")-x.late-x.unclosed, 0) + max(sum("probed_synack_late_total")-x.late, 0) +
+		max(sum("probed_fin_retransmits_total", "side", "local")-x.fins, 0) + max(again-x.again, 0)
 }
 
 // told is falsehoods in words.
