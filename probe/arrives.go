@@ -62,7 +62,7 @@ func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 			k.threeWay = true
 		}
 		c.takeFIN(now, ev, out)
-		c.answer(now, s, ahead, out)
+		c.answer(now, ahead, out)
 	}
 }
 
@@ -371,7 +371,7 @@ func (c *Conversation) peerCloses(now Instant, out *Output) {
 
 // answer acknowledges what came, if no segment did on the way: at once what is
 // out of order or fills a gap (RFC 5681 §4.2).
-func (c *Conversation) answer(now Instant, s *Segment, ahead bool, out *Output) {
+func (c *Conversation) answer(now Instant, ahead bool, out *Output) {
 	k := &c.conn
 	if !k.ackOwed {
 		return
@@ -380,7 +380,8 @@ func (c *Conversation) answer(now Instant, s *Segment, ahead bool, out *Output) 
 	if ahead {
 		k.ahead++
 	}
-	if k.quick == 0 && !s.Flags.Has(FIN) && !ahead && !k.finTaken {
+	// A FIN is taken when all before it has come; one that waits is just out of order.
+	if k.quick == 0 && !ahead && !k.finTaken {
 		if k.ackAt == 0 {
 			k.ackAt = now.Add(ackDelay)
 		}
