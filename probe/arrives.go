@@ -34,7 +34,7 @@ func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 	}
 	switch {
 	case s.Flags.Has(RST):
-		c.connectionReset(now, s, out)
+		c.connectionReset(now, ev, out)
 	case s.Flags.Has(SYN):
 		// RFC 5961 §4.2: "If the SYN bit is set, irrespective of the sequence
 		// number, TCP MUST send an ACK (also referred to as challenge ACK)".
@@ -123,7 +123,7 @@ func (c *Conversation) unacceptable(now Instant, ev *Event, out *Output) {
 		out.reject(RejectUnexpected, NoteUnexpected)
 		c.challenge(now, out)
 	case known && s.Flags.Has(FIN) && k.finTaken && s.End() == c.rcvNxt:
-		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
+		c.peerFINAgain(now, ev.Stamp, out)
 		out.Note = NotePeerFINAgain
 		if c.takeOldACK(now, ev, out); c.local != Closed && c.mayAnswer(now) {
 			out.send(c.ack(now))
@@ -168,8 +168,12 @@ func (c *Conversation) challenge(now Instant, out *Output) {
 // tcp_minisocks.c, tcp_check_req). Only what follows tells.
 func (c *Conversation) synAckAgain(now Instant, stamp Stamp, out *Output) {
 	k := &c.conn
-	out.observe(Observation{Kind: SYNACKDuplicate})
 	out.Note, k.ackTwice = NoteSYNACKDuplicate, true
+	if !k.ackLeft && c.waited(now, stamp, resendsAfter) {
+		out.send(c.ack(now)) // it had no ACK of ours yet, and says nothing by this
+		return
+	}
+	out.observe(Observation{Kind: SYNACKDuplicate})
 	d, ok := c.interval(now, c.synAckGot, stamp)
 	if !k.progress && (!ok || d >= resendsAfter) {
 		k.synAcks, k.synAckAt = min(k.synAcks+1, 250), now
@@ -245,7 +249,7 @@ func (c *Conversation) finAcknowledged(now Instant, ev *Event, out *Output) {
 		}
 	case Closing, LastAck:
 		c.peer = TimeWait
-		c.finish(now, ev.Stamp, out)
+		c.finish(now, ev.Stamp, ev.Stamp, out)
 	}
 }
 
@@ -337,7 +341,7 @@ func (c *Conversation) takeFIN(now Instant, ev *Event, out *Output) {
 			c.closedAfter(d)
 			c.measured(Observation{Kind: CloseWaitTime, Duration: d}, out)
 		}
-		c.finish(now, k.finGot, out)
+		c.finish(now, k.finGot, ev.Stamp, out)
 	}
 }
 
@@ -393,7 +397,8 @@ func (c *Conversation) answer(now Instant, ahead bool, out *Output) {
 // is set and the sequence number exactly matches the next expected sequence
 // number (RCV.NXT), then TCP MUST reset the connection"; one that is merely in
 // the window gets a challenge ACK.
-func (c *Conversation) connectionReset(now Instant, s *Segment, out *Output) {
+func (c *Conversation) connectionReset(now Instant, ev *Event, out *Output) {
+	s := &ev.Segment
 	if s.Seq != c.rcvNxt {
 		out.reject(RejectBadSequence, NoteBadRST)
 		c.challenge(now, out)
@@ -402,7 +407,11 @@ func (c *Conversation) connectionReset(now Instant, s *Segment, out *Output) {
 	c.peer, c.local = Closed, Closed
 	out.Note = NoteReset
 	c.countHalfClose(out)
-	if !c.settled {
+	switch {
+	case c.settled:
+	case c.ours(now, ev.Stamp):
+		c.discard(now, DiscardStalled, out)
+	default:
 		c.settle(Reset, out)
 	}
 	c.wait(lingering, now.Add(c.Linger))

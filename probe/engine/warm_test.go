@@ -1,0 +1,58 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/probed/probed/probe"
+)
+
+// A forward ledger also names its memory ahead, and remembers for which steps.
+type forward struct {
+	*ledger
+	steps []int
+}
+
+func (f *forward) Ahead(step int, to []uintptr) []uintptr {
+	f.steps = append(f.steps, step)
+	return append(to, uintptr(unsafe.Pointer(f)), 0, ^uintptr(0)) // nobody's are no harm
+}
+
+func (f *forward) ObserveAll(o []probe.Observation) {
+	for i := range o {
+		f.Observe(&o[i])
+	}
+}
+
+// Before a batch of answers is booked, each of their targets is asked for its memory, a
+// step after the other, and what is booked is what would be without.
+func TestMemoryIsAskedForAhead(t *testing.T) {
+	w := newWorld(t, nil)
+	w.peer = listening(10 * time.Millisecond)
+	var all []*forward
+	for i := range 8 {
+		target, l := w.target(1, fmt.Sprintf("198.19.0.%d:443", i+1), nil) // one ID: one phase
+		f := &forward{ledger: l}
+		target.ID, target.Sink = 1, f
+		w.add(target)
+		all = append(all, f)
+	}
+	w.run(10500 * time.Millisecond)
+	for i, f := range all {
+		if f.verdicts[probe.OK] < 10 || sum(f.rejects[:]) != 0 {
+			t.Errorf("target %d: verdicts %v, rejected %v", i, f.verdicts, f.rejects)
+		}
+		if len(f.steps) < 5*AheadSteps { // not of a frame that comes alone
+			t.Errorf("target %d was asked %d times", i, len(f.steps))
+		}
+		for steps := range slices.Chunk(f.steps, AheadSteps) {
+			if !slices.IsSorted(steps) || steps[len(steps)-1] != AheadSteps-1 {
+				t.Errorf("target %d: steps %v", i, f.steps)
+				break
+			}
+		}
+	}
+}
