@@ -111,7 +111,7 @@ func FuzzRelabel(f *testing.F) {
 // reads as again in its canonical form, and what is not is said in words that can be
 // shown.
 func FuzzWords(f *testing.F) {
-	for _, seed := range []string{"a:1", "[2001:db8::1]:443", "198.18.0.1:80", "[fe80::1%eth0]:22", "u:p@h:1", "1m30s", "0", "-1s", "1.5s", "292y", "10000000w", "0x7f.1:1", "::1:80", "é:1"} {
+	for _, seed := range []string{"a:1", "[2001:db8::1]:443", "198.18.0.1:80", "[fe80::1%eth0]:22", "u:p@h:1", "1m30s", "0", "-1s", "1.5s", "292y", "30h", "9ms", "24h", "10000000w", "0x7f.1:1", "::1:80", "é:1"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

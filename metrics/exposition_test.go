@@ -79,8 +79,8 @@ func scenario(t testing.TB) *Metrics {
 		}
 		target.Observe(&probe.Observation{Kind: probe.Verdict, Reason: probe.Reset})
 	}
-	m.Skipped("late")
-	m.Skipped("send_queue")
+	m.Skipped("late", 1)
+	m.Skipped("send_queue", 1)
 	m.ScheduleDelay(40 * time.Microsecond)
 	return m
 }

@@ -39,7 +39,7 @@ func TestObserversAndScrapes(t *testing.T) {
 					target.Observe(&probe.Observation{Kind: probe.Rejected, Reject: probe.RejectBadACK})
 				}
 				m.ScheduleDelay(time.Microsecond)
-				m.Skipped("late")
+				m.Skipped("late", 1)
 			}
 		})
 	}

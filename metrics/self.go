@@ -35,11 +35,11 @@ func (s *self) init(o Options) {
 // ScheduleDelay counts the time from when a probe was due to when it was sent.
 func (m *Metrics) ScheduleDelay(d time.Duration) { m.self.schedule.observe(d) }
 
-// Skipped counts a probe that was due and not sent.
-func (m *Metrics) Skipped(reason string) {
+// Skipped counts probes that were due and not sent.
+func (m *Metrics) Skipped(reason string, probes int) {
 	m.self.mu.Lock()
 	defer m.self.mu.Unlock()
-	m.self.skipped[reason]++
+	m.self.skipped[reason] += uint64(probes)
 }
 
 // ConfigReload says how the last attempt to load the configuration went, the

@@ -34,7 +34,7 @@ func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 	}
 	switch {
 	case s.Flags.Has(RST):
-		c.connectionReset(now, s, out)
+		c.connectionReset(now, ev, out)
 	case s.Flags.Has(SYN):
 		// RFC 5961 §4.2: "If the SYN bit is set, irrespective of the sequence
 		// number, TCP MUST send an ACK (also referred to as challenge ACK)".
@@ -62,7 +62,7 @@ func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 			k.threeWay = true
 		}
 		c.takeFIN(now, ev, out)
-		c.answer(now, s, ahead, out)
+		c.answer(now, ahead, out)
 	}
 }
 
@@ -123,7 +123,7 @@ func (c *Conversation) unacceptable(now Instant, ev *Event, out *Output) {
 		out.reject(RejectUnexpected, NoteUnexpected)
 		c.challenge(now, out)
 	case known && s.Flags.Has(FIN) && k.finTaken && s.End() == c.rcvNxt:
-		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
+		c.peerFINAgain(now, ev.Stamp, out)
 		out.Note = NotePeerFINAgain
 		if c.takeOldACK(now, ev, out); c.local != Closed && c.mayAnswer(now) {
 			out.send(c.ack(now))
@@ -168,8 +168,12 @@ func (c *Conversation) challenge(now Instant, out *Output) {
 // tcp_minisocks.c, tcp_check_req). Only what follows tells.
 func (c *Conversation) synAckAgain(now Instant, stamp Stamp, out *Output) {
 	k := &c.conn
-	out.observe(Observation{Kind: SYNACKDuplicate})
 	out.Note, k.ackTwice = NoteSYNACKDuplicate, true
+	if !k.ackLeft && c.waited(now, stamp, resendsAfter) {
+		out.send(c.ack(now)) // it had no ACK of ours yet, and says nothing by this
+		return
+	}
+	out.observe(Observation{Kind: SYNACKDuplicate})
 	d, ok := c.interval(now, c.synAckGot, stamp)
 	if !k.progress && (!ok || d >= resendsAfter) {
 		k.synAcks, k.synAckAt = min(k.synAcks+1, 250), now
@@ -245,7 +249,7 @@ func (c *Conversation) finAcknowledged(now Instant, ev *Event, out *Output) {
 		}
 	case Closing, LastAck:
 		c.peer = TimeWait
-		c.finish(now, ev.Stamp, out)
+		c.finish(now, ev.Stamp, ev.Stamp, out)
 	}
 }
 
@@ -337,7 +341,7 @@ func (c *Conversation) takeFIN(now Instant, ev *Event, out *Output) {
 			c.closedAfter(d)
 			c.measured(Observation{Kind: CloseWaitTime, Duration: d}, out)
 		}
-		c.finish(now, k.finGot, out)
+		c.finish(now, k.finGot, ev.Stamp, out)
 	}
 }
 
@@ -367,7 +371,7 @@ func (c *Conversation) peerCloses(now Instant, out *Output) {
 
 // answer acknowledges what came, if no segment did on the way: at once what is
 // out of order or fills a gap (RFC 5681 §4.2).
-func (c *Conversation) answer(now Instant, s *Segment, ahead bool, out *Output) {
+func (c *Conversation) answer(now Instant, ahead bool, out *Output) {
 	k := &c.conn
 	if !k.ackOwed {
 		return
@@ -376,7 +380,8 @@ func (c *Conversation) answer(now Instant, s *Segment, ahead bool, out *Output) 
 	if ahead {
 		k.ahead++
 	}
-	if k.quick == 0 && !s.Flags.Has(FIN) && !ahead && !k.finTaken {
+	// A FIN is taken when all before it has come; one that waits is just out of order.
+	if k.quick == 0 && !ahead && !k.finTaken {
 		if k.ackAt == 0 {
 			k.ackAt = now.Add(ackDelay)
 		}
@@ -392,7 +397,8 @@ func (c *Conversation) answer(now Instant, s *Segment, ahead bool, out *Output) 
 // is set and the sequence number exactly matches the next expected sequence
 // number (RCV.NXT), then TCP MUST reset the connection"; one that is merely in
 // the window gets a challenge ACK.
-func (c *Conversation) connectionReset(now Instant, s *Segment, out *Output) {
+func (c *Conversation) connectionReset(now Instant, ev *Event, out *Output) {
+	s := &ev.Segment
 	if s.Seq != c.rcvNxt {
 		out.reject(RejectBadSequence, NoteBadRST)
 		c.challenge(now, out)
@@ -401,7 +407,11 @@ func (c *Conversation) connectionReset(now Instant, s *Segment, out *Output) {
 	c.peer, c.local = Closed, Closed
 	out.Note = NoteReset
 	c.countHalfClose(out)
-	if !c.settled {
+	switch {
+	case c.settled:
+	case c.ours(now, ev.Stamp):
+		c.discard(now, DiscardStalled, out)
+	default:
 		c.settle(Reset, out)
 	}
 	c.wait(lingering, now.Add(c.Linger))

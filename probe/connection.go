@@ -29,34 +29,35 @@ type connection struct {
 	tsBase     uint32 // TSval at the monotonic clock's zero
 	tsRecent   uint32 // TS.Recent
 
-	progress   bool  // the peer has sent something that a peer in SYN-RECEIVED does not send
-	crossed    bool  // the peer's FIN was sent before ours came
-	synAcks    uint8 // SYN-ACKs that came again before it
-	finAsked   bool  // CLOSE was called: our FIN follows the data
-	finTimes   uint8 // how often our FIN was sent
-	finLeft    bool  // and seen leaving
-	finAcked   bool
-	finCame    bool  // the peer's FIN has arrived, if not yet in order
-	finTaken   bool  // and in order
-	finWaited  bool  // but for octets before it
-	simultan   bool  // the FINs crossed: we passed CLOSING
-	threeWay   bool  // ACK and FIN were one segment
-	finished   bool  // both FINs are acknowledged
-	tornDown   bool  // and the whole was observed
-	ackReacted bool  // our reaction to the SYN-ACK is observed
-	ackLeft    bool  // an acknowledgement of the SYN-ACK was seen leaving
-	dataAgain  bool  // our last octet was sent more than once
-	ackOwed    bool  // something that came was not acknowledged
-	ackTwice   bool  // the handshake's ACK went again
-	kept       bool  // our host kept a segment from leaving: how long all took is not the peer's doing
-	partings   uint8 // how often the RSTs went that end it
-	gone       bool  // the peer has said by a RST that it has nothing open
-	prompts    bool  // the next conversation is to prompt the peer
-	delayed    bool  // our FIN's acknowledgement was delayed: no figure is made of its stamp
-	quick      uint8 // segments that are still acknowledged at once
-	ahead      uint8 // segments that were because they came out of order
-	answers    uint8 // to what came after the end
-	icmp       Reason
+	progress    bool  // the peer has sent something that a peer in SYN-RECEIVED does not send
+	crossed     bool  // the peer's FIN was sent before ours came
+	synAcks     uint8 // SYN-ACKs that came again before it
+	finAsked    bool  // CLOSE was called: our FIN follows the data
+	finTimes    uint8 // how often our FIN was sent
+	finLeft     bool  // and seen leaving
+	finAcked    bool
+	finCame     bool  // the peer's FIN has arrived, if not yet in order
+	finTaken    bool  // and in order
+	finAnswered bool  // and our acknowledgement of it was seen leaving
+	finWaited   bool  // but for octets before it
+	simultan    bool  // the FINs crossed: we passed CLOSING
+	threeWay    bool  // ACK and FIN were one segment
+	finished    bool  // both FINs are acknowledged
+	tornDown    bool  // and the whole was observed
+	ackReacted  bool  // our reaction to the SYN-ACK is observed
+	ackLeft     bool  // an acknowledgement of the SYN-ACK was seen leaving
+	dataAgain   bool  // our last octet was sent more than once
+	ackOwed     bool  // something that came was not acknowledged
+	ackTwice    bool  // the handshake's ACK went again
+	kept        bool  // our host kept a segment from leaving: how long all took is not the peer's doing
+	partings    uint8 // how often the RSTs went that end it
+	gone        bool  // the peer has said by a RST that it has nothing open
+	prompts     bool  // the next conversation is to prompt the peer
+	delayed     bool  // our FIN's acknowledgement was delayed: no figure is made of its stamp
+	quick       uint8 // segments that are still acknowledged at once
+	ahead       uint8 // segments that were because they came out of order
+	answers     uint8 // to what came after the end
+	icmp        Reason
 
 	handshake         time.Duration // its round trip
 	srtt, rttvar, rto time.Duration // RFC 6298
@@ -76,6 +77,8 @@ type connection struct {
 	finGot    Stamp  // the peer's FIN, received
 	halfClose uint32 // octets received after our FIN
 	received  uint32 // octets received
+
+	lag lag
 }
 
 const (

@@ -263,12 +263,18 @@ func (c *Conversation) Step(now Instant, ev *Event, out *Output) {
 		c.segmentSent(now, ev, out)
 	case SegmentArrives:
 		c.segmentArrives(now, ev, out)
+		if c.established {
+			c.owe(now, ev, out)
+		}
 	case ICMPArrives:
 		c.icmpArrives(now, ev, out)
 	case SendFailed:
 		c.sendFailed(now, out)
 	case UserTimeout, RetransmissionTimeout, TimeWaitTimeout, ACKTimeout, Close:
 		if kind, at := c.Timer(); kind == ev.Kind && now >= at {
+			if c.phase == connected && kind != UserTimeout && now.Sub(at) > tardy {
+				c.lagged(now.Sub(at))
+			}
 			c.timeout(now, ev.Kind, out)
 		}
 	case Reopen:
@@ -463,7 +469,7 @@ func (c *Conversation) silence() Reason {
 // stamp to trust nothing is known, and the timer decides.
 func (c *Conversation) late(now Instant, stamp Stamp) bool {
 	d, ok := c.interval(now, c.synSent, stamp)
-	return ok && d > c.Timeout
+	return ok && d > c.Timeout+c.grace()
 }
 
 // interval is the time between two stamps, from a to b, if it can be trusted:

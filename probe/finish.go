@@ -4,8 +4,8 @@ import "time"
 
 // finish is the end of a connection whose both directions are closed: TIME-WAIT
 // here if we were the first to close, else CLOSED. got is the stamp of the
-// segment that brought it.
-func (c *Conversation) finish(now Instant, got Stamp, out *Output) {
+// segment that brought it, and end that of the last which had to come for it.
+func (c *Conversation) finish(now Instant, got, end Stamp, out *Output) {
 	k := &c.conn
 	k.finished, k.retransmitAt, k.closeAt, k.ackAt = true, 0, 0, 0
 	c.countHalfClose(out)
@@ -19,11 +19,14 @@ func (c *Conversation) finish(now Instant, got Stamp, out *Output) {
 			c.tearDown(now, k.finSent, got, out)
 		}
 	}
-	if passive && c.Kind == TimeWaitProbe && !c.settled {
+	switch {
+	case c.settled:
+	case c.overran(now, end):
+		c.discard(now, DiscardStalled, out)
+	case passive && c.Kind == TimeWaitProbe:
 		c.measureTimeWait(now, got)
 		return
-	}
-	if !c.settled {
+	default:
 		c.settle(OK, out)
 	}
 	c.wait(lingering, now.Add(c.Linger))
@@ -68,7 +71,7 @@ func (c *Conversation) tearDown(now Instant, from, to Stamp, out *Output) {
 		k.kept = k.kept || ok && d > ownShare
 	}
 	o := Observation{Kind: Teardown, Form: c.form(), Duration: -1}
-	if d, ok := c.interval(now, from, to); ok && !k.kept {
+	if d, ok := c.interval(now, from, to); ok && !k.kept && !k.lag.closing {
 		o.Duration = d
 	}
 	c.measured(o, out)
@@ -96,8 +99,15 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 	switch {
 	case c.settled:
 	case c.unsent():
+		why := DiscardSendError
+		if k := &c.conn; k.lag.since.Wall != 0 && now.Sub(k.lag.read) < tardy {
+			why = DiscardStalled // it was too late to send anything
+		}
 		c.settled = true
-		out.observe(Observation{Kind: Discarded, Discard: DiscardSendError})
+		out.observe(Observation{Kind: Discarded, Discard: why})
+	case c.conn.lag.total > c.Timeout:
+		c.settled = true
+		out.observe(Observation{Kind: Discarded, Discard: DiscardStalled})
 	default:
 		c.settle(c.awaited(now), out)
 	}
@@ -275,7 +285,7 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 	case s.SegLen() > 0 && c.came(s):
 		out.Note = NoteOld
 		if s.Flags.Has(FIN) && s.End() == c.rcvNxt {
-			out.observe(Observation{Kind: FINRetransmit, Side: Peer})
+			c.peerFINAgain(now, ev.Stamp, out)
 			out.Note = NotePeerFINAgain
 			c.conn.kept = c.conn.kept || !c.conn.tornDown // our ACK was not seen leaving
 		}
@@ -301,6 +311,7 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 // segment that is seen more than once the last stamp is nearest to the wire.
 func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	s, k := &ev.Segment, &c.conn
+	c.answers(now, ev.Stamp)
 	switch {
 	case s.Flags.Has(RST):
 		out.Note = NoteResetSent
@@ -313,6 +324,11 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		return
 	}
 	out.Note, k.ackLeft = NoteLeft, true
+	// The retransmission timer runs from when the segment leaves, not from when we meant
+	// it to.
+	if at := now.Add(k.rto); s.SegLen() > 0 && s.Seq == k.sndUna && k.retransmitAt != 0 && at.Sub(k.retransmitAt) > tardy {
+		k.retransmitAt = at
+	}
 	if k.left.Less(s.End()) {
 		k.left = s.End()
 	}
@@ -342,6 +358,7 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		}
 	}
 	if k.finTaken && s.Ack == c.rcvNxt {
+		k.finAnswered = true
 		c.finAckSent(now, ev, out)
 	}
 }

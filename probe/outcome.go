@@ -57,10 +57,11 @@ const (
 	DiscardShutdown
 	DiscardReload
 	DiscardLinkDown   // the interface or the address that it went by was lost meanwhile
-	NumDiscardReasons = int(DiscardLinkDown) + 1
+	DiscardStalled    // we answered too late for the peer's part to be told
+	NumDiscardReasons = int(DiscardStalled) + 1
 )
 
-var discardNames = [...]string{"-", "tap_drop", "clock_step", "send_error", "shutdown", "reload", "link_down"}
+var discardNames = [...]string{"-", "tap_drop", "clock_step", "send_error", "shutdown", "reload", "link_down", "stalled"}
 
 // String is the reason's label value.
 func (r DiscardReason) String() string { return name(discardNames[:], int(r)) }

@@ -44,7 +44,7 @@ func (a *account) read(s *sim, e *simEvent) {
 	case f.Has(probe.RST):
 		a.reset = g.Seq == a.rcvNxt
 	case f.Has(probe.SYN):
-		if g.Seq == a.irs && !a.progress && e.at.Sub(a.lastWords) >= 500*time.Millisecond {
+		if g.Seq == a.irs && !a.progress && s.ackLeft != 0 && s.ackLeft < e.at && e.at.Sub(a.lastWords) >= 500*time.Millisecond {
 			a.again++
 			a.againAt = e.at
 		}
@@ -89,8 +89,8 @@ func (a *account) text(g *probe.Segment, at probe.Instant) {
 	}
 }
 
-// wantClosing is the verdict by the account alone.
-func (s *sim) wantClosing(a *account) probe.Reason {
+// wantClosing is the verdict by the account alone, d after our SYN.
+func (s *sim) wantClosing(a *account, d time.Duration) probe.Reason {
 	ourData := s.iss.Add(1 + s.w.c.Send)
 	switch {
 	case a.complete:
@@ -99,7 +99,7 @@ func (s *sim) wantClosing(a *account) probe.Reason {
 		return probe.Reset
 	case !a.synAck:
 		return probe.Timeout
-	case !a.progress && a.again > 0 && (a.again > 1 || s.sentTo != s.iss.Add(1) || s.synStamp.Add(s.w.c.Timeout).Sub(a.againAt) < 7*time.Second):
+	case !a.progress && a.again > 0 && (a.again > 1 || s.sentTo != s.iss.Add(1) || s.synStamp.Add(d).Sub(a.againAt) < 7*time.Second):
 		return probe.AcceptQueueFull
 	case a.fin && a.rcvNxt != a.finAt.Add(1):
 		return probe.Timeout
@@ -123,31 +123,30 @@ func (s *sim) judgeClosing() error {
 	if !s.synLeft {
 		return s.judgeUnsent()
 	}
-	var a account
-	for i := range s.truth {
-		if e := &s.truth[i]; e.at.Sub(s.synStamp) <= w.c.Timeout {
-			a.read(s, e)
-		}
-	}
-	want := s.wantClosing(&a)
+	a := s.accountOf(w.c.Timeout)
+	want := s.wantClosing(&a, w.c.Timeout)
 	measures := w.c.Measure != probe.NoMeasure && want == probe.OK
 	switch {
 	case w.seen[probe.Discarded] > 0:
 		// A FIN that was to leave as the time ran out was not seen leaving.
 		atTheEnd := s.finSent && (s.finLeft == 0 || s.finLeft.Sub(s.synStamp) > w.c.Timeout-time.Millisecond)
-		if s.refusals == 0 && !atTheEnd {
+		// A success after the timeout is not one, nor a failure if we were late; and the
+		// answer to a SYN that went late on the old four-tuple is none to ours.
+		tooLate := s.lags > 0 && want != probe.OK || w.c.Measure == probe.MeasureReuse && s.lags > 500*time.Millisecond
+		if s.refusals == 0 && !atTheEnd && !tooLate {
 			return fmt.Errorf("discarded, and our host refused nothing; want %v", want)
 		}
 	case measures:
 		if w.verdict != probe.OK && (w.verdict != probe.Timeout || !v.silent && s.lost == 0 && s.refusals == 0) {
 			return fmt.Errorf("verdict %v of a measure", w.verdict)
 		}
-	case w.verdict != want:
+	case w.verdict != want && !s.wantedLater(w.verdict):
 		return fmt.Errorf("verdict %v, want %v", w.verdict, want)
 	}
 	if w.verdict == probe.OK && w.seen[probe.Verdict] > 0 && !v.everClosed && v.rstSent == 0 && (!v.finSent || !v.finHeard) {
 		return fmt.Errorf("ok, but the server has not closed")
 	}
+	a = s.accountOf(w.c.Timeout + s.lagged())
 	if err := s.judgeFigures(&a); err != nil {
 		return err
 	}
@@ -155,6 +154,41 @@ func (s *sim) judgeClosing() error {
 		return fmt.Errorf("the server is left in %v, gave up %v", v.state, v.gaveUp)
 	}
 	return nil
+}
+
+// accountOf is the account of what arrived until d after our SYN.
+func (s *sim) accountOf(d time.Duration) (a account) {
+	for i := range s.truth {
+		if e := &s.truth[i]; e.at.Sub(s.synStamp) <= d {
+			a.read(s, e)
+		}
+	}
+	return a
+}
+
+// lagged is how much longer the connection may last at most because we were late, or
+// our host refused what was to leave.
+func (s *sim) lagged() time.Duration {
+	if s.refusals > 0 {
+		return s.w.c.Timeout
+	}
+	return min(s.lags, s.w.c.Timeout)
+}
+
+// wantedLater reports whether a failure is what the account says at some moment of that
+// time. A success is one within the timeout only.
+func (s *sim) wantedLater(verdict probe.Reason) bool {
+	timeout, end := s.w.c.Timeout, s.w.c.Timeout+s.lagged()
+	wanted := func(d time.Duration) bool {
+		a := s.accountOf(d)
+		return verdict != probe.OK && s.wantClosing(&a, d) == verdict
+	}
+	for i := range s.truth {
+		if d := s.truth[i].at.Sub(s.synStamp); d > timeout && d <= end && wanted(d) {
+			return true
+		}
+	}
+	return wanted(end)
 }
 
 // serverClean reports whether the server has nothing open on our account.

@@ -97,6 +97,8 @@ type sim struct {
 	sentTo   probe.Seq     // the end of what left
 	finSent  bool          // our FIN was handed to our host
 	finLeft  probe.Instant // when our FIN left first
+	ackLeft  probe.Instant // when anything behind our SYN did
+	lags     time.Duration // for how long our loop was late in all, where that was long
 	figures  [probe.NumObservations]time.Duration
 	least    time.Duration
 	answer   probe.Answer
@@ -325,10 +327,15 @@ func (s *sim) left(e *simEvent) {
 	case g.Flags.Has(probe.SYN) && g.Seq == s.iss:
 		s.synStamp, s.synLeft = e.at, true
 		s.sentTo = s.iss.Add(1)
+		return
 	case g.Flags.Has(probe.SYN) || g.Flags.Has(probe.RST):
 		return
-	case g.Flags.Has(probe.FIN) && s.finLeft == 0:
+	}
+	if g.Flags.Has(probe.FIN) && s.finLeft == 0 {
 		s.finLeft = e.at
+	}
+	if s.ackLeft == 0 {
+		s.ackLeft = e.at
 	}
 	if s.sentTo.Less(g.End()) {
 		s.sentTo = g.End()
@@ -339,7 +346,9 @@ func (s *sim) left(e *simEvent) {
 // late.
 func (s *sim) lag() time.Duration {
 	if s.rnd.IntN(50) == 0 {
-		return time.Duration(s.rnd.Int64N(int64(400 * time.Millisecond)))
+		d := time.Duration(s.rnd.Int64N(int64(400 * time.Millisecond)))
+		s.lags += d
+		return d
 	}
 	return time.Duration(s.rnd.Int64N(int64(100 * time.Microsecond)))
 }

@@ -104,6 +104,10 @@ func (c *Conversation) measureTimer() (EventKind, Instant) {
 // take it.
 func (c *Conversation) touch(now Instant, syn Segment, out *Output) {
 	w := &c.tw
+	if c.Measure == MeasureReuse && now.Sub(w.next) > touchTardy {
+		c.discard(now, DiscardStalled, out)
+		return
+	}
 	if w.out {
 		c.touchUnanswered()
 	}
@@ -256,6 +260,11 @@ func (c *Conversation) newConnection(now Instant, ev *Event, out *Output) {
 // measureEnds tells what was measured.
 func (c *Conversation) measureEnds(now Instant, ev *Event, a Answer, out *Output) {
 	w := &c.tw
+	if c.Measure == MeasureReuse && c.touchedLate(now) {
+		c.discard(now, DiscardStalled, out)
+		c.wait(lingering, now.Add(c.Linger))
+		return
+	}
 	if c.Measure == MeasureReuse {
 		o := Observation{Kind: TimeWaitReuse, Answer: a, Duration: -1}
 		if d, ok := c.interval(now, w.sent, ev.Stamp); ok && w.left && a == AnswerAccepted {
@@ -301,6 +310,9 @@ func (c *Conversation) measureTimeout(now Instant, out *Output) {
 	case c.settled:
 	case !w.ever || c.Measure == MeasureReuse && !w.left:
 		c.discard(now, DiscardSendError, out)
+	case c.Measure == MeasureReuse && c.touchedLate(now),
+		c.Measure == MeasureDuration && !w.alive && c.touchedSeldom():
+		c.discard(now, DiscardStalled, out)
 	case c.Measure == MeasureReuse:
 		c.measured(Observation{Kind: TimeWaitReuse, Answer: AnswerSilence, Duration: -1}, out)
 		c.settle(r, out)

@@ -97,13 +97,17 @@ type Record struct {
 }
 
 // MaxRecords is how many records a Transcript keeps. A half_open conversation
-// makes three to five, a closing that loses nothing some fifteen; a flood of
-// forged segments must not make more of it.
+// makes three to five, a closing that loses nothing some fifteen.
 const MaxRecords = 64
 
 // FirstRecords is how many of them are a conversation's first: the handshake and
 // what the trouble began with. The rest are its last: how it ended.
 const FirstRecords = 32
+
+// MaxDisbelieved is how many of them, the first, are of segments and ICMP errors that were
+// not believed. A flood of those is counted (Rejected), and neither pushes a conversation
+// out of its own transcript nor makes one of each that is remembered.
+const MaxDisbelieved = 8
 
 // A Figure is something that was measured or concluded of a conversation as a
 // whole. What counts segments (Rejected, FINRetransmit and their like) is in the
@@ -115,7 +119,7 @@ type Figure struct {
 
 // A Transcript is what happened in one conversation, in order. Its size is
 // bounded: of more than MaxRecords records those in the middle are counted, not
-// kept.
+// kept, and of more than MaxDisbelieved that were not believed the last are neither.
 type Transcript struct {
 	Tuple   FourTuple
 	Kind    Kind
@@ -148,9 +152,10 @@ func (t *Transcript) Add(now Instant, ev *Event, c *Conversation, out *Output) {
 			f.Observation, f.record = observed[i], uint32(len(t.records))+t.Lost
 		}
 	}
-	if !t.room(out.Note) {
+	if t.sated(out.Note) {
 		return
 	}
+	t.room()
 	r := extend(&t.records)
 	r.At, r.Local, r.Peer, r.Note = now, c.local, c.peer, out.Note
 	r.Event = *ev
@@ -168,37 +173,26 @@ func extend[T any](s *[]T) *T {
 	return &(*s)[n]
 }
 
-// room makes room for one more record, and reports whether there is to be one. What was
-// not believed gives way to what was: a flood of it does not push the conversation out of
-// its own transcript.
-func (t *Transcript) room(n Note) bool {
-	if len(t.records) < MaxRecords {
-		return true
+// room makes room for one more record.
+func (t *Transcript) room() {
+	if len(t.records) == MaxRecords {
+		t.Lost++
+		t.records = append(t.records[:FirstRecords], t.records[FirstRecords+1:]...)
 	}
-	out := FirstRecords
-	for out < MaxRecords && !t.records[out].Note.Disbelieves() {
-		out++
-	}
-	if out == MaxRecords && !n.Disbelieves() {
-		out = FirstRecords
-	}
-	t.lose(out, 1)
-	if out == MaxRecords {
-		return false
-	}
-	t.records = append(t.records[:out], t.records[out+1:]...)
-	return true
 }
 
-// lose counts n records as missing before the one at out. All that is missing counts as
-// if it lay behind the first ones: so those in between move.
-func (t *Transcript) lose(out int, n uint32) {
-	for i := range t.figures {
-		if at := int64(t.figures[i].record) - int64(t.Lost); at >= FirstRecords && at < int64(out) {
-			t.figures[i].record += n
+// sated reports whether there is enough of what was not believed.
+func (t *Transcript) sated(n Note) bool {
+	if !n.Disbelieves() {
+		return false
+	}
+	have := 0
+	for i := range t.records {
+		if t.records[i].Note.Disbelieves() {
+			have++
 		}
 	}
-	t.Lost += n
+	return have >= MaxDisbelieved
 }
 
 // Extend adds what has come since t was handed over, in a transcript of its own: t is
@@ -210,13 +204,18 @@ func (t *Transcript) Extend(since *Transcript) {
 		t.figures = append(t.figures, f)
 	}
 	for i := range since.records {
-		if i == FirstRecords {
-			t.lose(len(t.records), since.Lost)
+		if t.sated(since.records[i].Note) {
+			for j := range t.figures {
+				if t.figures[j].record > uint32(len(t.records))+t.Lost {
+					t.figures[j].record-- // that of a record to come
+				}
+			}
+			continue
 		}
-		if t.room(since.records[i].Note) {
-			t.records = append(t.records, since.records[i])
-		}
+		t.room()
+		t.records = append(t.records, since.records[i])
 	}
+	t.Lost += since.Lost
 }
 
 // Records returns the records in order; if Lost is not 0, that many are missing

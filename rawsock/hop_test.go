@@ -16,12 +16,13 @@ import (
 // refuses those of raw sockets to port 7, and never sees the others.
 type passage struct {
 	*Sender
-	ns *namespace
+	ns    *namespace
+	minds bool // what the firewall refuses
 }
 
 func newPassage(t testing.TB, ns *namespace) *passage {
 	t.Helper()
-	p := &passage{newSender(t, ns), ns}
+	p := &passage{newSender(t, ns), ns, false}
 	ns.must(t, p.AllowHops)
 	// The link's own IPv6 address would be announced in a second or so.
 	ns.run(t, `
@@ -73,6 +74,11 @@ func (p *passage) direct(packets ...Packet) (direct bool, other error) {
 			other = err
 		}
 	})
+	if !p.minds {
+		for _, n := range p.hops.neighbours {
+			n.refused = false // the firewall is only there to tell us
+		}
+	}
 	return direct, other
 }
 
@@ -206,6 +212,25 @@ func TestHopFollowsTheNeighbour(t *testing.T) {
 		here.run(t, "ip neigh flush dev veth")
 		p.want(t, "flushed neighbours", false, packet)
 		know(t, here, there)
+	}
+}
+
+// A stale neighbour is not believed in once the firewall has refused what was to have
+// the kernel ask for it, until the kernel is sure of it.
+func TestHopRefused(t *testing.T) {
+	here, there := newVeth(t)
+	p := newPassage(t, here)
+	p.minds = true
+	for _, pair := range pairs {
+		packet := p.to(t, pair[0], pair[1])
+		know(t, here, there)
+		p.want(t, "a known neighbour", true, packet)
+		here.run(t, "ip neigh change %s dev veth nud stale", pair[1])
+		for range 2 * refreshEvery {
+			p.want(t, "a stale neighbour that nobody asks for", false, packet)
+		}
+		here.run(t, "ip neigh change %s dev veth nud reachable", pair[1])
+		p.want(t, "a neighbour that the kernel is sure of", true, packet)
 	}
 }
 

@@ -116,10 +116,10 @@ func readAddress(body []byte) (a netip.Addr) {
 		if !more {
 			return a
 		}
-		switch {
-		case typ == unix.IFA_LOCAL:
+		switch typ {
+		case unix.IFA_LOCAL:
 			return addressOf(value)
-		case typ == unix.IFA_ADDRESS:
+		case unix.IFA_ADDRESS:
 			a = addressOf(value)
 		}
 		rest = next

@@ -30,6 +30,8 @@ type neighbour struct {
 	known bool
 	stale bool  // the kernel has not heard of it lately, and looks only if it has something to send itself
 	turns uint8 // since it was stale
+
+	refused bool // the firewall did not let out what was to have the kernel look
 }
 
 // take reports whether a packet may go to the link address. Some for a stale
@@ -39,6 +41,9 @@ type neighbour struct {
 func (n *neighbour) take() bool {
 	if !n.known || !n.stale {
 		return n.known
+	}
+	if n.refused {
+		return false
 	}
 	n.turns++
 	return n.turns%refreshEvery != 1
@@ -53,6 +58,7 @@ func (n *neighbour) is(state uint16, link []byte) {
 		n.turns = 0
 	}
 	n.stale = stale
+	n.refused = n.refused && stale
 }
 
 const ndmsgLen = 12 // struct ndmsg

@@ -172,11 +172,10 @@ func (t *hopTable) hear(b []byte) (doubtful bool) {
 
 // find returns the hop of a packet, or nil if it must go by the kernel's path.
 func (t *hopTable) find(p *Packet) *hop {
-	i := uint32(p.Hop) - 1
-	if uint32(p.Hop>>32) != uint32(t.generation.Load()) || int(i) >= len(t.hops) {
+	h := t.named(p)
+	if h == nil {
 		return nil
 	}
-	h := &t.hops[i]
 	header := ipv4HeaderLen
 	if p.Dst.Is6() {
 		header = ipv6HeaderLen
@@ -185,6 +184,15 @@ func (t *hopTable) find(p *Packet) *hop {
 		return nil
 	}
 	return h
+}
+
+// named returns the hop that a packet names, nil if that is doubtful by now.
+func (t *hopTable) named(p *Packet) *hop {
+	i := uint32(p.Hop) - 1
+	if uint32(p.Hop>>32) != uint32(t.generation.Load()) || int(i) >= len(t.hops) {
+		return nil
+	}
+	return &t.hops[i]
 }
 
 // resolve returns the name of the hop from src to dst, 0 if there is none that

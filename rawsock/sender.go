@@ -32,6 +32,8 @@ type Sender struct {
 	frames  *frames
 	packets []Packet // Send's
 	failed  func(i int, err error)
+	report  func(i int, err error) // Send's failed, behind doubt
+	doubts  func(i int, err error) // doubt
 	instead func(i int)
 	heard   bool // the kernel's notices were read
 	mixed   bool // raw batches have packets whose Hop could not be used
@@ -121,6 +123,9 @@ func deafen(fd, family int) error {
 // What goes to one neighbour stays in order.
 func (s *Sender) Send(packets []Packet, failed func(i int, err error)) {
 	s.packets, s.failed, s.heard = packets, failed, false
+	if s.hops != nil {
+		s.failed, s.report = s.doubts, failed
+	}
 	for i := range packets {
 		s.put(i)
 	}
@@ -128,7 +133,7 @@ func (s *Sender) Send(packets []Packet, failed func(i int, err error)) {
 		s.frames.flush(s.instead)
 	}
 	s.flushRaw()
-	s.packets, s.failed = nil, nil
+	s.packets, s.failed, s.report = nil, nil, nil
 }
 
 // put adds a packet to a batch.
@@ -211,6 +216,18 @@ func (s *Sender) refused(i int) {
 	s.flushRaw()
 }
 
+// doubt takes the firewall's refusal of a packet that went by raw socket, to have the
+// kernel ask for a stale neighbour: nobody asks then, and its link address may change
+// unnoticed.
+func (s *Sender) doubt(i int, err error) {
+	if p := &s.packets[i]; p.Hop != 0 && errors.Is(err, unix.EPERM) {
+		if h := s.hops.named(p); h != nil {
+			h.neighbour.refused = true
+		}
+	}
+	s.report(i, err)
+}
+
 // AllowHops opens what Hop needs.
 func (s *Sender) AllowHops() error {
 	hops, err := newHopTable()
@@ -221,7 +238,7 @@ func (s *Sender) AllowHops() error {
 	if err != nil {
 		return errors.Join(err, hops.close())
 	}
-	s.hops, s.frames, s.instead = hops, frames, s.refused
+	s.hops, s.frames, s.instead, s.doubts = hops, frames, s.refused, s.doubt
 	return nil
 }
 

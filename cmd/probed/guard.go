@@ -37,6 +37,8 @@ type guard struct {
 	hosts   []string // names to be called by; none for any
 	origins http.CrossOriginProtection
 	guesses *guesses
+	paces   *paces
+	clock   func() time.Time
 }
 
 // ServeHTTP implements http.Handler.
@@ -52,6 +54,14 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
+	if code, ok := g.paces.wait(r.Context(), clientOf(r.RemoteAddr), g.clock()); !ok {
+		if code != 0 {
+			h.Set("Connection", "close")
+			h.Set("Retry-After", "5")
+			http.Error(w, "too many requests at once", code)
+		}
+		return
+	}
 	if !takeBody(w, r) {
 		return
 	}

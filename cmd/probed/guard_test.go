@@ -8,6 +8,8 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,7 +17,7 @@ import (
 
 // guarded is a guard before a handler that says yes.
 func guarded(hosts ...string) *guard {
-	return &guard{hosts: hosts, guesses: newGuesses(time.Now), next: admitting(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return &guard{hosts: hosts, guesses: newGuesses(time.Now), paces: newPaces(requestsPerSecond, requestsAtOnce), clock: time.Now, next: admitting(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	}))}
 }
@@ -228,14 +230,14 @@ func TestGuesses(t *testing.T) {
 		if code := ask(good, "another"); code != 204 {
 			t.Errorf("a second later: %d", code)
 		}
-		for i := range 3 * mostGuesser {
+		for i := range 3 * mostClients {
 			ask(clientAddress(i), "wrong")
 		}
 		for i := range 3 * mostKnown {
 			g.learn([32]byte{byte(i), byte(i >> 8)})
 		}
-		if len(g.known) > mostKnown || len(g.guessers) > mostGuesser || len(g.slots) > 0 {
-			t.Errorf("%d known, %d guessers, %d under way", len(g.known), len(g.guessers), len(g.slots))
+		if len(g.known) > mostKnown || len(g.each.known) > mostClients || len(g.slots) > 0 {
+			t.Errorf("%d known, %d guessers, %d under way", len(g.known), len(g.each.known), len(g.slots))
 		}
 	})
 }
@@ -279,6 +281,46 @@ func TestGuessesAtTheSameTime(t *testing.T) {
 	if code := ask(101); code != 401 {
 		t.Errorf("afterwards: %d", code)
 	}
+}
+
+// A client is served at its pace, whatever it sends; others don't wait for it.
+func TestPaces(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := guarded()
+		var served, refused atomic.Int64
+		var all sync.WaitGroup
+		began := time.Now()
+		for range requestsAtOnce + 10*requestsPerSecond {
+			all.Go(func() {
+				r := httptest.NewRequest("GET", "/", nil)
+				r.RemoteAddr = clientAddress(1)
+				w := httptest.NewRecorder()
+				g.ServeHTTP(w, r)
+				switch w.Code {
+				case 204:
+					served.Add(1)
+				case 429:
+					refused.Add(1)
+				default:
+					t.Errorf("%d", w.Code)
+				}
+			})
+		}
+		synctest.Wait()
+		if n := served.Load(); n != requestsAtOnce {
+			t.Errorf("%d at once", n)
+		}
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		if w.Code != 204 || time.Since(began) != 0 {
+			t.Errorf("another client: %d after %v", w.Code, time.Since(began))
+		}
+		all.Wait()
+		if s, r := served.Load(), refused.Load(); s != requestsAtOnce+5*requestsPerSecond || r != 5*requestsPerSecond || time.Since(began) != longestWait {
+			t.Errorf("%d served, %d refused, after %v", s, r, time.Since(began))
+		}
+	})
 }
 
 func TestWebLog(t *testing.T) {

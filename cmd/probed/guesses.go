@@ -4,11 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"net/http"
-	"net/netip"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 const (
@@ -19,8 +16,7 @@ const (
 	guessesAtOnce    = 10
 	guessing         = 2
 
-	mostKnown   = 64   // passwords that were right
-	mostGuesser = 4096 // clients whose guesses are counted
+	mostKnown = 64 // passwords that were right
 )
 
 // guesses are passwords that clients try. exporter-toolkit, which looks at them, is
@@ -29,15 +25,16 @@ type guesses struct {
 	slots chan struct{}
 	clock func() time.Time
 
-	mu       sync.Mutex
-	known    map[[sha256.Size]byte]struct{} // of the header Authorization
-	guessers map[netip.Prefix]*rate.Limiter
+	each *paces
+
+	mu    sync.Mutex
+	known map[[sha256.Size]byte]struct{} // of the header Authorization
 }
 
 func newGuesses(clock func() time.Time) *guesses {
 	return &guesses{
-		slots: make(chan struct{}, guessing), clock: clock,
-		known: make(map[[sha256.Size]byte]struct{}), guessers: make(map[netip.Prefix]*rate.Limiter),
+		slots: make(chan struct{}, guessing), clock: clock, each: newPaces(guessesPerSecond, guessesAtOnce),
+		known: make(map[[sha256.Size]byte]struct{}),
 	}
 }
 
@@ -56,7 +53,7 @@ func (g *guesses) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 	known := g.knows(key)
 	release := func() {}
 	if !known {
-		if !g.mayGuess(clientOf(r.RemoteAddr)) {
+		if now := g.clock(); !g.each.of(clientOf(r.RemoteAddr), now).AllowN(now, 1) {
 			tooOften(w)
 			return
 		}
@@ -121,30 +118,4 @@ func (g *guesses) forget(key [sha256.Size]byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.known, key)
-}
-
-// mayGuess takes a guess of a client's.
-func (g *guesses) mayGuess(client netip.Prefix) bool {
-	now := g.clock()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	l := g.guessers[client]
-	if l == nil {
-		if len(g.guessers) >= mostGuesser {
-			for other, l := range g.guessers {
-				if l.TokensAt(now) >= guessesAtOnce {
-					delete(g.guessers, other)
-				}
-			}
-		}
-		for other := range g.guessers { // they all guess: some are forgiven
-			if len(g.guessers) < mostGuesser {
-				break
-			}
-			delete(g.guessers, other)
-		}
-		l = rate.NewLimiter(guessesPerSecond, guessesAtOnce)
-		g.guessers[client] = l
-	}
-	return l.AllowN(now, 1)
 }

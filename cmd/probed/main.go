@@ -80,9 +80,13 @@ func execute(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, version.Print("probed"))
 		return 0
 	}
-	logging.Writer = stderr
+	writer := newLogWriter(stderr, func(lines uint64) {
+		d.log.Warn("nobody has read the log for a while: lines of it are lost", "lines", lines)
+	})
+	logging.Writer = writer
 	d.log = promslog.New(&logging)
-	if err := d.run(); err != nil {
+	err = d.run()
+	if writer.flush(); err != nil {
 		for line := range strings.Lines(err.Error()) {
 			fmt.Fprintf(stderr, "probed: %s\n", strings.TrimSpace(line))
 		}

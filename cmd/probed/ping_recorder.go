@@ -79,15 +79,21 @@ func (r *pingRecorder) ClockStep(by time.Duration) {
 }
 
 // Skipped implements engine.Observer.
-func (r *pingRecorder) Skipped(reason engine.SkipReason) {
-	r.tally.NotSent(reason.String())
+func (r *pingRecorder) Skipped(reason engine.SkipReason, probes int) {
+	for range probes {
+		r.tally.NotSent(reason.String())
+	}
 	why := map[engine.SkipReason]string{
 		engine.SkipLate:      "this host was too busy to send it in time",
 		engine.SkipRateLimit: "the limit of what is sent to one address was used up",
 		engine.SkipNoPort:    "every source port is in a conversation",
 		engine.SkipUnsent:    "SYNs before it still lie in this host, since no neighbour takes them",
 	}[reason]
-	r.out.put(pingEvent{ours: fmt.Sprintf("not sent: %s, %s", reason, why)})
+	what := "not sent"
+	if probes > 1 {
+		what = fmt.Sprintf("%d not sent", probes)
+	}
+	r.out.put(pingEvent{ours: fmt.Sprintf("%s: %s, %s", what, reason, why)})
 }
 
 // ScheduleDelay implements engine.Observer. A probe that went late is measured

@@ -71,6 +71,9 @@ type daemon struct {
 func (d *daemon) run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	// Whoever reads our log may end, as a container's engine does that is restarted: Go
+	// would have us die of the next line.
+	signal.Ignore(syscall.SIGPIPE)
 	hup := make(chan os.Signal, 1) // from here on, so that an early one does not kill
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -299,7 +302,7 @@ type observer struct {
 }
 
 // Skipped implements engine.Observer.
-func (o observer) Skipped(r engine.SkipReason) { o.Metrics.Skipped(r.String()) }
+func (o observer) Skipped(r engine.SkipReason, probes int) { o.Metrics.Skipped(r.String(), probes) }
 
 func limits(c *config.Config) engine.Limits {
 	l := c.Global.Limits

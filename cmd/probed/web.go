@@ -124,7 +124,7 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 	}
 	routes := admitting(d.routes(pages))
 	complain := log.New(newWebLog(d.log, time.Now), "", 0)
-	guesses := newGuesses(time.Now)
+	guesses, paces := newGuesses(time.Now), newPaces(requestsPerSecond, requestsAtOnce)
 	servers := make([]*http.Server, n)
 	for i := range servers {
 		s := &http.Server{
@@ -147,7 +147,7 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 		// exporter-toolkit puts its own handler before ours, and then serves. The guard
 		// stands before both: what is too much must not get as far as to bcrypt.
 		s.BaseContext = func(net.Listener) context.Context {
-			s.Handler = &guard{next: s.Handler, hosts: d.hosts, guesses: guesses}
+			s.Handler = &guard{next: s.Handler, hosts: d.hosts, guesses: guesses, paces: paces, clock: time.Now}
 			return context.Background()
 		}
 		s.RegisterOnShutdown(pages.Close)

@@ -131,9 +131,6 @@ func checked(mute []int) []call {
 		{"openat", unix.SYS_OPENAT, []match{{without(2, unix.O_WRONLY|unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC)}}, nil},
 		{"fcntl", unix.SYS_FCNTL, oneOf(1, unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_SETFD, unix.F_DUPFD_CLOEXEC), copied},
 
-		// What an interface's number is.
-		{"ioctl", unix.SYS_IOCTL, oneOf(1, unix.SIOCGIFINDEX), nil},
-
 		// No memory becomes code.
 		{"mmap", unix.SYS_MMAP, []match{{without(2, executable)}}, nil},
 		{"mprotect", unix.SYS_MPROTECT, []match{{without(2, executable)}}, nil},

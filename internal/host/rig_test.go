@@ -187,10 +187,10 @@ func (o *self) ScheduleDelay(d time.Duration) {
 	o.delays = append(o.delays, d)
 }
 
-func (o *self) Skipped(r engine.SkipReason) {
+func (o *self) Skipped(r engine.SkipReason, probes int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.skipped[r]++
+	o.skipped[r] += probes
 }
 
 func (o *self) Trouble(*engine.Target, error) {}

@@ -27,6 +27,7 @@ func FuzzPcap(f *testing.F) {
 	f.Add(file(linkRaw, ip4, "\x60", ""))
 	f.Add(file(7))
 	f.Add(file(linkRaw, ip4)[:30])
+	f.Add(file(linkRaw, ip4)[:50]) // less of the packet than it says
 	c := &Capture{host: &Host{}, hardware: []byte{2, 0, 0, 0, 0, 2}}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		packets, err := parsePcap(b, c.network)

@@ -148,6 +148,7 @@ func discardText(d probe.DiscardReason) string {
 		probe.DiscardTapDrop:   "this host lost packets before they were read",
 		probe.DiscardClockStep: "this host's clock was set",
 		probe.DiscardSendError: "this host did not let it out",
+		probe.DiscardStalled:   "this host answered too late",
 		probe.DiscardShutdown:  "stopped before its end",
 		probe.DiscardLinkDown:  "this host lost the interface or the address meanwhile",
 	}[d]

@@ -64,10 +64,10 @@ func newFleet(tb testing.TB, network *network, interval time.Duration) *fleet {
 // An observer books what concerns probed itself.
 type observer struct{ *metrics.Metrics }
 
-func (o observer) Skipped(r engine.SkipReason)   { o.Metrics.Skipped(r.String()) }
-func (observer) Trouble(*engine.Target, error)   {}
-func (observer) ClockStep(time.Duration)         {}
-func (o observer) ScheduleDelay(d time.Duration) { o.Metrics.ScheduleDelay(d) }
+func (o observer) Skipped(r engine.SkipReason, n int) { o.Metrics.Skipped(r.String(), n) }
+func (observer) Trouble(*engine.Target, error)        {}
+func (observer) ClockStep(time.Duration)              {}
+func (o observer) ScheduleDelay(d time.Duration)      { o.Metrics.ScheduleDelay(d) }
 
 // run has time pass, and calls do at moments of it, counted from now.
 func (f *fleet) run(d time.Duration, do map[time.Duration]func()) {

@@ -319,7 +319,7 @@ func (p *peers) ScheduleDelay(d time.Duration) {
 }
 
 // Skipped implements engine.Observer.
-func (p *peers) Skipped(r engine.SkipReason) { p.skips[r]++ }
+func (p *peers) Skipped(r engine.SkipReason, n int) { p.skips[r] += uint64(n) }
 
 // Trouble implements engine.Observer.
 func (p *peers) Trouble(_ *engine.Target, err error) { p.errorf("trouble: %v", err) }

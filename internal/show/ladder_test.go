@@ -24,13 +24,13 @@ func ladder(t testing.TB, c *show.Conversation, o show.TextOptions) string {
 	return b.String()
 }
 
-// flood is a conversation of which not all steps are kept: a hundred segments that
-// nobody believes arrive before the SYN-ACK.
+// flood is a conversation of which not all steps are kept: a hundred copies of the
+// SYN-ACK arrive before our RST leaves.
 func flood(t testing.TB) *show.Conversation {
 	t.Helper()
 	src := "# more than is kept\nhalf_open timeout 900ms linger 5s grace 50ms\n+0 open\n> S 0 win 64240 <mss 1460>\n+10us sent S 0\n"
-	src += strings.Repeat("+1ms < R. 7 ack 5\n", 100)
-	src += "+1ms < S. 0 ack 1 win 65160 <mss 1460>\n+10us sent R 1\n+5s TIME-WAIT TIMEOUT\n"
+	src += strings.Repeat("+1ms < S. 0 ack 1 win 65160 <mss 1460>\n", 101)
+	src += "+10us sent R 1\n+5s TIME-WAIT TIMEOUT\n"
 	parsed, err := script.Parse("flood", []byte(src))
 	if err != nil {
 		t.Fatal(err)

@@ -78,9 +78,9 @@ func (f *fleet) run(d time.Duration) {
 // A mute observer complains of nothing.
 type mute struct{ *metrics.Metrics }
 
-func (m mute) Skipped(r engine.SkipReason) { m.Metrics.Skipped(r.String()) }
-func (mute) Trouble(*engine.Target, error) {}
-func (mute) ClockStep(time.Duration)       {}
+func (m mute) Skipped(r engine.SkipReason, n int) { m.Metrics.Skipped(r.String(), n) }
+func (mute) Trouble(*engine.Target, error)        {}
+func (mute) ClockStep(time.Duration)              {}
 
 // held is what is in use on the heap.
 func held() (octets, objects int) {

@@ -26,8 +26,14 @@ git -C "$second" checkout -q -B elsewhere
 go=${GO:-go}
 modules=$work/modules
 fetch=$(cd / && "$go" mod download -json "$SCHEMAS" | sed -n 's/.*"GoMod": "\(.*\)\/cache\/download\/.*/\1/p')/cache/download
-(cd "$second" && GOMODCACHE=$modules GOPROXY=file://$fetch GOFLAGS=-modcacherw "$go" list -deps ./cmd/probed >/dev/null)
-(cd / && GOMODCACHE=$modules GOPROXY=file://$fetch GOFLAGS=-modcacherw GONOSUMDB=* "$go" mod download "$SCHEMAS")
+(
+  export GOMODCACHE=$modules GOPROXY=file://$fetch GOFLAGS=-modcacherw GONOSUMDB=*
+  cd "$second"
+  "$go" list -deps ./cmd/probed
+  "$go" mod graph
+  cd /
+  "$go" mod download "$SCHEMAS"
+) >/dev/null
 
 # A user may give a host a name of its own by being root in a namespace of its own.
 elsewhere=(unshare --uts)

@@ -1,6 +1,10 @@
 package engine
 
-import "github.com/probed/probed/probe"
+import (
+	"time"
+
+	"github.com/probed/probed/probe"
+)
 
 // apiece is how many targets are changed in one turn at most: a list of ten thousand
 // would else hold up the probes that are due, for 20 ms.
@@ -134,7 +138,10 @@ func (s *Shard) add(t *Target, old *entry) {
 		s.largest = max(s.largest, e.manner.packets)
 	}
 	if t.Remote.IsValid() {
-		e.peer = s.peers.use(addrPortFrom(t.Remote.Addr(), t.Remote.Port()), s.secret)
+		e.peer = s.peers.use(addrPortFrom(t.Remote.Addr(), t.Remote.Port()), s.secret, int64(s.now)/int64(max(t.Interval, time.Millisecond)))
+		if e.peer.target == nil {
+			e.peer.target = e // to answer what comes of a life before
+		}
 		e.peer.address.demand += t.demands()
 	}
 	if old != nil {

@@ -16,7 +16,7 @@ func (nobody) Observe(*probe.Observation)  {}
 func (nobody) Settled(*probe.Transcript)   {}
 func (nobody) Record(*probe.Transcript)    {}
 func (nobody) ScheduleDelay(time.Duration) {}
-func (nobody) Skipped(SkipReason)          {}
+func (nobody) Skipped(SkipReason, int)     {}
 func (nobody) Trouble(*Target, error)      {}
 func (nobody) ClockStep(time.Duration)     {}
 

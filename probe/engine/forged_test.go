@@ -90,6 +90,7 @@ func TestForgeriesHoldNothing(t *testing.T) {
 	w := newWorld(t, nil)
 	w.peer = closes(10 * time.Millisecond)
 	x, l := w.target(1, "198.19.0.1:443", activeClose)
+	x.Recorder = l
 	w.add(x)
 	const forged = 5_000
 	for i := range forged {
@@ -114,6 +115,9 @@ func TestForgeriesHoldNothing(t *testing.T) {
 	}
 	if most > 5 { // an interval of 1 s, a linger of some
 		t.Errorf("%d four-tuples held", most)
+	}
+	if l.records != 0 {
+		t.Errorf("%d transcripts of what nobody believes", l.records)
 	}
 	t.Logf("%d four-tuples held, %d ACKs left", most, acks())
 	if n := acks(); n > 26*3+8 {

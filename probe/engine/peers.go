@@ -69,8 +69,10 @@ type departed struct {
 }
 
 // use returns the peer for one more target. Its round of the source ports
-// begins where the secret says, so that peers don't march in step.
-func (ps *peers) use(remote netip.AddrPort, k secret) *peer {
+// begins where the secret says, so that peers don't march in step, and as many ports
+// on as the time has had intervals, so that a shard which starts again goes on where it
+// was: the peer may still have the last four-tuples in TIME-WAIT.
+func (ps *peers) use(remote netip.AddrPort, k secret, intervals int64) *peer {
 	p := ps.byRemote[remote]
 	if p == nil {
 		a := ps.byAddress[remote.Addr()]
@@ -79,8 +81,8 @@ func (ps *peers) use(remote netip.AddrPort, k secret) *peer {
 			ps.byAddress[remote.Addr()] = a
 		}
 		a.users++
-		start := k.iss(&probe.FourTuple{Remote: remote}, 0, 0)
-		p = &peer{remote: remote, port: remote.Port(), address: a, ports: [2]uint32{uint32(start), uint32(start)}}
+		start := uint32(k.iss(&probe.FourTuple{Remote: remote}, 0, 0)) + uint32(intervals)
+		p = &peer{remote: remote, port: remote.Port(), address: a, ports: [2]uint32{start, start}}
 		p.hi, p.lo = halves(remote.Addr())
 		ps.byRemote[remote] = p
 	}

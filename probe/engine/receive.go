@@ -221,6 +221,9 @@ func (s *Shard) stray(f *frame, damage probe.RejectReason) {
 	}
 	var w way
 	if e := peer.target; e != nil {
+		if s.cfg.Guarded.has(p.DstPort) && !e.route.source.IsValid() && e.route.err == nil {
+			_ = s.reach(e) // it was not probed yet, and the peer may hold a connection of before we were started
+		}
 		w = way{source: e.route.source, ifindex: e.route.ifindex, ttl: e.TTL, tos: e.TOS}
 	} else if peer.way != nil {
 		w = *peer.way
@@ -359,10 +362,11 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 }
 
 // transcribe adds a step to the conversation's transcript: to a new one if the one
-// before was handed over, and unless the step is then no more than the end.
+// before was handed over, and unless the step is then no more than the end, or of what
+// nobody believes: a flood of that would make a transcript of each four-tuple that lingers.
 func (s *Shard) transcribe(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event) {
 	if sl.transcript == none {
-		if c.Done() && len(s.output.Segments()) == 0 {
+		if c.Done() && len(s.output.Segments()) == 0 || s.output.Note.Disbelieves() {
 			return
 		}
 		sl.transcript = s.transcript(s.tuple(sl, e), c.Kind, sl.number)

@@ -227,7 +227,7 @@ func TestPaceUnderLoad(t *testing.T) {
 type counting struct{ skips *int }
 
 func (c counting) ScheduleDelay(time.Duration) {}
-func (c counting) Skipped(SkipReason)          { *c.skips++ }
+func (c counting) Skipped(_ SkipReason, n int) { *c.skips += n }
 func (c counting) Trouble(*Target, error)      {}
 func (c counting) ClockStep(time.Duration)     {}
 

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"io/fs"
 	"net/netip"
 	"time"
 
@@ -27,12 +26,21 @@ type route struct {
 	err     error
 }
 
+// maxFired is how many targets come up in one turn at most. A burst is fewer, but after
+// a stop the slots that all targets have missed come up with it, and the ring fills
+// meanwhile.
+const maxFired = 256
+
 // send opens the conversations that are due, one burst at most, and returns when
 // the next are.
 func (s *Shard) send() probe.Instant {
 	s.launched = s.launched[:0]
 	s.warmEntries()
-	for len(s.launched) < s.pace.burst() {
+	for fired := 0; len(s.launched) < s.pace.burst(); fired++ {
+		if fired == maxFired {
+			s.sent()
+			return s.now
+		}
 		x, due := s.schedule.first(s.now)
 		if !due {
 			break
@@ -109,9 +117,7 @@ func (s *Shard) fire(e *entry) {
 			if s.throttled || e.throttled {
 				reason = SkipRateLimit
 			}
-			for range missed {
-				s.cfg.Observer.Skipped(reason)
-			}
+			s.cfg.Observer.Skipped(reason, int(missed))
 			s.reschedule(e, slot)
 			return
 		}
@@ -198,7 +204,7 @@ func (s *Shard) made(e *entry) {
 
 // skip goes on to a target's next slot without a probe.
 func (s *Shard) skip(e *entry, r SkipReason) {
-	s.cfg.Observer.Skipped(r)
+	s.cfg.Observer.Skipped(r, 1)
 	s.reschedule(e, e.slot.Add(e.interval))
 }
 
@@ -496,14 +502,6 @@ func (s *Shard) sendFailed(k int, err error) {
 	if !s.table.is(r) {
 		return
 	}
-	sl := s.table.slot(r.slot)
-	e := s.entries[sl.target]
-	s.trouble(e, err)
-	if sl.direct && errors.Is(err, fs.ErrPermission) {
-		// A packet went through the firewall after all, to have the kernel ask for its
-		// neighbour, and is refused: what goes past it then goes to a neighbour that
-		// nobody asks for any more.
-		e.peer.raw = s.now.Add(rawAgain)
-	}
+	s.trouble(s.entries[s.table.slot(r.slot).target], err)
 	s.step(r.slot, &probe.Event{Kind: probe.SendFailed})
 }

@@ -67,7 +67,7 @@ type Recorder interface {
 // An Observer receives what concerns probed itself, from its shard's goroutine.
 type Observer interface {
 	ScheduleDelay(d time.Duration) // due to sent
-	Skipped(r SkipReason)
+	Skipped(r SkipReason, probes int)
 
 	// Trouble says what this host has against a target's segments, once until
 	// it has something else against them or one leaves.

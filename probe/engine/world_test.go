@@ -111,7 +111,7 @@ func sum(n []int) (total int) {
 }
 
 func (w *world) ScheduleDelay(d time.Duration) { w.delays = append(w.delays, d) }
-func (w *world) Skipped(r SkipReason)          { w.skips[r]++ }
+func (w *world) Skipped(r SkipReason, n int)   { w.skips[r] += n }
 func (w *world) Trouble(_ *Target, err error)  { w.troubles = append(w.troubles, err.Error()) }
 func (w *world) ClockStep(by time.Duration)    { w.steps = append(w.steps, by) }
 

@@ -82,10 +82,10 @@ func launch(t *testing.T, h *lab.Host, yaml string, options ...option) *daemon {
 		Credential:  &syscall.Credential{Uid: 65534, Gid: 65534, Groups: []uint32{}},
 		AmbientCaps: []uintptr{capNetRaw},
 	}
+	d.cmd.Stderr, d.cmd.Stdout = &d.out, &d.out
 	for _, o := range options {
 		o(d.cmd)
 	}
-	d.cmd.Stderr, d.cmd.Stdout = &d.out, &d.out
 	if err := d.cmd.Start(); err != nil {
 		t.Fatalf("start probed: %v", err)
 	}

@@ -2,6 +2,7 @@ package trust
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +20,14 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	flag.Parse()
+	// Most tests mostly wait: more at a time than there are processors, unless -parallel says.
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		if err := p.Value.Set("6"); err != nil {
+			fmt.Fprintln(os.Stderr, "trust:", err)
+			os.Exit(1)
+		}
 	}
 	code := m.Run()
 	if path := os.Getenv("TRUST_OUT"); path != "" {

@@ -312,7 +312,7 @@ func TestWebRequests(t *testing.T) {
 	w := newWebWorld(t)
 	w.ready()
 	w.under("requests in a pipeline", "requests", func() (int, string) {
-		const piped = 500
+		piped := times(500, 100)
 		var answered atomic.Int64
 		all(times(200, 20), 4, func(int) {
 			c, err := w.dial(0)

@@ -205,7 +205,7 @@ func (b *bom) link(refs map[string]string, std string) error {
 	for _, ref := range all {
 		d := dependency{Ref: ref}
 		if ref != std {
-			d.DependsOn = append(needs[ref], std)
+			d.DependsOn = slices.Concat(needs[ref], []string{std})
 			slices.Sort(d.DependsOn)
 			d.DependsOn = slices.Compact(d.DependsOn)
 		}

@@ -1,0 +1,172 @@
+package trust
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/internal/lab"
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/wire"
+)
+
+// resend is when a peer in SYN-RECEIVED sends its SYN-ACK again, and some more for a host
+// that has other things to do.
+const resend = 1500 * time.Millisecond
+
+// probed is killed at random moments of all kinds of conversations. Nobody holds its ports
+// then, so that its own kernel resets what still comes; and where it is started again at
+// once, it does so itself.
+func TestCrashKilled(t *testing.T) {
+	t.Parallel()
+	here, there := lab.Pair(t)
+	servers(there)
+	capture := here.Capture(t, here.Iface(), "tcp", lab.Immediate)
+	rng := rand.New(rand.NewPCG(1, 2))
+	n := times(200, 8)
+	probes, ours, stuck := 0, 0, 0
+	var lives []scrape
+	var slowest, ready time.Duration
+	d := start(t, here, everyKind(20))
+	killed, open := time.Now(), map[lab.Socket]bool{}
+	for i := range n {
+		// A life that has said something of each target.
+		slowest = max(slowest, d.recovers(scrape{}, killed))
+		time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
+		if len(open) > 0 {
+			time.Sleep(time.Until(killed.Add(resend)))
+		}
+		for _, s := range left(there) {
+			if open[s] {
+				stuck++
+				t.Logf("life %d: the peer still holds %v", i, s)
+			}
+		}
+		s := d.scrape()
+		probes, ours = probes+int(s.sum("probed_probes_total")), ours+s.ours()
+		lives = append(lives, s)
+		time.Sleep(time.Duration(rng.IntN(250)) * time.Millisecond)
+		d.signal(syscall.SIGKILL)
+		d.end(5 * time.Second)
+		killed = time.Now()
+		clear(open)
+		for _, s := range left(there) {
+			open[s] = true
+		}
+		if i%2 == 0 { // it stays dead for a while
+			time.Sleep(resend)
+			for _, s := range left(there) {
+				stuck++
+				t.Logf("life %d: the peer is left with %v", i, s)
+			}
+			clear(open)
+		}
+		began := time.Now()
+		if i%2 == 0 {
+			killed = began
+		}
+		d = start(t, here, everyKind(20))
+		ready = max(ready, time.Since(began))
+	}
+	d.signal(syscall.SIGKILL)
+	d.end(5 * time.Second)
+	falling, x := rises(capture.Packets())
+	if ready > 10*time.Second {
+		t.Errorf("a start took %v", ready)
+	}
+	book(t, Row{
+		Part: "crash", What: "killed (SIGKILL) under load", Tried: n, Of: "times", Probes: probes, False: falsehoods(x, lives...) + falling,
+		Discarded: ours, Recovery: slowest, Left: stuck,
+		Note: fmt.Sprintf("ready again within %s; the ISS of a four-tuple never fell; %v", short(ready), x),
+	})
+	for i, s := range lives {
+		if t.Failed() && s.falsehoods(exchange{slowest: time.Second}) > 0 {
+			t.Logf("life %d: %s", i, s.told(x))
+		}
+	}
+}
+
+// rises counts the SYNs of a capture whose ISS is not above the last one's of the same
+// four-tuple, those that measure TIME-WAIT aside: a peer in TIME-WAIT would refuse them.
+func rises(packets []lab.CapturedPacket) (falling int, x exchange) {
+	last := make(map[probe.FourTuple]probe.Seq)
+	for _, c := range packets {
+		var p wire.Packet
+		if wire.ParseUnverified(c.Data, &p) != nil || p.Kind != wire.KindTCP || !c.Outgoing || p.Segment.Flags != probe.SYN {
+			continue
+		}
+		tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Src, p.SrcPort), Remote: netip.AddrPortFrom(p.Dst, p.DstPort)}
+		if before, ok := last[tuple]; ok && p.Segment.Seq.LessEq(before) {
+			falling++
+		}
+		last[tuple] = p.Segment.Seq
+	}
+	return falling, exchanges(packets)
+}
+
+// probed is ended in the midst of everything, in other ways than by SIGKILL. Asked to end
+// it closes what is open; where it ends of a fault its kernel does.
+func TestCrashSignals(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		what    string
+		signals []syscall.Signal
+		clean   bool // the exit code is 0, and nothing is left at once
+	}{
+		{"asked to end (SIGTERM)", []syscall.Signal{syscall.SIGTERM}, true},
+		{"asked to end twice (SIGTERM, SIGTERM)", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, true},
+		{"asked to end while stopped (SIGSTOP, SIGTERM, SIGCONT)", []syscall.Signal{syscall.SIGSTOP, syscall.SIGTERM, syscall.SIGCONT}, true},
+		{"the watchdog's abort (SIGABRT)", []syscall.Signal{syscall.SIGABRT}, false},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			t.Parallel()
+			here, there := lab.Pair(t)
+			servers(there)
+			n := times(20, 1)
+			capture := here.Capture(t, here.Iface(), "tcp", lab.Immediate)
+			probes, ours, stuck := 0, 0, 0
+			var lives []scrape
+			var slowest time.Duration
+			d := start(t, here, everyKind(20))
+			ended := time.Now()
+			for i := range n {
+				slowest = max(slowest, d.recovers(scrape{}, ended))
+				time.Sleep(time.Duration(i*97%500) * time.Millisecond)
+				s := d.scrape()
+				probes, ours, lives = probes+int(s.sum("probed_probes_total")), ours+s.ours(), append(lives, s)
+				for _, signal := range c.signals {
+					d.signal(signal)
+					time.Sleep(time.Duration(i%5) * 20 * time.Millisecond)
+				}
+				d.end(10 * time.Second)
+				wait := resend
+				if c.clean {
+					wait = 200 * time.Millisecond // the last RST's way
+					if d.err != nil {
+						t.Errorf("probed ended with %v", d.err)
+					}
+				}
+				time.Sleep(wait)
+				for _, s := range left(there) {
+					stuck++
+					t.Logf("the peer is left with %v", s)
+				}
+				ended = time.Now()
+				d = start(t, here, everyKind(20))
+			}
+			x := exchanges(capture.Packets())
+			book(t, Row{
+				Part: "crash", What: c.what, Tried: n, Of: "times", Probes: probes, False: falsehoods(x, lives...), Discarded: ours,
+				Recovery: slowest, Left: stuck, Note: x.String(),
+			})
+			for i, s := range lives {
+				if t.Failed() {
+					t.Logf("life %d: %s", i, s.told(x))
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,140 @@
+package rawsock
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// What a host loses is told, and nothing else: neither what it gets nor what becomes of
+// routes and neighbours.
+func TestLosses(t *testing.T) {
+	t.Parallel()
+	here, _ := newVeth(t)
+	var l *Losses
+	here.must(t, func() (err error) {
+		l, err = OpenLosses()
+		return err
+	})
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	var veth int
+	here.must(t, func() (err error) {
+		veth, err = DeviceIndex("veth")
+		return err
+	})
+	read := func() (all []string) {
+		l.Read(func(ifindex int, a netip.Addr) {
+			if a.IsValid() {
+				all = append(all, a.String())
+			} else {
+				all = append(all, strings.Replace(fmt.Sprint("#", ifindex), fmt.Sprint("#", veth), "veth", 1))
+			}
+		})
+		return all
+	}
+	for _, c := range []struct {
+		line string
+		want []string
+	}{
+		{"ip addr add 198.18.0.9/24 dev veth", nil},
+		{"ip addr add 2001:db8::9/64 dev veth nodad", nil},
+		{"ip route add 198.19.0.0/16 via 198.18.0.2", nil},
+		{"ip route del 198.19.0.0/16 via 198.18.0.2", nil},
+		{"ip link set veth mtu 1400", nil},
+		{"ip addr del 198.18.0.9/24 dev veth", []string{"198.18.0.9"}},
+		{"ip addr del 2001:db8::9/64 dev veth", []string{"2001:db8::9"}},
+		{"ip link set veth down", []string{"veth"}},
+		{"ip link set veth up", nil},
+		{"ip link del veth", []string{"veth"}},
+	} {
+		here.run(t, "%s", c.line)
+		got := read()
+		for _, want := range c.want {
+			if !slices.Contains(got, want) {
+				t.Errorf("%s: %v lost, want %v among them", c.line, got, c.want)
+			}
+		}
+		if c.want == nil && len(got) > 0 {
+			t.Errorf("%s: %v lost", c.line, got)
+		}
+	}
+}
+
+// The filter passes losses alone.
+func TestLossFilter(t *testing.T) {
+	vm, err := bpf.NewVM(lossFilter())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		typ   uint16
+		flags uint32
+		pass  bool
+	}{
+		{unix.RTM_DELADDR, 0, true}, {unix.RTM_NEWADDR, 0, false}, {unix.RTM_DELLINK, unix.IFF_UP, true},
+		{unix.RTM_NEWLINK, unix.IFF_UP | unix.IFF_RUNNING, false}, {unix.RTM_NEWLINK, unix.IFF_BROADCAST, true},
+		{unix.RTM_NEWROUTE, 0, false}, {unix.RTM_DELROUTE, 0, false}, {unix.RTM_DELNEIGH, 0, false},
+	} {
+		b := make([]byte, 64)
+		binary.NativeEndian.PutUint16(b[4:], c.typ)
+		binary.NativeEndian.PutUint32(b[unix.SizeofNlMsghdr+8:], c.flags)
+		n, err := vm.Run(b)
+		if err != nil || n > 0 != c.pass {
+			t.Errorf("%d with flags %#x: %d octets pass, %v", c.typ, c.flags, n, err)
+		}
+	}
+}
+
+// With an interface named, and no route by it, there is no source; an address that
+// comes back is tentative until the kernel knows that nobody else has it.
+func TestRoutesWithoutAddress(t *testing.T) {
+	t.Parallel()
+	here, _ := newVeth(t)
+	here.run(t, `
+		ip link add other type veth peer name end
+		ip link set end up
+		ip link set other up
+		ip addr add 198.18.2.1/24 dev other`)
+	here.running(t, "other")
+	r := newRoutes(t, here)
+	source := func() (a netip.Addr, err error) {
+		_ = here.do(func() error {
+			a, err = r.Source(netip.MustParseAddr("198.18.0.2"), netip.Addr{}, "veth")
+			return nil
+		})
+		return a, err
+	}
+	if a, err := source(); err != nil || a != netip.MustParseAddr("198.18.0.1") {
+		t.Fatalf("%v, %v", a, err)
+	}
+	here.run(t, "ip addr del 198.18.0.1/24 dev veth")
+	if a, err := source(); err == nil {
+		t.Errorf("%v by an interface without an address or a route", a)
+	}
+	here.must(t, func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/veth/accept_dad", []byte("1"), 0) })
+	here.run(t, "ip addr add 2001:db8::7/64 dev veth")
+	seven := netip.MustParseAddr("2001:db8::7")
+	if !r.Tentative(seven) {
+		t.Error("an address that was just added is not tentative")
+	}
+	for end := time.Now().Add(10 * time.Second); r.Tentative(seven); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is tentative for ever")
+		}
+	}
+	if r.Tentative(netip.MustParseAddr("2001:db8::99")) {
+		t.Error("an address of nobody's is tentative")
+	}
+}
