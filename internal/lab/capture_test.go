@@ -88,14 +88,16 @@ func TestCaptureCatchesUpWithWhatItThrewAway(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				_, _ = c.Write([]byte("noise")) // refused now and then
+				for range 8 {
+					_, _ = c.Write([]byte("noise")) // refused now and then
+				}
 				time.Sleep(10 * time.Microsecond)
 			}
 		}
 	})
 	b.Listen("tcp", "[::]:80")
 	stray := false
-	for range 50 {
+	for range 200 {
 		c := a.Capture(t, a.Iface(), "tcp", Immediate)
 		stray = stray || c.strays > 0
 		if got := dial(t, a, hostPort(b.Addr4(), 80), time.Second); got != "connected" {
@@ -108,7 +110,7 @@ func TestCaptureCatchesUpWithWhatItThrewAway(t *testing.T) {
 			return
 		}
 	}
-	t.Error("nothing came before the filter of fifty captures")
+	t.Error("nothing came before the filter of two hundred captures")
 }
 
 // A capture of every device ends although the kernel counts what crosses lo
