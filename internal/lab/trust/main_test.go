@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/probed/probed/internal/lab/bench"
 )
 
 func TestMain(m *testing.M) {
@@ -71,12 +73,11 @@ func report(path, page string) error {
 		return err
 	}
 	last := rows[len(rows)-1]
-	before, rest, ok := strings.Cut(string(text), "<!-- trust -->\n")
-	_, after, ok2 := strings.Cut(rest, "<!-- end of trust -->\n")
-	if !ok || !ok2 {
-		return fmt.Errorf("%s: no place for the table", page)
+	written, err := bench.Page(string(text), "trust", fmt.Sprintf("%s, %s.\n\n%s", last.Date, last.Version, table))
+	if err != nil {
+		return fmt.Errorf("%s: %w", page, err)
 	}
-	return os.WriteFile(page, fmt.Appendf(nil, "%s<!-- trust -->\n%s, %s.\n\n%s<!-- end of trust -->\n%s", before, last.Date, last.Version, table, after), 0o644)
+	return os.WriteFile(page, []byte(written), 0o644)
 }
 
 // full is whether tests run as long as docs/trust.md says.
