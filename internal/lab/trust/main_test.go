@@ -73,7 +73,11 @@ func report(path, page string) error {
 		return err
 	}
 	last := rows[len(rows)-1]
-	written, err := bench.Page(string(text), "trust", fmt.Sprintf("%s, %s.\n\n%s", last.Date, last.Version, table))
+	length := "at full length"
+	if !last.Full {
+		length = "the short form of each"
+	}
+	written, err := bench.Page(string(text), "trust", fmt.Sprintf("%s, %s, %s.\n\n%s", last.Date, last.Version, length, table))
 	if err != nil {
 		return fmt.Errorf("%s: %w", page, err)
 	}
