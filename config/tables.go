@@ -86,7 +86,7 @@ var limits = object[Limits]{keys: []key[Limits]{
 		number[int](1, 100_000_000), func(l *Limits) *int { return &l.PacketsPerSecondPerAddress }),
 	at(Key{Path: "deny", Example: `["10.0.0.0/8", "2001:db8::/32", "198.18.0.1"]`, Doc: "Addresses that nothing is ever sent to, whoever asks: a target of this file is an error, a discovered one is left out, what a name resolves to there is not probed, and `/probe` answers 403. What both lists have is denied. An IPv4 block means these addresses in IPv6 too: mapped (::ffff:0:0/96), translated (64:ff9b::/96) and 6to4 (2002::/16)."},
 		blocks, func(l *Limits) *Blocks { return &l.Deny }, "denylist", "blacklist", "blocklist"),
-	at(Key{Path: "allow", Example: `["198.18.0.0/15", "2001:db8::/32"]`, Default: "", Doc: "The only addresses that anything is sent to, if the key is there; and those for which `/probe` answers everybody. Without it `/probe` answers other hosts for addresses only that the jobs probe ([security.md](security.md#who-may-have-what-probed)). `[\"0.0.0.0/0\", \"::/0\"]` opens `/probe` for all."},
+	at(Key{Path: "allow", Example: `["198.18.0.0/15", "2001:db8::/32"]`, Default: "", Doc: "The only addresses that anything is sent to, if the key is there; and those for which `/probe` answers everybody. Without it `/probe` answers other hosts only for what the jobs probe, address and port ([security.md](security.md#who-may-have-what-probed)). `[\"0.0.0.0/0\", \"::/0\"]` opens `/probe` for all."},
 		someBlocks, func(l *Limits) *Blocks { return &l.Allow }, "allowlist", "whitelist"),
 }}
 

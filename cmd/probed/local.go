@@ -8,13 +8,14 @@ import (
 )
 
 // fromHere reports whether a request was made on this host by somebody who meant to:
-// over loopback, to an IP address or localhost by name, not passed on by a proxy, and
-// not by a browser on behalf of another site's page. A page whose name has been led
+// over loopback or from the very address that it was made to, to an IP address or
+// localhost by name, not passed on by a proxy, and not by a browser on behalf of another
+// site's page. A page whose name has been led
 // here (DNS rebinding) has its own name in Host, and says where it comes from. HTTP/1.0
 // is what nginx speaks to what is behind it, unless it is told otherwise.
 func fromHere(r *http.Request) bool {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !from.Addr().Unmap().IsLoopback() || !plainHost(r.Host) || !r.ProtoAtLeast(1, 1) {
+	if err != nil || !ours(r, from.Addr().Unmap()) || !plainHost(r.Host) || !r.ProtoAtLeast(1, 1) {
 		return false
 	}
 	for name := range r.Header {
@@ -27,6 +28,22 @@ func fromHere(r *http.Request) bool {
 		return true
 	}
 	return false
+}
+
+// ours reports whether an address that a request came from is this host's: loopback, or
+// the one that the connection has at this end too. (A connection from there is made here
+// alone: what is sent to our address in its own name is dropped as it arrives by the wire,
+// for IPv4, and anyhow the answer never leaves.)
+func ours(r *http.Request, from netip.Addr) bool {
+	if from.IsLoopback() {
+		return true
+	}
+	at, is := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !is {
+		return false
+	}
+	to, err := netip.ParseAddrPort(at.String())
+	return err == nil && to.Addr().Unmap() == from
 }
 
 // plainHost reports whether Host is an IP address or localhost, either with a port or

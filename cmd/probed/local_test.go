@@ -1,8 +1,15 @@
 package main
 
 import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
+
+	"github.com/probed/probed/internal/lab"
 )
 
 func TestFromHere(t *testing.T) {
@@ -47,6 +54,54 @@ func TestFromHere(t *testing.T) {
 		}
 		if r.ProtoMajor, r.ProtoMinor = 1, 0; fromHere(r) {
 			t.Errorf("%+v over HTTP/1.0", c)
+		}
+	}
+}
+
+// Who calls this host by one of its addresses calls from that address too.
+func TestFromHereByOwnAddress(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		remote, local, host, via string
+		want                     bool
+	}{
+		{"198.18.0.1:4711", "198.18.0.1:10965", "198.18.0.1:10965", "", true},
+		{"[2001:db8::1]:4711", "[2001:db8::1]:10965", "[2001:db8::1]:10965", "", true},
+		{"[fe80::1%eth0]:4711", "[fe80::1%eth0]:10965", "[fe80::1%eth0]:10965", "", true},
+		{"[fe80::1%eth0]:4711", "[fe80::1%eth1]:10965", "[fe80::1%eth1]:10965", "", false},
+		{"198.18.0.1:4711", "[::ffff:198.18.0.1]:10965", "198.18.0.1:10965", "", true},
+		{"198.18.0.2:4711", "198.18.0.1:10965", "198.18.0.1:10965", "", false},
+		{"198.18.0.1:4711", "198.18.0.1:10965", "probe.example.net:10965", "", false},
+		{"198.18.0.1:4711", "198.18.0.1:10965", "198.18.0.1:10965", "1.1 proxy", false},
+	} {
+		at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(c.local))
+		r := httptest.NewRequest("GET", "/", nil)
+		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, at))
+		r.RemoteAddr, r.Host = c.remote, c.host
+		if c.via != "" {
+			r.Header.Set("Via", c.via)
+		}
+		if got := fromHere(r); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
+
+// By its own address this host may ask for what others may not.
+func TestFromHereByTheWire(t *testing.T) {
+	t.Parallel()
+	a, b := lab.Pair(t)
+	a.Listen("tcp", "0.0.0.0:22")
+	p := start(t, a, "jobs: []\n")
+	for _, at := range []netip.Addr{a.Addr4(), a.Addr6()} {
+		for who, want := range map[*lab.Host]int{a: http.StatusOK, b: http.StatusForbidden} {
+			elsewhere := &process{t: t, host: who, base: "http://" + netip.AddrPortFrom(at, 10965).String(), http: &http.Client{
+				Timeout: p.http.Timeout, Transport: &http.Transport{DialContext: dialer(who)},
+			}}
+			t.Cleanup(elsewhere.http.CloseIdleConnections)
+			if code, body := elsewhere.do("GET", fmt.Sprintf("/probe?target=%v:22", a.Addr4())); code != want {
+				t.Errorf("%v by %v: %d %s", who.Name, at, code, body)
+			}
 		}
 	}
 }

@@ -89,7 +89,7 @@ func (p *pinger) ping() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := confined(network); err != nil {
+	if _, err := sorted(confined(network)); err != nil {
 		fmt.Fprintf(p.stderr, "probed: ping: goes on with more rights than it needs: %s\n", show.SafeText(oneLine(err)))
 	}
 	tally := new(ping.Tally)

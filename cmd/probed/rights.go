@@ -32,11 +32,32 @@ func confined(all ...*host.Network) error {
 	return errors.Join(confine.Undumpable(), confine.Keep(unix.CAP_NET_RAW), confine.Filter(mute...))
 }
 
-// sayUnconfined says what could not be given up. Probing works all the same.
+// sayUnconfined says what could not be given up. Probing works all the same. That there
+// is no filter for an architecture is as we have built it, and nothing to warn of.
 func (d *daemon) sayUnconfined() {
-	if d.unconfined != nil {
-		d.log.Warn("going on with more rights than probing needs", "err", oneLine(d.unconfined))
+	unlisted, others := sorted(d.unconfined)
+	if others != nil {
+		d.log.Warn("going on with more rights than probing needs", "err", oneLine(others))
 	}
+	if unlisted != nil {
+		d.log.Info("system calls are not filtered", "why", oneLine(unlisted))
+	}
+}
+
+// sorted divides what could not be given up into that there is no list of system calls,
+// and the rest.
+func sorted(err error) (unlisted, others error) {
+	if joined, is := err.(interface{ Unwrap() []error }); is {
+		for _, e := range joined.Unwrap() {
+			u, o := sorted(e)
+			unlisted, others = errors.Join(unlisted, u), errors.Join(others, o)
+		}
+		return unlisted, others
+	}
+	if errors.Is(err, confine.ErrNoList) {
+		return err, nil
+	}
+	return nil, err
 }
 
 // oneLine is an error's text, each line once.

@@ -8,7 +8,7 @@ import (
 )
 
 // Filter says that there is none for this architecture.
-func Filter(...int) error { return fmt.Errorf("no list of system calls for %s", runtime.GOARCH) }
+func Filter(...int) error { return fmt.Errorf("%w for %s", ErrNoList, runtime.GOARCH) }
 
 // Allowed has nothing to name: every call is.
 func Allowed() []string { return nil }

@@ -15,3 +15,9 @@
 // A library for the filter: a table and 60 lines that assemble it are less than what
 // would be depended on. Landlock: see docs/threat-model.md.
 package confine
+
+import "errors"
+
+// ErrNoList is why [Filter] does nothing on an architecture whose system calls nobody has
+// listed. No setting would mend it.
+var ErrNoList = errors.New("no list of system calls")

@@ -56,9 +56,18 @@ func Filter(mute ...int) error {
 }
 
 func install(flags uintptr, fprog *unix.SockFprog) error {
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(fprog)))
-	if errno != 0 {
+	r, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(fprog)))
+	return installed(r, errno)
+}
+
+// installed says what seccomp(2) has answered: with SECCOMP_FILTER_FLAG_TSYNC a failure
+// may be the id of a thread that could not be given the filter, with no errno.
+func installed(r uintptr, errno unix.Errno) error {
+	switch {
+	case errno != 0:
 		return os.NewSyscallError("seccomp", errno)
+	case r != 0:
+		return fmt.Errorf("seccomp: thread %d has a filter of its own and can't be given this one", r)
 	}
 	return nil
 }

@@ -134,3 +134,24 @@ func TestFilter(t *testing.T) {
 		}
 	}
 }
+
+// A thread that could not be given the filter is no success.
+func TestInstalled(t *testing.T) {
+	for _, c := range []struct {
+		r     uintptr
+		errno unix.Errno
+		want  string
+	}{
+		{0, 0, ""},
+		{4711, 0, "seccomp: thread 4711 has a filter of its own and can't be given this one"},
+		{^uintptr(0), unix.EINVAL, "seccomp: invalid argument"},
+	} {
+		got := ""
+		if err := installed(c.r, c.errno); err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%d, %d: %q, want %q", c.r, c.errno, got, c.want)
+		}
+	}
+}

@@ -22,8 +22,8 @@ func (r refusal) Error() string { return string(r) }
 //
 // What the limits forbid is probed for nobody. Beyond that, allow says what may be.
 // Without it, this host itself may ask for anything, and others for what the jobs probe
-// anyway: else whoever reaches the web listener could scan the networks that this host
-// reaches.
+// anyway, address and port: else whoever reaches the web listener could scan the networks
+// that this host reaches, or the other ports of what it probes.
 func (h *handler) forWhom(r *http.Request, t *config.Target) (may func(netip.Addr) error, err error) {
 	if foreign(r) {
 		return nil, refusal("only a page of this probed may ask a browser for a probe: the request's Sec-Fetch-Site or Origin says that another one does")
@@ -32,7 +32,7 @@ func (h *handler) forWhom(r *http.Request, t *config.Target) (may func(netip.Add
 	limits := func() *config.Limits { return &h.Config().Global.Limits }
 	if l := limits(); !l.Only() && !trusted && !t.IP.IsValid() {
 		// To look a name up is to send something too.
-		if !h.Names(t.Host) {
+		if !h.Names(t.Host, t.Port) {
 			return nil, h.outside(t)
 		}
 		trusted = true // with what the jobs do with it anyway
@@ -44,7 +44,7 @@ func (h *handler) forWhom(r *http.Request, t *config.Target) (may func(netip.Add
 			return refusal(l.Refusal(ip))
 		case l.Forbids(ip): // what a name resolves to is not for everybody to know
 			return refusal(fmt.Sprintf("%s resolves to nothing that may be probed: see global.limits.deny and global.limits.allow", t.Host))
-		case l.Only() || trusted || h.Probes(ip):
+		case l.Only() || trusted || h.Probes(netip.AddrPortFrom(ip, t.Port)):
 			return nil
 		}
 		return h.outside(t)
@@ -57,8 +57,8 @@ func (h *handler) forWhom(r *http.Request, t *config.Target) (may func(netip.Add
 
 // outside is the refusal of what no job probes.
 func (h *handler) outside(t *config.Target) error {
-	return refusal(fmt.Sprintf("%s is not among what the jobs of this probed probe, and for other hosts it probes nothing else: "+
-		"list in global.limits.allow what /probe may be asked for", t.Host))
+	return refusal(fmt.Sprintf("%s is not among what the jobs of this probed probe, port and all, and for other hosts it probes nothing else: "+
+		"list in global.limits.allow what /probe may be asked for", t.Address))
 }
 
 // foreign reports whether a browser says that a page of another origin asks.

@@ -59,7 +59,7 @@ func FuzzProbe(f *testing.F) {
 		var asked []config.Target
 		h := ondemand.New(ondemand.Options{
 			Config: func() *config.Config { return c }, Clock: time.Now, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-			Probes: func(netip.Addr) bool { return false }, Names: func(string) bool { return false }, FromHere: func(*http.Request) bool { return true },
+			Probes: func(netip.AddrPort) bool { return false }, Names: func(string, uint16) bool { return false }, FromHere: func(*http.Request) bool { return true },
 			Once: func(ctx context.Context, x *config.Target, may func(netip.Addr) error) (probe.Transcript, error) {
 				if err := may(netip.MustParseAddr("198.18.0.1")); err != nil && !x.IP.IsValid() {
 					return probe.Transcript{}, err

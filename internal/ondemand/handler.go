@@ -47,10 +47,10 @@ type Options struct {
 	// Once makes one probe; its error says why there is no verdict. may is asked about
 	// the very address that is then probed, and says why it may not be.
 	Once func(ctx context.Context, t *config.Target, may func(netip.Addr) error) (probe.Transcript, error)
-	// Probes reports whether the jobs probe an address, and Names whether a target of
-	// theirs has a host name.
-	Probes func(netip.Addr) bool
-	Names  func(host string) bool
+	// Probes reports whether the jobs probe an address and port, and Names whether a
+	// target of theirs has a host name and port.
+	Probes func(netip.AddrPort) bool
+	Names  func(host string, port uint16) bool
 	// FromHere reports whether this host itself asks.
 	FromHere func(*http.Request) bool
 	Clock    func() time.Time

@@ -77,11 +77,11 @@ func serveWith(t *testing.T, p *prober, yaml string) http.Handler {
 	}
 	return ondemand.New(ondemand.Options{
 		Config: func() *config.Config { return c }, Once: p.once, Clock: time.Now,
-		Probes: func(a netip.Addr) bool { return a == netip.MustParseAddr("198.18.0.7") },
+		Probes: func(a netip.AddrPort) bool { return a == netip.MustParseAddrPort("198.18.0.7:80") },
 		FromHere: func(r *http.Request) bool {
 			return strings.HasPrefix(r.RemoteAddr, "127.") || strings.HasPrefix(r.RemoteAddr, "[::1]")
 		},
-		Names: func(host string) bool { return host == "db.test" },
+		Names: func(host string, port uint16) bool { return host == "db.test" && port == 80 },
 		Log:   slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 }

@@ -78,29 +78,29 @@ func (r *Roster) said(n *name, err error) {
 	}
 }
 
-// A census is which addresses are probed, at some time.
+// A census is which addresses and ports are probed, at some time.
 type census struct {
 	of    uint64 // the roster's changes then
 	until time.Time
-	addrs map[netip.Addr]struct{}
+	addrs map[netip.AddrPort]struct{}
 }
 
 // censusPart bounds what counting takes of a processor, however often targets change
 // and somebody asks: there is a new census after so many times what the last one took.
 const censusPart = 20
 
-// Probes reports whether targets of the list in force have an address, as written or
-// as their names resolve. A list that changes all the time may be a moment old.
-func (r *Roster) Probes(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
+// Probes reports whether targets of the list in force have an address and port, as
+// written or as their names resolve. A list that changes all the time may be a moment old.
+func (r *Roster) Probes(a netip.AddrPort) bool {
+	a = netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if now := time.Now(); r.census.addrs == nil || r.census.of != r.changes && !now.Before(r.census.until) {
-		addrs := make(map[netip.Addr]struct{}, len(r.census.addrs))
+		addrs := make(map[netip.AddrPort]struct{}, len(r.census.addrs))
 		for _, t := range r.order {
 			for _, in := range t.instances {
-				if remote := in.engine.Remote.Addr(); remote.IsValid() {
-					addrs[remote.WithZone("")] = struct{}{}
+				if remote := in.engine.Remote; remote.IsValid() {
+					addrs[netip.AddrPortFrom(remote.Addr().WithZone(""), remote.Port())] = struct{}{}
 				}
 			}
 		}
@@ -111,18 +111,19 @@ func (r *Roster) Probes(a netip.Addr) bool {
 	return probed
 }
 
-// Names reports whether targets of the list in force have a host name.
-func (r *Roster) Names(host string) bool {
+// Names reports whether targets of the list in force have a host name and port.
+func (r *Roster) Names(host string, port uint16) bool {
 	host = strings.TrimSuffix(host, ".")
-	return r.asks(host) || r.asks(host+".")
+	return r.asks(host, port) || r.asks(host+".", port)
 }
 
-func (r *Roster) asks(host string) bool {
+func (r *Roster) asks(host string, port uint16) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, network := range []string{"ip", "ip4", "ip6"} {
 		for _, device := range []bool{false, true} {
-			if r.names[question{network, host, device}] != nil {
+			n := r.names[question{network, host, device}]
+			if n != nil && slices.ContainsFunc(n.targets, func(t *target) bool { return t.conf.Port == port }) {
 				return true
 			}
 		}

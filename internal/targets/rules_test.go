@@ -110,36 +110,43 @@ func TestOnceIsForbidden(t *testing.T) {
 	})
 }
 
-// What is probed is known by address and by name, as the list in force has it.
+// What is probed is known by address and port, and by name and port, as the list in force has it.
 func TestProbes(t *testing.T) {
 	inBubble(t, func(w *world) {
 		w.dns.set("db.test.", "198.18.0.1")
-		w.load(`jobs: [{name: j, targets: ["db.test.:80", "198.18.0.3:80", "[fe80::1%eth0]:80", "none.test:80"]}]`)
+		w.load(`jobs: [{name: j, targets: ["db.test.:80", "198.18.0.3:82", "[fe80::1%eth0]:80", "none.test:80"]}]`)
 		w.settle()
 		know := func(a string, want bool) {
 			t.Helper()
-			if got := w.Probes(netip.MustParseAddr(a)); got != want {
+			if got := w.Probes(netip.MustParseAddrPort(a)); got != want {
 				t.Errorf("%s is probed: %v", a, got)
 			}
 		}
-		know("198.18.0.1", true)
-		know("::ffff:198.18.0.1", true)
-		know("198.18.0.3", true)
-		know("fe80::1%eth1", true)
-		know("198.18.0.2", false)
-		know("::", false)
+		know("198.18.0.1:80", true)
+		know("198.18.0.1:81", false)
+		know("[::ffff:198.18.0.1]:80", true)
+		know("198.18.0.3:82", true)
+		know("198.18.0.3:80", false)
+		know("198.18.0.3:0", false)
+		know("[fe80::1%eth1]:80", true)
+		know("[fe80::1%eth1]:22", false)
+		know("198.18.0.2:80", false)
+		know("[::]:80", false)
 		w.dns.set("db.test.", "198.18.0.2")
 		w.pass(time.Minute)
-		know("198.18.0.1", false)
-		know("198.18.0.2", true)
+		know("198.18.0.1:80", false)
+		know("198.18.0.2:80", true)
 		for host, want := range map[string]bool{"db.test": true, "db.test.": true, "none.test": true, "x.test": false, "198.18.0.3": false} {
-			if w.Names(host) != want {
+			if w.Names(host, 80) != want {
 				t.Errorf("%s is a name: %v", host, !want)
+			}
+			if w.Names(host, 82) {
+				t.Errorf("%s is a name with another port", host)
 			}
 		}
 		w.load("jobs: []")
-		know("198.18.0.2", false)
-		if w.Names("db.test") {
+		know("198.18.0.2:80", false)
+		if w.Names("db.test", 80) {
 			t.Error("a name of before")
 		}
 	})

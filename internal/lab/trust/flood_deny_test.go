@@ -180,7 +180,7 @@ func TestFloodStrangers(t *testing.T) {
 	want(d, "198.18.64.3:80", 200)
 	want(d, "out.deny.test:80", 200)
 	want(stranger, "198.18.64.1:80", 200)
-	want(stranger, "198.18.64.1:81", 200)
+	want(stranger, "198.18.64.1:81", 403) // another port of what is probed
 	scanned := times(2000, 200)
 	for i := range scanned { // a scan of a network
 		want(stranger, fmt.Sprintf("198.18.64.%d:%d", 10+i%240, 1+i), 403)
