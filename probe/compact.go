@@ -84,5 +84,8 @@ func (s *Compact) Settled() bool { return s.marks.has(markSettled) }
 // Closed is Conversation.Closed.
 func (s *Compact) Closed() bool { return s.phase == idle || s.phase >= lingering }
 
+// Answered is Conversation.Answered.
+func (s *Compact) Answered() bool { return s.marks.has(markAnswered) }
+
 // Left is Conversation.Left.
 func (s *Compact) Left() bool { return s.marks.has(markSeen) }

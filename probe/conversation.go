@@ -154,6 +154,9 @@ func (c *Conversation) Peer() State { return c.peer }
 // Left reports whether our SYN was seen leaving this host.
 func (c *Conversation) Left() bool { return c.seen }
 
+// Answered reports whether an acceptable SYN-ACK came, in time or not.
+func (c *Conversation) Answered() bool { return c.answered }
+
 // FirstOctet is the sequence number of the first octet that we send.
 func (c *Conversation) FirstOctet() Seq { return c.iss.Add(1) }
 

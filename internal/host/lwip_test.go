@@ -80,7 +80,7 @@ func TestLWIPTimeWaitReuse(t *testing.T) {
 	const window = 0xffff // TCP_WND of the package's lwipopts.h
 	for _, tt := range []struct {
 		what  string
-		after time.Duration // by which our ISS, 250 a millisecond, is beyond
+		after time.Duration // by which our ISS, 2,000 to 5,900 a millisecond, is beyond
 		lower bool
 		want  probe.Answer // but for a SYN that the machine let go later
 	}{

@@ -3,7 +3,6 @@ package engine
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"time"
 
 	"github.com/dchest/siphash"
 	"github.com/probed/probed/probe"
@@ -28,48 +27,56 @@ func newSecret(b []byte) secret {
 	}
 }
 
-// issTick is the step of the clock in it. RFC 6528's is 4 µs; a shorter one leaves room
-// for chance between two uses of a four-tuple, and still rises for longer, nine minutes
-// (half of 2³² steps), than any peer remembers one.
+// issTick is the step of the clock in it, in nanoseconds. RFC 6528's is 4 µs; a shorter
+// one leaves room for chance between two uses of a four-tuple, and still rises for longer,
+// nine minutes (half of 2³² steps), than any peer remembers one.
 const issTick = 256
 
+// strideTicks is the time between two moments, 2.1 s apart, at which a four-tuple's clock
+// is ahead by chance, and maxAhead is by how much, in ticks, it is less than.
+const (
+	strideTicks = 1 << 23
+	maxAhead    = strideTicks / 2
+)
+
 // iss is RFC 6528 §3's initial sequence number: "ISN = M + F(localip, localport,
-// remoteip, remoteport, secretkey)", with M a clock. It rises across reuse of a
-// four-tuple. A schedule is regular, so that who has seen one conversation could count
-// on to the next: M is ahead of the clock by chance, by less than span.
-func (k secret) iss(t *probe.FourTuple, now probe.Instant, span time.Duration) probe.Seq {
+// remoteip, remoteport, secretkey)", with M a clock. A schedule is regular, so that who
+// has seen one conversation could count on to the next: M is a clock of the four-tuple's
+// own, which goes fast or slow by chance.
+func (k secret) iss(t *probe.FourTuple, now probe.Instant) probe.Seq {
+	f := k.fixed(t)
+	return probe.Seq(f).Add(k.clock(f, now))
+}
+
+// fixed is F.
+func (k secret) fixed(t *probe.FourTuple) uint64 {
 	var b [36]byte
 	local, remote := t.Local.Addr().As16(), t.Remote.Addr().As16()
 	copy(b[:], local[:])
 	copy(b[16:], remote[:])
 	binary.BigEndian.PutUint16(b[32:], t.Local.Port())
 	binary.BigEndian.PutUint16(b[34:], t.Remote.Port())
-	f := siphash.Hash(k.k0, k.k1, b[:])
-	m := uint32(now / issTick)
-	if span >= issTick {
-		binary.BigEndian.PutUint64(b[:], f)
-		binary.BigEndian.PutUint64(b[8:], uint64(now))
-		m += uint32(siphash.Hash(k.k1, k.k0, b[:16]) % uint64(span/issTick))
-	}
-	return probe.Seq(f).Add(m)
+	return siphash.Hash(k.k0, k.k1, b[:])
 }
 
-// maxSpan bounds by how much an ISS is ahead of its clock, so that those of a process
-// that has just been started lie beyond those of the one before.
-const maxSpan = time.Second
+// clock is M: ahead of the time by as much as chance says for the last stride's begin and
+// for the next one's, and in proportion between them. So it rises by half of the time that
+// goes by, at the least, and by one and a half of it at the most, whoever uses the
+// four-tuple again, and however soon: nothing need be known of when that will be, nor
+// kept of when it was. After a stride and more there is a second's worth of chance in it.
+func (k secret) clock(f uint64, now probe.Instant) uint32 {
+	ticks := int64(now / issTick)
+	stride, in := ticks/strideTicks, ticks%strideTicks
+	from, to := k.ahead(f, stride), k.ahead(f, stride+1)
+	return uint32(ticks + from + (to-from)*in/strideTicks)
+}
 
-// span is by how much the ISS of a probe of a target may be ahead of the clock: by half
-// the time until its four-tuple may be used again.
-func (s *Shard) span(e *entry) time.Duration {
-	again := e.interval
-	if !e.flows {
-		r := s.cfg.Reserved
-		if e.guarded {
-			r = s.cfg.Guarded
-		}
-		again = e.interval * time.Duration(r.len()) / time.Duration(max(e.peer.users, 1))
-	}
-	return min(again/2, maxSpan)
+// ahead is the part by chance at a stride's begin.
+func (k secret) ahead(f uint64, stride int64) int64 {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], f)
+	binary.BigEndian.PutUint64(b[8:], uint64(stride))
+	return int64(siphash.Hash(k.k1, k.k0, b[:]) % maxAhead)
 }
 
 // tsval is the TSval of RFC 7323 §3.2's millisecond clock, from an offset that

@@ -81,14 +81,22 @@ func (sl *slot) leftBy(ifindex int32) {
 
 // A home is an address of ours that SYNs have left from.
 type home struct {
-	via  [2]int32 // the interfaces by which the last one did
-	lost bool
-	back probe.Instant // when one left again after it was lost; 0: it never was
+	via   [2]int32 // the interfaces by which the last one did
+	lost  bool
+	back  probe.Instant // when one left again after it was lost, and others began to be excused; 0: never
+	until probe.Instant // when that ended, or will
 }
 
-// homing is how long after this host came back others may not know where to find it: a
-// neighbour that asked for us in vain asks again once a second (net/core/neighbour.c).
-const homing = 2 * time.Second
+const (
+	// homing is how long after this host came back others may not know where to find it: a
+	// neighbour that asked for us in vain asks again once a second (net/core/neighbour.c).
+	homing = 2 * time.Second
+	// found is how long so once somebody's answer has come: the others ask as often.
+	found = time.Second
+	// homingEvery is how often silence is excused by that at most: an interface that goes
+	// and comes again all the time would hide peers that are dead.
+	homingEvery = 30 * time.Second
+)
 
 // isBack notes that a SYN has left.
 func (s *Shard) isBack(sl *slot) {
@@ -97,20 +105,34 @@ func (s *Shard) isBack(sl *slot) {
 	}
 	h := &s.homes[sl.local]
 	h.via = sl.via
-	if h.lost {
-		h.lost, h.back = false, s.now
+	if !h.lost {
+		return
+	}
+	h.lost = false
+	if h.back == 0 || s.now.Sub(h.back) >= homingEvery {
+		h.back, h.until = s.now, s.now.Add(homing)
+		s.homing = h.until
 	}
 }
 
-// excuse spoils a conversation that runs out of time, if that began while others were
-// still looking for this host.
+// isFound notes that somebody has answered to an address of ours.
+func (s *Shard) isFound(sl *slot) {
+	if s.now >= s.homing || int(sl.local) >= len(s.homes) {
+		return
+	}
+	h := &s.homes[sl.local]
+	h.until = min(h.until, s.now.Add(found))
+}
+
+// excuse spoils a conversation that runs out of time without an answer, if that began
+// while others were still looking for this host. Whoever has answered has found it.
 func (s *Shard) excuse(i int32) {
 	sl := s.table.slot(i)
-	if int(sl.local) >= len(s.homes) || s.table.isSettled(sl) || !s.table.hasLeft(sl) {
+	if int(sl.local) >= len(s.homes) || s.table.isSettled(sl) || s.table.isAnswered(sl) || !s.table.hasLeft(sl) {
 		return
 	}
 	h, left := &s.homes[sl.local], s.now.Add(-s.entries[sl.target].manner.params.Timeout)
-	if h.back != 0 && left <= h.back.Add(homing) {
+	if h.back != 0 && h.back <= left && left <= h.until {
 		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardLinkDown})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/wire"
 )
 
 // Interfaces and addresses are lost while answers are under way: those of probes that
@@ -64,5 +65,64 @@ func TestHoming(t *testing.T) {
 	}
 	if n := all.verdicts[probe.Timeout]; n < 300 || n > 400 {
 		t.Errorf("verdicts %v", all.verdicts)
+	}
+}
+
+// An interface that goes and comes again all the time does not hide a peer that is dead:
+// what was under way is discarded each time, and what others look for this host in vain
+// once in half a minute.
+func TestFlapping(t *testing.T) {
+	for _, each := range []func(*Target){nil, activeClose} {
+		w := newWorld(t, nil)
+		w.peer = silent
+		x, l := w.target(1, "198.19.0.1:443", func(t *Target) {
+			if each != nil {
+				each(t)
+			}
+			t.Params.Timeout = 900 * time.Millisecond
+		})
+		w.add(x)
+		for i := range 120 {
+			w.after(time.Duration(i)*2500*time.Millisecond, func() { w.lost = append(w.lost, loss{ifindex: 1}) })
+		}
+		w.run(300 * time.Second)
+		// One probe of two and a half is under way, at the most, and two in half a minute.
+		if n := l.discards[probe.DiscardLinkDown]; n != sum(l.discards[:]) || n == 0 || n > 120+20+1 || l.verdicts[probe.Timeout] != 300-n {
+			t.Errorf("%v: verdicts %v, discards %v", x.Params.Kind, l.verdicts, l.discards)
+		}
+	}
+}
+
+// A peer that has answered has found this host: that it never closes is its own
+// doing, however shortly before this host came back.
+func TestNoExcuseForTheAnswered(t *testing.T) {
+	w := newWorld(t, nil)
+	w.peer = stays(time.Millisecond)
+	x, l := w.target(1, "198.19.0.1:443", activeClose)
+	x.Interval, x.Params.Timeout = 100*time.Millisecond, 500*time.Millisecond
+	w.add(x)
+	w.after(10*time.Second, func() { w.lost = append(w.lost, loss{ifindex: 1}) })
+	w.run(20 * time.Second)
+	// Five are under way at that moment.
+	if n := l.discards[probe.DiscardLinkDown]; n < 4 || n > 6 || l.verdicts[probe.FINMissing] < 180 {
+		t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+	}
+}
+
+// Once somebody has found this host again the others have within a second.
+func TestHomingEnds(t *testing.T) {
+	w := newWorld(t, nil)
+	dead, l := w.target(1, "198.19.0.1:443", func(t *Target) { t.Interval, t.Params.Timeout = 100*time.Millisecond, 90*time.Millisecond })
+	w.peer = func(s *sim, p *wire.Packet) {
+		if p.Dst != dead.Remote.Addr() {
+			listening(time.Millisecond)(s, p)
+		}
+	}
+	other, _ := w.target(2, "198.19.0.2:443", func(t *Target) { t.Interval, t.Params.Timeout = 100*time.Millisecond, 90*time.Millisecond })
+	w.add(dead, other)
+	w.after(2*time.Second, func() { w.lost = append(w.lost, loss{ifindex: 1}) })
+	w.run(8 * time.Second)
+	if n := l.discards[probe.DiscardLinkDown]; n < 9 || n > 13 || l.verdicts[probe.Timeout] != 80-n {
+		t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
 	}
 }

@@ -81,7 +81,7 @@ func (ps *peers) use(remote netip.AddrPort, k secret, intervals int64) *peer {
 			ps.byAddress[remote.Addr()] = a
 		}
 		a.users++
-		start := uint32(k.iss(&probe.FourTuple{Remote: remote}, 0, 0)) + uint32(intervals)
+		start := uint32(k.fixed(&probe.FourTuple{Remote: remote})) + uint32(intervals)
 		p = &peer{remote: remote, port: remote.Port(), address: a, ports: [2]uint32{start, start}}
 		p.hi, p.lo = halves(remote.Addr())
 		ps.byRemote[remote] = p

@@ -125,14 +125,14 @@ func TestFlows(t *testing.T) {
 }
 
 // The ISS of a four-tuple rises from use to use, and whoever has seen one does not know
-// the next: it is ahead of its clock by chance.
+// the next: its clock goes fast or slow by chance.
 func TestISS(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Reserved.Last = c.Reserved.First })
 	w.peer = closed(time.Millisecond)
 	var last probe.Seq
 	var at0 probe.Instant
 	var least, most int32
-	const span = int32(500 * time.Millisecond / issTick) // half of the time until the next use
+	const span = int32(500 * time.Millisecond / issTick) // half of the time between two uses
 	w.onWire = func(at probe.Instant, p *wire.Packet) {
 		if p.Segment.Flags != probe.SYN {
 			return
@@ -157,7 +157,7 @@ func TestISS(t *testing.T) {
 	}
 	a, b := newSecret(nil), newSecret(nil)
 	tuple := probe.FourTuple{Local: netip.MustParseAddrPort("198.18.0.1:61000"), Remote: netip.MustParseAddrPort("198.19.0.1:443")}
-	if a.iss(&tuple, 0, 0) == b.iss(&tuple, 0, 0) {
+	if a.iss(&tuple, 0) == b.iss(&tuple, 0) {
 		t.Error("two secrets, one ISS")
 	}
 }

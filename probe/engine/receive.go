@@ -169,6 +169,7 @@ func (s *Shard) handle(f *frame) {
 			s.reject(s.entries[s.table.slot(i).target], damage)
 			return
 		case p.Kind == wire.KindTCP:
+			s.isFound(s.table.slot(i))
 			*ev = probe.Event{Kind: probe.SegmentArrives, Segment: p.Segment}
 		default:
 			*ev = probe.Event{Kind: probe.ICMPArrives, ICMP: p.ICMP}

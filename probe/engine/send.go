@@ -440,7 +440,7 @@ func (s *Shard) syn(i int32, k probe.EventKind) *probe.Event {
 	e := s.entries[sl.target]
 	s.event = probe.Event{Kind: k, Segment: e.manner.SYN}
 	tuple := s.tuple(sl, e)
-	s.event.Segment.Seq = s.secret.iss(&tuple, s.now, s.span(e))
+	s.event.Segment.Seq = s.secret.iss(&tuple, s.now)
 	if s.event.Segment.Options.Has(probe.OptTimestamps) {
 		s.event.Segment.Options.TSVal = s.secret.tsval(s.now)
 	}

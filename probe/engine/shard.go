@@ -122,6 +122,7 @@ type Shard struct {
 	losses    []loss        // of the host, not yet noticed
 	looked    probe.Instant // for such, the last time
 	homes     []home        // by the number of an address of ours
+	homing    probe.Instant // until when silence may be excused by any of them
 	lose      func(int, addr)
 	drops     uint64
 	dropped   probe.Instant // when they were last noticed to have risen

@@ -184,6 +184,14 @@ func (t *table) hasLeft(sl *slot) bool {
 	return sl.small.Left()
 }
 
+// isAnswered reports whether a SYN-ACK has come to a conversation.
+func (t *table) isAnswered(sl *slot) bool {
+	if sl.whole != none {
+		return t.wholes.at(sl.whole).Answered()
+	}
+	return sl.small.Answered()
+}
+
 // intern returns the number of an address of ours. A host has few.
 func (t *table) intern(a netip.Addr) int32 {
 	for i, l := range t.locals {
