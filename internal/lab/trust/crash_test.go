@@ -13,9 +13,9 @@ import (
 	"github.com/probed/probed/probe/wire"
 )
 
-// resend is when a peer in SYN-RECEIVED sends its SYN-ACK again, and some more for a host
-// that has other things to do.
-const resend = 1500 * time.Millisecond
+// twice is before a peer in SYN-RECEIVED sends its SYN-ACK for the third time, 3 s after
+// the first: what that has left behind the second was to clear.
+const twice = 2500 * time.Millisecond
 
 // probed is killed at random moments of all kinds of conversations. Nobody holds its ports
 // then, so that its own kernel resets what still comes; and where it is started again at
@@ -31,38 +31,29 @@ func TestCrashKilled(t *testing.T) {
 	var lives []scrape
 	var slowest, ready time.Duration
 	d := start(t, here, everyKind(20))
-	killed, open := time.Now(), map[lab.Socket]bool{}
+	killed, open := time.Now(), []lab.Socket(nil)
 	for i := range n {
 		// A life that has said something of each target.
 		slowest = max(slowest, d.recovers(scrape{}, killed))
 		time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
-		if len(open) > 0 {
-			time.Sleep(time.Until(killed.Add(resend)))
-		}
-		for _, s := range left(there) {
-			if open[s] {
-				stuck++
-				t.Logf("life %d: the peer still holds %v", i, s)
-			}
+		for _, s := range staying(there, open, killed.Add(twice)) {
+			stuck++
+			t.Logf("life %d: the peer still holds %v", i, s)
 		}
 		s := d.scrape()
 		probes, ours = probes+int(s.sum("probed_probes_total")), ours+s.ours()
 		lives = append(lives, s)
 		time.Sleep(time.Duration(rng.IntN(250)) * time.Millisecond)
 		d.signal(syscall.SIGKILL)
-		d.end(5 * time.Second)
+		d.end(patience)
 		killed = time.Now()
-		clear(open)
-		for _, s := range left(there) {
-			open[s] = true
-		}
+		open = left(there)
 		if i%2 == 0 { // it stays dead for a while
-			time.Sleep(resend)
-			for _, s := range left(there) {
+			for _, s := range staying(there, open, killed.Add(twice)) {
 				stuck++
 				t.Logf("life %d: the peer is left with %v", i, s)
 			}
-			clear(open)
+			open = nil
 		}
 		began := time.Now()
 		if i%2 == 0 {
@@ -72,9 +63,9 @@ func TestCrashKilled(t *testing.T) {
 		ready = max(ready, time.Since(began))
 	}
 	d.signal(syscall.SIGKILL)
-	d.end(5 * time.Second)
+	d.end(patience)
 	falling, x := rises(capture.Packets())
-	if ready > 10*time.Second {
+	if ready > 30*time.Second {
 		t.Errorf("a start took %v", ready)
 	}
 	book(t, Row{
@@ -141,16 +132,11 @@ func TestCrashSignals(t *testing.T) {
 					d.signal(signal)
 					time.Sleep(time.Duration(i%5) * 20 * time.Millisecond)
 				}
-				d.end(10 * time.Second)
-				wait := resend
-				if c.clean {
-					wait = 200 * time.Millisecond // the last RST's way
-					if d.err != nil {
-						t.Errorf("probed ended with %v", d.err)
-					}
+				d.end(30 * time.Second)
+				if c.clean && d.err != nil {
+					t.Errorf("probed ended with %v", d.err)
 				}
-				time.Sleep(wait)
-				for _, s := range left(there) {
+				for _, s := range staying(there, left(there), time.Now().Add(twice)) {
 					stuck++
 					t.Logf("the peer is left with %v", s)
 				}

@@ -68,9 +68,9 @@ func launch(t *testing.T, h *lab.Host, yaml string, options ...option) *daemon {
 	}
 	d := &daemon{
 		t: t, host: h, file: filepath.Join(dir, "probed.yml"), ended: make(chan struct{}), base: "http://127.0.0.1:10965",
-		http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+		http: &http.Client{Timeout: patience, Transport: &http.Transport{
 			DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
-				return h.Dial(network, addr, 5*time.Second)
+				return h.Dial(network, addr, patience)
 			},
 		}},
 	}
@@ -122,7 +122,7 @@ func (d *daemon) write(yaml string) {
 
 func (d *daemon) awaitReady() {
 	d.t.Helper()
-	lab.Eventually(d.t, 20*time.Second, func() error {
+	lab.Eventually(d.t, patience, func() error {
 		select {
 		case <-d.ended:
 			d.t.Fatalf("probed ended: %v\n%s", d.err, d.out.String())

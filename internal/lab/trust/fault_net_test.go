@@ -216,7 +216,7 @@ func (r *netRig) end() {
 	time.Sleep(time.Second)                                               // connections end
 	left := max(0, descriptors(r.t, r.d.cmd.Process.Pid)-r.descriptors-2) // ours may come and go
 	r.d.signal(syscall.SIGTERM)
-	r.d.end(10 * time.Second)
+	r.d.end(patience)
 	left += r.leftovers()
 	flows := r.flows()
 	for _, f := range r.done {
@@ -236,7 +236,7 @@ func (r *netRig) end() {
 
 // leftovers counts what the peers still hold of connections with the daemon's ports.
 func (r *netRig) leftovers() (n int) {
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(15 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		n = 0
 		for _, h := range []*lab.Host{r.there, r.aside} {
 			for _, s := range lab.SS(h, "SYN-RECV", "ESTAB", "FIN-WAIT-1", "FIN-WAIT-2", "CLOSE-WAIT", "LAST-ACK", "CLOSING") {

@@ -42,7 +42,7 @@ func TestFaultDescriptors(t *testing.T) {
 		}
 		var idle []net.Conn
 		for range 50 { // most of them wait in the listener's queue
-			c, err := here.Dial("tcp", "127.0.0.1:10965", 5*time.Second)
+			c, err := here.Dial("tcp", "127.0.0.1:10965", patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -121,7 +121,7 @@ func TestFaultMemoryLimitOfTheRuntime(t *testing.T) {
 	lab.Eventually(t, 3*time.Minute, func() error { return atLeast(d.scrape(), probes) })
 	s, x := d.scrape(), exchanges(capture.Packets())
 	late := s.sum("probed_probes_skipped_total", "reason", "late") / (s.sum("probed_probes_total") + float64(s.ours()))
-	if late > 0.2 {
+	if late > 0.5 {
 		t.Errorf("%.0f %% of the probes were late by their interval", 100*late)
 	}
 	book(t, Row{
@@ -153,12 +153,11 @@ func TestCrashOutOfMemory(t *testing.T) {
 		probes, ours, lives = probes+int(s.sum("probed_probes_total")), ours+s.ours(), append(lives, s)
 		d.write(many(40_000, time.Hour))
 		d.signal(syscall.SIGHUP)
-		d.end(60 * time.Second)
+		d.end(3 * time.Minute)
 		if status, ok := d.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
 			t.Errorf("probed ended otherwise: %v", d.err)
 		}
-		time.Sleep(resend)
-		for _, s := range left(there) {
+		for _, s := range staying(there, left(there), time.Now().Add(twice)) {
 			stuck++
 			t.Logf("the peer is left with %v", s)
 		}

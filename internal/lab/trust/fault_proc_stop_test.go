@@ -21,7 +21,7 @@ func TestFaultStopped(t *testing.T) {
 	for _, c := range []struct {
 		stop  time.Duration
 		times int
-	}{{100 * time.Millisecond, times(50, 3)}, {time.Second, times(20, 2)}, {longest, times(5, 1)}} {
+	}{{100 * time.Millisecond, times(50, 3)}, {time.Second, times(20, 2)}, {longest, times(5, 2)}} {
 		t.Run(c.stop.String(), func(t *testing.T) {
 			t.Parallel()
 			// A path so long that SYNs and FINs are under way at every moment.
@@ -34,16 +34,20 @@ func TestFaultStopped(t *testing.T) {
 			d := start(t, here, everyKind(20))
 			lab.Eventually(t, patience, func() error { return atLeast(d.scrape(), 100) })
 			var slowest time.Duration
+			var halts []halt
 			for i := range c.times {
 				time.Sleep(time.Duration(i*37%300) * time.Millisecond) // another moment each time
 				before := d.scrape()
+				h := halt{from: time.Now().UnixNano()}
 				d.signal(syscall.SIGSTOP)
 				time.Sleep(c.stop)
 				d.signal(syscall.SIGCONT)
+				h.to = time.Now().UnixNano()
+				halts = append(halts, h)
 				slowest = max(slowest, d.recovers(before, time.Now()))
 			}
 			d.signal(syscall.SIGSTOP) // the capture ends with all answers in it
-			s, x := d.stopped(), exchanges(capture.Packets())
+			s, x := d.stopped(), exchanges(capture.Packets(), halts...)
 			book(t, Row{
 				Part: "fault", What: fmt.Sprintf("stopped for %v (SIGSTOP)", c.stop), Tried: c.times, Of: "times",
 				Probes: int(s.sum("probed_probes_total")), False: s.falsehoods(x), Discarded: s.ours(), Recovery: slowest,

@@ -58,15 +58,63 @@ type exchange struct {
 	syns, unanswered int
 	late             int           // answers to half_open after its timeout
 	fins             int           // FINs of ours that went again, and nothing had acknowledged them
-	unclosed         int           // connections whose application did not close for long
+	unclosed         int           // connections that we reset since the peer had acknowledged all and did not close
 	again            int           // SYN-ACKs and FINs that came again although we had answered them
 	slowest          time.Duration // SYN to SYN-ACK
 	slowestFIN       time.Duration // our last segment to the peer's FIN
 }
 
-// exchanges reads a capture that was taken beside probed. Answers that come within
-// patience count.
-func exchanges(packets []lab.CapturedPacket) (x exchange) {
+// closing is the timeout of everyKind's connections.
+const closing = 3 * time.Second
+
+// A halt is when probed did not run, by the wall clock in ns.
+type halt struct{ from, to int64 }
+
+// running is how much of a time probed ran.
+func running(from, to int64, halts []halt) time.Duration {
+	d := to - from
+	for _, h := range halts {
+		d -= max(min(to, h.to)-max(from, h.from), 0)
+	}
+	return time.Duration(d)
+}
+
+// A connection is one with a guarded port, as the wire has it.
+type connection struct {
+	opened       int64
+	iss, end     probe.Seq // of all that we sent
+	acknowledged bool      // all of it
+	closed       bool      // the peer has sent its FIN
+	reset        bool
+}
+
+// sees takes in a segment of ours or of the peer's, and reports whether it is our RST to a
+// peer that owes us nothing but its FIN, after as much time as the timeout in which probed
+// ran: then the peer's application has not closed.
+func (k *connection) sees(s *probe.Segment, ours bool, wall int64, timeout time.Duration, halts []halt) (unclosed bool) {
+	switch {
+	case !ours:
+		k.acknowledged = k.acknowledged || s.Flags.Has(probe.ACK) && k.end.LessEq(s.Ack)
+		k.closed = k.closed || s.Flags.Has(probe.FIN)
+	case s.Flags.Has(probe.RST):
+		const soon = 50 * time.Millisecond // from when a probe is due to its SYN's stamp
+		unclosed = !k.reset && k.acknowledged && !k.closed && k.end != k.iss.Add(1) && running(k.opened, wall, halts) >= timeout-soon
+		k.reset = true
+	case k.end.Less(s.End()):
+		k.end, k.acknowledged = s.End(), false
+	}
+	return unclosed
+}
+
+// exchanges reads a capture that was taken beside a probed which was stopped at times.
+// Answers that come within patience count.
+func exchanges(packets []lab.CapturedPacket, halts ...halt) (x exchange) {
+	return exchangesOf(packets, closing, halts)
+}
+
+// exchangesOf is exchanges, of connections with another timeout.
+func exchangesOf(packets []lab.CapturedPacket, timeout time.Duration, halts []halt) (x exchange) {
+	connections := make(map[probe.FourTuple]*connection)
 	type key struct {
 		local, remote netip.AddrPort
 		iss           probe.Seq
@@ -81,7 +129,16 @@ func exchanges(packets []lab.CapturedPacket) (x exchange) {
 		src, dst := netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)
 		if at, ok := last[key{dst, src, 0}]; ok && !c.Outgoing && p.Segment.Flags.Has(probe.FIN) {
 			x.slowestFIN = max(x.slowestFIN, time.Duration(c.Wall-at))
-		} else if at, ok := last[key{src, dst, 0}]; ok && c.Outgoing && p.Segment.Flags.Has(probe.RST) && src.Port() >= 61128 && c.Wall-at > int64(2*time.Second) {
+		}
+		tuple := probe.FourTuple{Local: src, Remote: dst}
+		if !c.Outgoing {
+			tuple = probe.FourTuple{Local: dst, Remote: src}
+		}
+		if s := &p.Segment; c.Outgoing && s.Flags == probe.SYN && src.Port() >= 61128 {
+			if k := connections[tuple]; k == nil || k.iss != s.Seq {
+				connections[tuple] = &connection{opened: c.Wall, iss: s.Seq, end: s.End()}
+			}
+		} else if k := connections[tuple]; k != nil && k.sees(s, c.Outgoing, c.Wall, timeout, halts) {
 			x.unclosed++
 		}
 		if out := (key{src, dst, 0}); c.Outgoing {
@@ -181,7 +238,17 @@ func falsehoods(x exchange, lives ...scrape) int {
 		beyond += s.above(x.bound(), peersFigures...)
 	}
 	again := sum("probed_synack_duplicates_total") + sum("probed_fin_retransmits_total", "side", "peer")
-	return beyond + max(sum("probed_probe_failures_total")-x.late-x.unclosed, 0) + max(sum("probed_synack_late_total")-x.late, 0) +
+	// An answer after its timeout explains a half_open that timed out, and an application
+	// that did not close a connection that waited for it: neither anything else.
+	timeouts, unclosed := sum("probed_probe_failures_total", "reason", "timeout"), 0
+	for _, job := range []string{"active", "passive", "wait"} {
+		timeouts -= sum("probed_probe_failures_total", "reason", "timeout", "job_name", job)
+	}
+	for _, reason := range []string{"fin_missing", "peer_never_closed"} {
+		unclosed += sum("probed_probe_failures_total", "reason", reason)
+	}
+	explained := min(timeouts, x.late) + min(unclosed, x.unclosed)
+	return beyond + sum("probed_probe_failures_total") - explained + max(sum("probed_synack_late_total")-x.late, 0) +
 		max(sum("probed_fin_retransmits_total", "side", "local")-x.fins, 0) + max(again-x.again, 0)
 }
 
@@ -238,22 +305,18 @@ func (d *daemon) recovers(before scrape, end time.Time) time.Duration {
 }
 
 // lasting is what left finds now and goes on to find.
-func lasting(h *lab.Host) int {
-	now := left(h)
-	for range 50 {
-		var still []lab.Socket
+func lasting(h *lab.Host) int { return len(staying(h, left(h), time.Now().Add(10*time.Second))) }
+
+// staying is which of a host's sockets left goes on to find until a deadline.
+func staying(h *lab.Host, all []lab.Socket, deadline time.Time) []lab.Socket {
+	for looks := 0; ; looks++ {
 		then := left(h)
-		for _, s := range now {
-			if slices.Contains(then, s) {
-				still = append(still, s)
-			}
+		all = slices.DeleteFunc(slices.Clone(all), func(s lab.Socket) bool { return !slices.Contains(then, s) })
+		if len(all) == 0 || looks > 10 && time.Now().After(deadline) {
+			return all
 		}
-		if now = still; len(now) == 0 {
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 	}
-	return len(now)
 }
 
 // left is what a host's kernel holds that probed's connections have left, TIME-WAIT

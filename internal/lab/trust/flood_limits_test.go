@@ -115,7 +115,7 @@ func floodLimits(t *testing.T, what, global string, args []string) {
 	time.Sleep(2500 * time.Millisecond)
 	s := d.scrape()
 	d.signal(15)
-	d.end(20 * time.Second)
+	d.end(patience)
 	all := leavers(t, capture)
 	// While they changed the higher ones were in force half of the time.
 	whole, last := loadOf(all, 0, high.all, high.each), loadOf(all, calm.UnixNano(), low.all, low.each)

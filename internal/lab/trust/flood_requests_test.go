@@ -78,7 +78,7 @@ func TestFloodRequests(t *testing.T) {
 	after := d.scrape()
 	took := time.Since(began)
 	d.signal(15)
-	d.end(20 * time.Second)
+	d.end(patience)
 	l := loadOf(leavers(t, capture), 0, all, each)
 	grew := func(name string, labels ...string) float64 {
 		return after.sum(name, labels...) - before.sum(name, labels...)

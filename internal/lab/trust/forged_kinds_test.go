@@ -245,6 +245,16 @@ func nearACKs(c *crook, b []byte) []byte {
 	return c.packet(b, w.tuple, probe.Segment{Flags: probe.ACK, Seq: c.seq(), Ack: ack}, 0)
 }
 
+// sameACKs are one and the same ACK, to every conversation that waits for its answer: what
+// a peer with an old connection would repeat.
+func sameACKs(c *crook, b []byte) []byte {
+	w, ok := c.spy.some(c.rng, young, opening)
+	if !ok {
+		return nil
+	}
+	return wire.AppendPacket(b, &w.tuple, &probe.Segment{Flags: probe.ACK, Seq: 1_000_003, Ack: 7, TTL: 64, Window: 1000}, nil)
+}
+
 // nearRSTs acknowledge nearly our SYN, or lie in the window of a connection.
 func nearRSTs(c *crook, b []byte) []byte {
 	if c.rng.IntN(2) == 0 {

@@ -10,7 +10,7 @@ import (
 )
 
 // patience bounds the wait for what should come at once.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // atLeast says whether so many probes have a verdict.
 func atLeast(s scrape, probes float64) error {

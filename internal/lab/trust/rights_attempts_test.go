@@ -339,8 +339,8 @@ func beginThreads() error {
 	for range 8 {
 		select {
 		case <-began:
-		case <-time.After(5 * time.Second):
-			return fmt.Errorf("no thread after 5 s")
+		case <-time.After(patience):
+			return fmt.Errorf("no thread after %v", patience)
 		}
 	}
 	return nil

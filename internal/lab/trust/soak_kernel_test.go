@@ -69,7 +69,7 @@ func (s *soak) agree() (unexplained int) {
 		s.t.Fatalf("reload: %d %s", code, body)
 	}
 	var said string
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		f := s.figures()
 		calm, rough := s.calm.counted(s.t), s.rough.counted(s.t)

@@ -377,7 +377,7 @@ func (s *soak) book(samples []soakSample) {
 	segments := s.agree()
 
 	s.d.signal(syscall.SIGTERM)
-	s.d.end(10 * time.Second)
+	s.d.end(patience)
 	left := 0
 	if s.d.err != nil {
 		t.Errorf("probed ended: %v", s.d.err)

@@ -57,7 +57,7 @@ func (w *webWorld) ready() {
 // dial connects from there, with a receive buffer of so many octets, 0 for the usual.
 func (w *webWorld) dial(buffer int) (net.Conn, error) {
 	var d net.Dialer
-	d.Timeout = 5 * time.Second
+	d.Timeout = patience
 	d.SetMultipathTCP(false)
 	if buffer > 0 {
 		d.Control = func(_, _ string, c syscall.RawConn) (err error) {
@@ -113,7 +113,7 @@ func (w *webWorld) under(what, of string, attack func() (tried int, note string)
 	scraping.Wait()
 	ended := time.Now()
 	left := 0
-	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		w.d.http.CloseIdleConnections()
 		now := w.d.scrape()
 		more, others := descriptors(t, pid)-files, int(now.sum("go_goroutines")-goroutines)
@@ -192,7 +192,7 @@ func (w *webWorld) ask(request string) (int, error) {
 		return 0, err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return 0, err
 	}
 	if _, err := io.WriteString(c, request); err != nil {
@@ -321,7 +321,7 @@ func TestWebRequests(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(patience))
 			go func() {
 				_, _ = io.WriteString(c, strings.Repeat("GET /-/healthy HTTP/1.1\r\nHost: probed\r\n\r\n", piped))
 			}()
@@ -404,7 +404,7 @@ func TestWebRequests(t *testing.T) {
 				t.Errorf("a connection: %v", err)
 				continue
 			}
-			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(patience))
 			_, _ = io.WriteString(c, shape+smuggled)
 			said, err := io.ReadAll(c)
 			_ = c.Close()
@@ -430,7 +430,7 @@ func TestWebRequests(t *testing.T) {
 				t.Errorf("a connection: %v", err)
 				continue
 			}
-			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(patience))
 			_, _ = io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: probed\r\nConnection: close\r\nX-Prometheus-Scrape-Timeout-Seconds: <script>\r\n\r\n")
 			said, err := io.ReadAll(c)
 			_ = c.Close()

@@ -106,7 +106,7 @@ func (w *webWorld) dialTLS(protocol string) (*tls.Conn, error) {
 		return nil, err
 	}
 	s := tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
-	if err := s.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := s.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
 	if err := s.HandshakeContext(context.Background()); err != nil {
