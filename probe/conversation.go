@@ -265,9 +265,10 @@ func (c *Conversation) Step(now Instant, ev *Event, out *Output) {
 	case SegmentSent:
 		c.segmentSent(now, ev, out)
 	case SegmentArrives:
+		before := c.conn.received
 		c.segmentArrives(now, ev, out)
 		if c.established {
-			c.owe(now, ev, out)
+			c.owe(now, ev, c.conn.received != before, out)
 		}
 	case ICMPArrives:
 		c.icmpArrives(now, ev, out)
@@ -275,8 +276,8 @@ func (c *Conversation) Step(now Instant, ev *Event, out *Output) {
 		c.sendFailed(now, out)
 	case UserTimeout, RetransmissionTimeout, TimeWaitTimeout, ACKTimeout, Close:
 		if kind, at := c.Timer(); kind == ev.Kind && now >= at {
-			if c.phase == connected && kind != UserTimeout && now.Sub(at) > tardy {
-				c.lagged(now.Sub(at))
+			if c.phase == connected && kind != UserTimeout && kind != ACKTimeout { // that is of what is owed
+				c.lagged(now, now.Sub(at), now.Sub(at))
 			}
 			c.timeout(now, ev.Kind, out)
 		}
@@ -404,9 +405,14 @@ func (c *Conversation) resetSeen(now Instant, stamp Stamp, out *Output) {
 
 // sendFailed books an unsent SYN as ours. A RST that failed to leave is tried
 // again when its timer goes off. Of a connection it is ours too if nothing comes any
-// more, and how long it took to close.
+// more until it has left, and how long it took to close.
 func (c *Conversation) sendFailed(now Instant, out *Output) {
-	c.conn.kept = c.conn.kept || c.established
+	if k := &c.conn; c.established {
+		k.kept = true
+		if k.lag.refused == 0 {
+			k.lag.refused = now
+		}
+	}
 	if c.phase == opening && !c.seen {
 		c.discard(now, DiscardSendError, out)
 	}

@@ -114,10 +114,11 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 }
 
 // unsent reports whether a segment that the peer should have answered did not leave
-// this host, or not when it was sent first.
+// this host, or not when it was sent first. Once the peer has acknowledged all that there
+// was, that explains nothing any more.
 func (c *Conversation) unsent() bool {
 	k := &c.conn
-	return k.kept || !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.inFlight() > 0 && k.left.LessEq(k.sndUna)
+	return k.lag.refused != 0 || k.kept && (c.inFlight() > 0 || !k.progress) || !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.inFlight() > 0 && k.left.LessEq(k.sndUna)
 }
 
 // awaited names what a connection that runs out of time has waited for.
@@ -332,6 +333,9 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	if k.left.Less(s.End()) {
 		k.left = s.End()
 	}
+	if c.sndNxt.LessEq(k.left) {
+		c.letOut(now)
+	}
 	if s.Flags.Has(FIN) && s.Seq.Add(s.Len) == k.dataEnd {
 		if !k.finLeft || k.finTimes == 1 && !k.finAcked { // the first FIN, not one that went again
 			k.finSent, k.finLeft = ev.Stamp, true
@@ -358,6 +362,9 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		}
 	}
 	if k.finTaken && s.Ack == c.rcvNxt {
+		if !k.finAnswered {
+			c.answersFIN(now, ev.Stamp)
+		}
 		k.finAnswered = true
 		c.finAckSent(now, ev, out)
 	}

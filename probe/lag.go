@@ -3,14 +3,23 @@ package probe
 import "time"
 
 // A lag is for how long a peer has waited for this host: from the stamp of a segment
-// that wants an answer to the stamp of the answer, and what timers of ours went off late.
-// A loop that does not run, or a host that does not send, makes a connection last that
-// much longer, and is no fault of the peer's.
+// that wants an answer to the stamp of the answer, what timers of ours went off late, and
+// what our host refused to send until it let it out. A loop that does not run, or a host
+// that does not send, makes a connection last that much longer, and is no fault of the
+// peer's.
 type lag struct {
-	since   Stamp   // of the first segment that is not answered yet; Wall 0: none waits
-	read    Instant // when that was handled
-	total   time.Duration
-	closing bool // some of it came after the first FIN
+	since   Stamp         // of the first segment that is not answered yet; Wall 0: none waits
+	read    Instant       // when that was handled
+	went    time.Duration // for how long the peer went on after it
+	delayed bool          // it may be answered after ackDelay
+	short   uint8         // short waits that total has
+	closing bool          // some wait came after the first FIN
+	total   time.Duration // what the connection may last longer
+	reached Instant       // up to when total has what there was: nothing is in it twice
+	refused Instant       // when our host refused what has not left since; 0: nothing
+	long    bool          // the peer has waited for so long that it may give up
+	spoke   Stamp         // of what left first after that
+	fin     Stamp         // of our acknowledgement of the peer's FIN, if it left late
 }
 
 const (
@@ -19,36 +28,83 @@ const (
 	// resendsFIN is the least time after which a FIN that comes again was sent again:
 	// Linux waits for 200 ms, and nobody less (RFC 6298 §2.4 would have a second).
 	resendsFIN = 100 * time.Millisecond
+	// longWait is from when on a wait is no busy host's. Shorter ones are added to the
+	// timeout as often as a connection needs answers, shortWaits times: a peer that
+	// speaks when it likes would else be let wait for ever.
+	longWait   = 100 * time.Millisecond
+	shortWaits = 8
 	// touchTardy is by how much a four-tuple may be used again later than it was to.
 	touchTardy = 500 * time.Millisecond
 )
 
-// owe notes that what has arrived is answered by what is yet to leave.
-func (c *Conversation) owe(now Instant, ev *Event, out *Output) {
-	if l := &c.conn.lag; out.nSegments > 0 && l.since.Wall == 0 {
-		l.since, l.read = ev.Stamp, now
+// owe notes that what has arrived is answered by what is yet to leave, or, if octets
+// were new, that the peer has gone on without our answer.
+func (c *Conversation) owe(now Instant, ev *Event, fresh bool, out *Output) {
+	k := &c.conn
+	l := &k.lag
+	switch {
+	case l.since.Wall != 0:
+		if d, ok := c.interval(now, l.since, ev.Stamp); ok && fresh {
+			l.went = d
+		}
+		l.delayed = l.delayed && out.nSegments == 0
+	case out.nSegments > 0 || k.ackAt != 0:
+		l.since, l.read, l.went, l.delayed = ev.Stamp, now, 0, out.nSegments == 0
+	}
+	// An application that gave up while it was let wait says nothing after it has heard us.
+	if d, ok := c.interval(now, l.spoke, ev.Stamp); fresh && l.spoke.Wall != 0 && ok && d > k.handshake {
+		l.long, l.spoke = false, Stamp{}
 	}
 }
 
 // answers notes that a segment has left, by which all that came before is answered.
 func (c *Conversation) answers(now Instant, left Stamp) {
 	l := &c.conn.lag
-	if l.since.Wall == 0 {
-		return
+	if l.since.Wall != 0 {
+		d, ok := c.interval(now, l.since, left)
+		if l.delayed {
+			d -= ackDelay
+		}
+		if l.since = (Stamp{}); ok {
+			c.lagged(now, d, d-l.went)
+		}
 	}
-	d, ok := c.interval(now, l.since, left)
-	if l.since = (Stamp{}); ok && d > tardy {
-		c.lagged(d)
+	if l.long && l.spoke.Wall == 0 {
+		l.spoke = left
 	}
 }
 
-// lagged has the peer wait no longer than it was let: the USER TIMEOUT moves out by what
-// we took, though by no more than it was in all.
-func (c *Conversation) lagged(d time.Duration) {
+// letOut notes that all that there is to send has left.
+func (c *Conversation) letOut(now Instant) {
+	l := &c.conn.lag
+	if d := now.Sub(l.refused); l.refused != 0 {
+		l.refused = 0
+		c.lagged(now, d, d)
+	}
+}
+
+// lagged takes a wait of d up to now. The peer is to wait no longer than it was let: the
+// USER TIMEOUT moves out by what we took since the peer's last octets, idle, though by no
+// more than Timeout in all.
+func (c *Conversation) lagged(now Instant, d, idle time.Duration) {
 	k := &c.conn
+	l := &k.lag
+	if d <= tardy {
+		return
+	}
+	l.closing = l.closing || k.finLeft || k.finCame
+	if d >= resendsAfter {
+		l.long, l.spoke = true, Stamp{}
+	}
+	from := max(now.Add(-idle), l.reached)
+	if idle <= tardy || now <= from || idle < longWait && l.short == shortWaits {
+		return
+	}
+	if idle < longWait {
+		l.short++
+	}
 	before := c.grace()
-	k.lag.total += d
-	k.lag.closing = k.lag.closing || k.finLeft || k.finCame
+	l.total, l.reached = l.total+now.Sub(from), now
 	if c.phase == connected {
 		c.deadline = c.deadline.Add(c.grace() - before)
 	}
@@ -66,15 +122,30 @@ func (c *Conversation) waited(now Instant, at Stamp, d time.Duration) bool {
 // peerFINAgain is the peer's FIN after we have taken it: our ACK was lost, unless we have
 // not sent it in time, or it has crossed that which we have sent too late.
 func (c *Conversation) peerFINAgain(now Instant, at Stamp, out *Output) {
-	if !c.conn.lag.closing && (c.conn.finAnswered || !c.waited(now, at, resendsFIN)) {
+	k := &c.conn
+	if k.lag.fin.Wall != 0 {
+		if d, ok := c.interval(now, k.lag.fin, at); !ok || d <= 2*k.handshake+tardy {
+			return
+		}
+	}
+	if k.finAnswered || !c.waited(now, at, resendsFIN) {
 		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
 	}
 }
 
+// answersFIN notes that our first acknowledgement of the peer's FIN has left.
+func (c *Conversation) answersFIN(now Instant, left Stamp) {
+	k := &c.conn
+	if d, ok := c.interval(now, k.finGot, left); ok && d > tardy && !k.finWaited {
+		k.lag.fin = left
+	}
+}
+
 // ours reports whether a connection that the peer gives up is one that we have let
-// wait: applications do so after a second or more, kernels later.
+// wait, and that has said nothing since: applications do so after a second or more,
+// kernels later.
 func (c *Conversation) ours(now Instant, at Stamp) bool {
-	return c.conn.lag.total >= resendsAfter || c.waited(now, at, resendsAfter)
+	return c.conn.lag.long || c.waited(now, at, resendsAfter)
 }
 
 // overran reports whether a connection that has closed did so within Timeout but for us.

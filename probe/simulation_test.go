@@ -99,6 +99,11 @@ type sim struct {
 	finLeft  probe.Instant // when our FIN left first
 	ackLeft  probe.Instant // when anything behind our SYN did
 	lags     time.Duration // for how long our loop was late in all, where that was long
+	busy     time.Duration // by how much our loop is late always, at most
+	longest  time.Duration // the longest of these
+	keptAt   probe.Instant // when our host refused what nothing has made up for since; 0: nothing
+	keptTo   probe.Seq     // and its end
+	kept     time.Duration // for how long it did in all
 	figures  [probe.NumObservations]time.Duration
 	least    time.Duration
 	answer   probe.Answer
@@ -310,8 +315,13 @@ func (s *sim) run() error {
 			s.carry(simEvent{simWhat: toPeer, segment: e.segment})
 		case refused:
 			s.refusals++
-			if e.segment.Flags.Has(probe.RST) {
+			switch {
+			case e.segment.Flags.Has(probe.RST):
 				s.rstRefused++
+			case s.keptAt == 0:
+				s.keptAt, s.keptTo = e.at, e.segment.End()
+			case s.keptTo.Less(e.segment.End()):
+				s.keptTo = e.segment.End()
 			}
 			inbox = append(inbox, e)
 			wake = s.sooner(wake)
@@ -340,6 +350,9 @@ func (s *sim) left(e *simEvent) {
 	if s.sentTo.Less(g.End()) {
 		s.sentTo = g.End()
 	}
+	if s.keptAt != 0 && s.keptTo.LessEq(s.sentTo) {
+		s.kept, s.keptAt = s.kept+e.at.Sub(s.keptAt), 0
+	}
 }
 
 // lag is how long our loop takes to wake up: mostly at once, now and then very
@@ -348,6 +361,13 @@ func (s *sim) lag() time.Duration {
 	if s.rnd.IntN(50) == 0 {
 		d := time.Duration(s.rnd.Int64N(int64(400 * time.Millisecond)))
 		s.lags += d
+		s.longest = max(s.longest, d)
+		return d
+	}
+	if s.busy > 0 {
+		d := time.Duration(s.rnd.Int64N(int64(s.busy) + 1))
+		s.lags += d
+		s.longest = max(s.longest, d)
 		return d
 	}
 	return time.Duration(s.rnd.Int64N(int64(100 * time.Microsecond)))
