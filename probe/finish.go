@@ -187,6 +187,14 @@ func (c *Conversation) sendResets(out *Output) {
 // minutes, since partAgain doubles, five times.
 const maxPartings, maxDoubled = 20, 5
 
+// partedAfter is how often the RSTs have gone again for a four-tuple to be given up if
+// there is no other.
+const partedAfter = 2
+
+// Parted reports whether all that is left is to reset a peer again whom our RSTs, which
+// this host does not let out, have not reached so far.
+func (c *Conversation) Parted() bool { return c.phase == parting && c.conn.partings >= partedAfter }
+
 // partingTimeout sends the RSTs once more, and lingers. A host that has lost its
 // interface, address or route lets none out: until one was seen leaving they go again,
 // lest the peer keep the connection for ever.

@@ -135,6 +135,7 @@ func (s *Shard) add(t *Target, old *entry) {
 	s.targets[t] = e
 	s.demand += t.demands()
 	if t.Count == 0 {
+		s.sizes.add(e.manner.packets)
 		s.largest = max(s.largest, e.manner.packets)
 	}
 	if t.Remote.IsValid() {
@@ -201,6 +202,12 @@ func (s *Shard) forget(e *entry) {
 	}
 	delete(s.targets, e.Target)
 	s.demand -= e.demands()
+	if e.Count == 0 {
+		s.sizes.remove(e.manner.packets)
+		if s.largest == e.manner.packets {
+			s.largest = s.sizes.largest()
+		}
+	}
 	if e.peer != nil {
 		e.peer.address.demand -= e.demands()
 		if e.throttled {

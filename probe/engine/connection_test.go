@@ -357,3 +357,45 @@ func TestSettledIsComplete(t *testing.T) {
 		})
 	}
 }
+
+// Where a firewall lets no RST out, connections that failed go on to be reset, for two
+// minutes, and do not starve the probes of source ports meanwhile. Those for which there
+// is another port are left alone.
+func TestNoResetGetsOut(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		ports uint16
+		flows int
+		again time.Duration // the shortest time until a port comes back
+	}{
+		{"in turn", 128, 0, 31 * time.Second},
+		{"few", 8, 0, 1900 * time.Millisecond},
+		{"flows", 128, 16, 3900 * time.Millisecond},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, func(c *Config) { c.Guarded.Last = c.Guarded.First + tt.ports - 1 })
+			w.peer = stays(time.Millisecond)
+			w.refuse = func(p *Packet) bool { return probe.Flags(p.Segment[13]).Has(probe.RST) }
+			used, soonest := map[uint16]probe.Instant{}, time.Hour
+			w.onWire = func(at probe.Instant, p *wire.Packet) {
+				if p.Segment.Flags != probe.SYN {
+					return
+				}
+				if was, ok := used[p.SrcPort]; ok {
+					soonest = min(soonest, at.Sub(was))
+				}
+				used[p.SrcPort] = at
+			}
+			x, l := w.target(1, "198.19.0.1:443", activeClose)
+			x.Interval, x.Params.Timeout, x.Flows = 250*time.Millisecond, 240*time.Millisecond, tt.flows
+			w.add(x)
+			w.run(300 * time.Second)
+			if n := l.verdicts[probe.FINMissing]; n != 1200 || sum(w.skips[:]) != 0 {
+				t.Errorf("verdicts %v, discards %v, skipped %v", l.verdicts, l.discards, w.skips)
+			}
+			if soonest < tt.again || len(used) < int(tt.ports) && tt.flows == 0 {
+				t.Errorf("%d ports, one of them again after %v", len(used), soonest)
+			}
+		})
+	}
+}

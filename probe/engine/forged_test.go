@@ -124,3 +124,28 @@ func TestForgeriesHoldNothing(t *testing.T) {
 		t.Errorf("%d ACKs left", n)
 	}
 }
+
+// After a crash each of many services of one address may hold a connection of before:
+// those that tell are reset at the first SYN-ACK that they send again.
+func TestCrash(t *testing.T) {
+	const services = 60
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 20000, PerAddress: 200} })
+	reset := map[uint16]bool{}
+	w.onWire = func(_ probe.Instant, p *wire.Packet) {
+		if p.Segment.Flags == probe.RST {
+			reset[p.DstPort] = true
+		}
+	}
+	for i := range services {
+		remote := netip.AddrPortFrom(netip.MustParseAddr("198.19.0.1"), uint16(1000+i))
+		x, _ := w.target(uint64(i), remote.String(), func(t *Target) { activeClose(t); t.Interval = time.Hour })
+		w.add(x)
+		w.after(time.Second+time.Duration(i)*time.Millisecond, func() {
+			w.arrives(forge(remote, 61200, &probe.Segment{Flags: probe.SYN | probe.ACK, Seq: 7, Ack: 77, TTL: 60}))
+		})
+	}
+	w.run(2 * time.Second)
+	if len(reset) != services {
+		t.Errorf("%d of %d are reset", len(reset), services)
+	}
+}

@@ -19,7 +19,8 @@ type Group struct {
 	mu      sync.Mutex // one change at a time, lest shards get them in different orders
 	limits  Limits
 	demands []demand // by shard
-	largest []int    // packets of the largest probe that each shard was ever given
+	sizes   []sizes  // of the probes of each shard's targets
+	largest []int    // packets of the largest of them
 }
 
 // A Part is what a shard of a Group has of its own.
@@ -34,7 +35,7 @@ type Part struct {
 // goroutines.
 func NewGroup(cfg Config, parts []Part) *Group {
 	n := len(parts)
-	g := &Group{limits: cfg.Limits, demands: make([]demand, n), largest: make([]int, n)}
+	g := &Group{limits: cfg.Limits, demands: make([]demand, n), sizes: make([]sizes, n), largest: make([]int, n)}
 	if n > 1 {
 		g.budget = newBudget(n)
 		cfg.Limits.Global = 0 // until it is claimed
@@ -49,6 +50,7 @@ func NewGroup(cfg Config, parts []Part) *Group {
 			own.Heartbeat = func() { g.chorus.beat(i) }
 		}
 		s := New(own)
+		g.sizes[i] = make(sizes)
 		s.numbers = &g.numbers
 		s.budget, s.seat = g.budget, i
 		g.shards = append(g.shards, s)
@@ -94,16 +96,20 @@ func (g *Group) Update(add, remove []*Target) {
 		homes[t.ID] = i
 		added[i] = append(added[i], t)
 		g.demands[i] += t.demands()
-		g.largest[i] = max(g.largest[i], t.Params.Packets())
+		g.sizes[i].add(t.Params.Packets())
 	}
 	moved := make(map[*Target]bool)
 	for _, t := range remove {
 		i := g.home(t)
 		removed[i] = append(removed[i], t)
 		g.demands[i] -= t.demands()
+		g.sizes[i].remove(t.Params.Packets())
 		if j, stays := homes[t.ID]; stays && i != j {
 			moved[t] = true
 		}
+	}
+	for i, z := range g.sizes {
+		g.largest[i] = z.largest()
 	}
 	if !g.suffices() {
 		g.share()

@@ -24,8 +24,10 @@ func (r *ration) take(now probe.Instant, every time.Duration) {
 const (
 	// refusedAtOnce and refusedEvery ration the RSTs that go to an address in answer to
 	// what nobody believes: whoever forges its segments has no more sent to it, and leaves
-	// the limit per address to probes.
+	// the limit per address to probes. One that has more targets, whose peers may all
+	// hold connections of a life before, has refusedApiece for each of them at once.
 	refusedAtOnce = 8
+	refusedApiece = 2
 	refusedEvery  = 500 * time.Millisecond
 	// refusalsAtOnce bounds them to all addresses together, and refusalShare is the part
 	// of the global limit that they are in the long run.
@@ -38,7 +40,7 @@ const (
 func (s *Shard) mayRefuse(a *address) bool {
 	every := refusalShare * time.Second / time.Duration(max(s.limits.Global, 1))
 	atOnce := min(refusalsAtOnce, s.limits.Global/refusalShare+1)
-	if !s.refusals.has(s.now, every, atOnce) || !a.refused.has(s.now, refusedEvery, refusedAtOnce) {
+	if !s.refusals.has(s.now, every, atOnce) || !a.refused.has(s.now, refusedEvery, max(refusedAtOnce, refusedApiece*int(a.users))) {
 		return false
 	}
 	s.refusals.take(s.now, every)

@@ -297,7 +297,8 @@ func (s *Shard) reach(e *entry) error {
 // port takes the next source port towards a target. A four-tuple comes round
 // when the range has gone round: peers, NATs and firewalls remember it. One
 // that is still in a conversation is passed over; one whose conversation only
-// lingers is taken from it. A flow keeps its port.
+// lingers is taken from it. A flow keeps its port. Where a host lets no RST out, four-tuples
+// that are to be reset yet are taken rather than none: there would soon be no other.
 func (s *Shard) port(e *entry) (uint16, bool) {
 	r, next := s.cfg.Reserved, &e.peer.ports[0]
 	if e.guarded {
@@ -306,29 +307,52 @@ func (s *Shard) port(e *entry) (uint16, bool) {
 	n := r.len()
 	if e.flows {
 		flow := uint32(e.sent % uint64(e.Flows))
-		return s.vacate(e, r.First+uint16((uint32(e.ID)%n+flow)%n))
+		port := r.First + uint16((uint32(e.ID)%n+flow)%n)
+		i, parted := s.vacate(e, port)
+		if parted {
+			s.giveUp(i)
+		}
+		return port, i == none || parted
 	}
+	first, at := none, uint32(0) // of those that are to be reset yet
 	for range n {
 		p := r.First + uint16(*next%n)
 		*next = (*next + 1) % n
-		if port, ok := s.vacate(e, p); ok {
-			return port, true
+		i, parted := s.vacate(e, p)
+		if i == none {
+			return p, true
+		}
+		if parted && first == none {
+			first, at = i, *next
 		}
 	}
-	return 0, false
+	if first == none {
+		return 0, false
+	}
+	*next = at
+	port := s.table.slot(first).key.port()
+	s.giveUp(first)
+	return port, true
 }
 
-// vacate makes a source port towards a target free, unless a conversation is
-// still open on it.
-func (s *Shard) vacate(e *entry, port uint16) (uint16, bool) {
+// giveUp frees the slot of a conversation that is still open.
+func (s *Shard) giveUp(i int32) {
+	s.count(false)
+	s.release(i)
+}
+
+// vacate makes a source port towards a target free, unless a conversation is still open
+// on it: that it returns, and whether it may be taken from it if need be.
+func (s *Shard) vacate(e *entry, port uint16) (i int32, parted bool) {
 	k := e.peer.key(port)
-	if i := s.table.find(&k, k.hash()); i != none {
-		if s.table.isOpen(s.table.slot(i)) {
-			return 0, false
-		}
-		s.release(i)
+	if i = s.table.find(&k, k.hash()); i == none {
+		return none, false
 	}
-	return port, true
+	if sl := s.table.slot(i); s.table.isOpen(sl) {
+		return i, s.table.isParted(sl)
+	}
+	s.release(i)
+	return none, false
 }
 
 // tuple is the four-tuple of a slot's conversation.

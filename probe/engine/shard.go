@@ -106,7 +106,8 @@ type Shard struct {
 	lent      window         // of it, what went beside the schedule
 	refusals  ration         // RSTs to what nobody believes
 	demand    demand         // of all targets
-	largest   int            // packets of the largest probe that was ever scheduled
+	sizes     sizes          // of the scheduled probes
+	largest   int            // packets of the largest of them
 	unsent    int            // packets of probes whose SYN lies in this host
 	numbers   *atomic.Uint64 // the last transcript's, of all shards
 	budget    *budget        // nil: the limits are this shard's alone
@@ -184,6 +185,7 @@ func New(cfg Config) *Shard {
 		limits:  cfg.Limits,
 		numbers: new(atomic.Uint64),
 		targets: make(map[*Target]*entry),
+		sizes:   make(sizes),
 		pace:    newPace(cfg.Burst, cfg.BurstGap),
 		rules:   2,
 	}

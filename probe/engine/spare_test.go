@@ -85,3 +85,39 @@ func TestScheduleGoesFirst(t *testing.T) {
 		})
 	}
 }
+
+// What is kept free for the largest probe is for one that there is: once it is removed,
+// or has become a smaller one, the next one counts.
+func TestLargestFalls(t *testing.T) {
+	w := newWorld(t, nil)
+	large := func(t *Target) { activeClose(t); t.Params.Send = 20_000 }
+	a, _ := w.target(1, "198.19.0.1:443", large)
+	b, _ := w.target(2, "198.19.0.2:443", large)
+	c, _ := w.target(3, "198.19.0.3:443", activeClose)
+	d, _ := w.target(4, "198.19.0.4:443", nil)
+	once, _ := w.target(5, "198.19.0.5:443", func(t *Target) { large(t); t.Count = 1 })
+	smaller := *b
+	smaller.Params = d.Params
+	g := NewGroup(Config{Observer: w, Limits: unlimited}, []Part{{Network: newSim()}, {Network: newSim()}})
+	for _, x := range []struct {
+		add, remove []*Target
+		of          *Target // the largest: nil: none
+	}{
+		{[]*Target{a, b, c, d, once}, nil, a},
+		{nil, []*Target{once, a}, b},
+		{[]*Target{&smaller}, []*Target{b}, c},
+		{nil, []*Target{c}, d},
+		{nil, []*Target{d, &smaller}, nil},
+	} {
+		w.shard.Update(x.add, x.remove)
+		w.obey()
+		g.Update(x.add, x.remove)
+		want := 0
+		if x.of != nil {
+			want = x.of.Params.Packets()
+		}
+		if got := max(g.largest[0], g.largest[1]); w.shard.largest != want || got != want {
+			t.Errorf("the largest probe of a shard has %d packets, that of a group's %d, not %d", w.shard.largest, got, want)
+		}
+	}
+}

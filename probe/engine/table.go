@@ -168,6 +168,15 @@ func (t *table) isOpen(sl *slot) bool {
 	return !sl.small.Settled() || !sl.small.Closed()
 }
 
+// isParted reports whether an open conversation waits for no more than that a RST leaves.
+func (t *table) isParted(sl *slot) bool {
+	if sl.whole == none {
+		return false
+	}
+	c := &t.wholes.at(sl.whole).Conversation
+	return c.Settled() && c.Parted()
+}
+
 // isSettled reports whether a conversation has its verdict or discard.
 func (t *table) isSettled(sl *slot) bool {
 	if sl.whole != none {
