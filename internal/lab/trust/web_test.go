@@ -27,7 +27,7 @@ type webWorld struct {
 	at          string // its web listener, from there
 }
 
-const webYAML = "jobs:\n- {name: web, interval: 50ms, timeout: 45ms, targets: [%s]}\n"
+const webYAML = "jobs:\n- {name: web, interval: 200ms, timeout: 150ms, targets: [%s]}\n"
 
 // webTargets is how many there are.
 const webTargets = 20
