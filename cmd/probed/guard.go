@@ -14,8 +14,16 @@ const (
 	mostConnections = 512
 	mostScrapes     = 16
 	mostPages       = 32
-	mostStreams     = 48 // of the 64 that the pages allow: those that end have a place meanwhile
+	mostStreams     = 64 // what the pages allow
 	mostReloads     = 4
+
+	scrapeWait = 10 * time.Second // for a place: what Prometheus waits by default
+	streamWait = 2 * time.Second
+	reloadWait = 30 * time.Second
+
+	// slowReader is how long a client may keep what is written to it waiting before its
+	// place goes to another that waits for one.
+	slowReader = 3 * time.Second
 
 	mostHeader = 32 << 10 // octets
 	mostBody   = 16 << 10
