@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"net"
 	"net/http"
 	"net/netip"
@@ -10,7 +9,7 @@ import (
 	"time"
 )
 
-// A crowd is those who are served at once, so many at most. It is never closed to
+// A crowd is the connections that are open at once, so many at most. It is never closed to
 // whoever comes: when it is full, the client with the most places gives one up, the one
 // that it has had longest of those that have done nothing for a while, or else of all.
 // So whoever takes all the places takes them from himself, and Prometheus, which has one
@@ -125,22 +124,6 @@ func (g *guest) works(busy bool) {
 	g.crowd.mu.Lock()
 	defer g.crowd.mu.Unlock()
 	g.busy, g.since = busy, now
-}
-
-// serve has a handler serve so many requests at once. One that gives up its place ends:
-// nothing more is written to it, and its context says so.
-func (c *crowd) serve(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel()
-		connection := http.NewResponseController(w)
-		g := c.enter(clientOf(r.RemoteAddr), true, func() {
-			cancel()
-			_ = connection.SetWriteDeadline(time.Unix(1, 0)) // long ago
-		})
-		defer g.leave()
-		next.ServeHTTP(w, r.WithContext(ctx))
-	})
 }
 
 // clientOf is whom places are counted for: an IPv4 address, or the 64 bits of an IPv6

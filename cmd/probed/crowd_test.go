@@ -6,10 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,50 +69,6 @@ func TestClientOf(t *testing.T) {
 		if got := clientOf(remote).String(); got != want {
 			t.Errorf("%s: %s, want %s", remote, got, want)
 		}
-	}
-}
-
-// A request that gives up its place ends, though its client reads nothing; what has
-// ended is left alone.
-func TestCrowdServes(t *testing.T) {
-	t.Parallel()
-	var running atomic.Int32
-	s := httptest.NewServer(newCrowd(2, time.Now).serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		running.Add(1)
-		defer running.Add(-1)
-		piece := make([]byte, 1<<20)
-		for range 64 {
-			if _, err := w.Write(piece); err != nil {
-				return
-			}
-		}
-	})))
-	defer s.Close()
-	var stuck []net.Conn
-	for range 8 {
-		c, err := net.Dial("tcp", s.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-		stuck = append(stuck, c)
-		lab.Eventually(t, 10*time.Second, func() error {
-			if n := running.Load(); int(n) != min(len(stuck), 2) {
-				return fmt.Errorf("%d run", n)
-			}
-			return nil
-		})
-	}
-	resp, err := http.Get(s.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if n, err := io.Copy(io.Discard, resp.Body); n != 64<<20 || err != nil {
-		t.Errorf("%d octets, %v", n, err)
 	}
 }
 

@@ -14,8 +14,16 @@ const (
 	mostConnections = 512
 	mostScrapes     = 16
 	mostPages       = 32
-	mostStreams     = 48 // of the 64 that the pages allow: those that end have a place meanwhile
+	mostStreams     = 64 // what the pages allow
 	mostReloads     = 4
+
+	scrapeWait = 10 * time.Second // for a place: what Prometheus waits by default
+	streamWait = 2 * time.Second
+	reloadWait = 30 * time.Second
+
+	// slowReader is how long a client may keep what is written to it waiting before its
+	// place goes to another that waits for one.
+	slowReader = 3 * time.Second
 
 	mostHeader = 32 << 10 // octets
 	mostBody   = 16 << 10
@@ -65,7 +73,8 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !takeBody(w, r) {
 		return
 	}
-	if len(g.hosts) > 0 && !plainHost(r.Host) && !slices.Contains(g.hosts, hostname(r.Host)) {
+	// No Host is HTTP/1.0's: a browser always sends one.
+	if len(g.hosts) > 0 && r.Host != "" && !plainHost(r.Host) && !slices.Contains(g.hosts, hostname(r.Host)) {
 		http.Error(w, "this probed is not called by the name in Host: see --web.allowed-host", http.StatusMisdirectedRequest)
 		return
 	}

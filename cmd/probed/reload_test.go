@@ -3,11 +3,13 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -153,6 +155,23 @@ func TestReload(t *testing.T) {
 	if code := stop(p); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
+}
+
+// Reloads that are asked for at once wait for each other.
+func TestReloadsAtOnce(t *testing.T) {
+	t.Parallel()
+	a, b := lab.Pair(t)
+	b.Listen("tcp", "[::]:80")
+	p, _ := reloadable(t, a, fmt.Sprintf("jobs: [{name: one, targets: ['%v:80']}]\n", b.Addr4()))
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if code, body := p.do("POST", "/-/reload"); code != http.StatusOK {
+				t.Errorf("%d %s", code, body)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // TestReloadKeepsConversations reloads while SYNs wait for their answers: those

@@ -44,7 +44,6 @@ type daemon struct {
 	web         *web.FlagConfig
 	hosts       []string // names that web clients call us by; none for any
 	callers     *crowd   // web clients' connections
-	reloads     chan struct{}
 	log         *slog.Logger
 
 	own        []netip.AddrPort // of the web listeners, for the embedded default
@@ -188,7 +187,7 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 		skips[i] = engine.SkipReason(i).String()
 	}
 	d.complaints = newComplaints(d.log)
-	d.callers, d.reloads = newCrowd(mostConnections, time.Now), make(chan struct{}, mostReloads)
+	d.callers = newCrowd(mostConnections, time.Now)
 	d.metrics = metrics.New(metrics.Options{
 		Version:     version.Version,
 		Revision:    version.GetRevision(),

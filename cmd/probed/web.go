@@ -191,28 +191,34 @@ func (d *daemon) routes(pages http.Handler) http.Handler {
 	if metricsPath == "/" {
 		metricsPath = "/{$}" // and nothing below it
 	}
-	mux.Handle("GET "+metricsPath, newCrowd(mostScrapes, time.Now).serve(d.metrics.Handler(prometheus.Gatherers{processMetrics(), d.discovery})))
+	mux.Handle("GET "+metricsPath, answers(mostScrapes).serve(d.metrics.Handler(prometheus.Gatherers{processMetrics(), d.discovery})))
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		d.serveHealthy(w, time.Now())
 	})
 	mux.HandleFunc("GET /-/ready", d.serveReady)
-	mux.Handle("POST /-/reload", lasting(reloadTime, http.HandlerFunc(d.serveReload)))
+	mux.Handle("POST /-/reload", lasting(reloadWait+reloadTime, newQueue(queueOptions{places: mostReloads, wait: reloadWait}, time.Now).serve(http.HandlerFunc(d.serveReload))))
 	mux.Handle("GET /probe", lasting(mostProbe, ondemand.New(ondemand.Options{
 		Config: d.running, Once: d.roster.Once, Probes: d.roster.Probes, Names: d.roster.Names, FromHere: fromHere,
 		Clock: time.Now, Log: d.log,
 	})))
 	mux.Handle("GET /debug/pprof/", d.profiles())
-	some := newCrowd(mostPages, time.Now).serve(inTurn(pages))
-	mux.Handle("GET /config", newCrowd(mostPages, time.Now).serve(http.HandlerFunc(d.serveConfig)))
+	some := answers(mostPages).serve(inTurn(pages))
+	mux.Handle("GET /config", answers(mostPages).serve(http.HandlerFunc(d.serveConfig)))
 	mux.Handle("/targets/", some)
 	mux.Handle("POST /targets/{id}/probe", lasting(status.ProbeTimeout, pages))
 	mux.Handle("/api/", some)
 	mux.Handle("/static/", pages)
-	mux.Handle("/events", newCrowd(mostStreams, time.Now).serve(pages))
+	mux.Handle("/events", newQueue(queueOptions{places: mostStreams, wait: streamWait, level: true}, time.Now).serve(pages))
 	if d.metricsPath != "/" {
 		mux.Handle("GET /{$}", some)
 	}
 	return mux
+}
+
+// answers is a queue for what is soon answered. One client has three quarters of the
+// places at most, so that another's slow readers are in nobody's way.
+func answers(places int) *queue {
+	return newQueue(queueOptions{places: places, each: places - places/4, wait: scrapeWait, slow: slowReader}, time.Now)
 }
 
 // checkMetricsPath refuses a path that another page has, or that http.ServeMux
@@ -250,14 +256,6 @@ func (d *daemon) serveReady(w http.ResponseWriter, _ *http.Request) {
 const reloadTime = time.Minute
 
 func (d *daemon) serveReload(w http.ResponseWriter, _ *http.Request) {
-	select {
-	case d.reloads <- struct{}{}:
-		defer func() { <-d.reloads }()
-	default:
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "reloads wait for each other already: try again", http.StatusTooManyRequests)
-		return
-	}
 	if err := d.reload(); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

@@ -156,7 +156,7 @@ func checked(mute []int) []call {
 		}, nil},
 		// No filter comes off or on, no header is written by us, no address is another's.
 		{"setsockopt", unix.SYS_SETSOCKOPT, append(append(
-			options(unix.SOL_SOCKET, unix.SO_BINDTODEVICE, unix.SO_BINDTOIFINDEX, unix.SO_BROADCAST, unix.SO_KEEPALIVE, unix.SO_PRIORITY),
+			options(unix.SOL_SOCKET, unix.SO_BINDTODEVICE, unix.SO_BINDTOIFINDEX, unix.SO_BROADCAST, unix.SO_KEEPALIVE, unix.SO_LINGER, unix.SO_PRIORITY),
 			options(unix.SOL_TCP, unix.TCP_NODELAY, unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT)...),
 			append(options(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY), options(unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP)...)...), nil},
 	}

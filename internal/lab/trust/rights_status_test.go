@@ -107,11 +107,11 @@ func TestRightsOfEveryThread(t *testing.T) {
 			t.Parallel()
 			here, there := lab.Pair(t)
 			there.Listen("tcp", "[::]:80")
-			const first = "global: {interval: 50ms, timeout: 45ms}\nmodules: {packet: {probe: half_open, transmit: packet}}\njobs:\n- {name: first, targets: ['198.18.0.2:80']}\n"
+			const first = "global: {interval: 200ms, timeout: 150ms}\nmodules: {packet: {probe: half_open, transmit: packet}}\njobs:\n- {name: first, targets: ['198.18.0.2:80']}\n"
 			d := start(t, here, first, way.options(t)...)
 			lab.Eventually(t, patience, func() error { return atLeast(d.scrape(), 10) })
 			d.write(fmt.Sprintf(`
-global: {interval: 50ms, timeout: 45ms}
+global: {interval: 200ms, timeout: 150ms}
 modules:
   bound: {probe: half_open, interface: %[1]s, source_address: "2001:db8::1"}
   packet: {probe: half_open, transmit: packet}
@@ -181,7 +181,7 @@ func TestRightsToSendFrames(t *testing.T) {
 	t.Parallel()
 	here, there := lab.Pair(t)
 	there.Listen("tcp", "[::]:80")
-	const yaml = "global: {interval: 50ms, timeout: 45ms}\nmodules: {packet: {probe: half_open%s}}\njobs:\n- {name: j, module: packet, targets: ['198.18.0.2:80']}\n"
+	const yaml = "global: {interval: 200ms, timeout: 150ms}\nmodules: {packet: {probe: half_open%s}}\njobs:\n- {name: j, module: packet, targets: ['198.18.0.2:80']}\n"
 	d := start(t, here, fmt.Sprintf(yaml, ""))
 	d.write(fmt.Sprintf(yaml, ", transmit: packet"))
 	if code, body := d.do("POST", "/-/reload"); code != 200 {
