@@ -9,4 +9,8 @@ type Options struct {
 	// Own reports whether an address is this host's, which is how it finds itself
 	// in a mesh; nil: none is.
 	Own func(netip.Addr) bool
+	// Readable says what keeps us from reading the files that a pattern of
+	// file_sd_configs may fit, such as a folder that is not ours to enter; nil: nothing
+	// does. That there is none is nothing wrong.
+	Readable func(pattern string) error
 }

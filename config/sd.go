@@ -52,8 +52,15 @@ var sdFiles = codec[[]string]{
 				d.fail(item, "%s", wrong)
 				is = false
 			}
+			s = promconfig.JoinDir(filepath.Dir(d.file), s)
+			if readable := d.config.options.Readable; is && readable != nil {
+				if err := readable(s); err != nil {
+					d.fail(item, "%v", err)
+					is = false
+				}
+			}
 			ok = ok && is
-			files = append(files, promconfig.JoinDir(filepath.Dir(d.file), s))
+			files = append(files, s)
 		}
 		if ok && len(files) == 0 {
 			d.fail(n, "the list is empty; allowed: at least one path")

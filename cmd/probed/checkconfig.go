@@ -21,12 +21,12 @@ func checkConfig(files []string, o config.Options, stdout, stderr io.Writer) int
 		fmt.Fprintf(stderr, "this host's addresses: %v\n", err)
 		return 1
 	}
-	o.Own = func(a netip.Addr) bool { return slices.Contains(own, a) }
+	o.Own, o.Readable = func(a netip.Addr) bool { return slices.Contains(own, a) }, readableFiles
 	code := 0
 	for _, file := range files {
 		c, err := o.Load(file)
 		if err != nil {
-			fmt.Fprintln(stderr, err)
+			fmt.Fprintln(stderr, sayOwner(err, file))
 			code = 1
 			continue
 		}

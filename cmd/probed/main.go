@@ -21,11 +21,12 @@ import (
 // defaultConfigFile is read if it is there and no other file was named.
 const defaultConfigFile = "/etc/probed/probed.yml"
 
-func main() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() { os.Exit(execute(os.Args[1:], shed, os.Stdout, os.Stderr)) }
 
 // execute runs the command line and returns the exit code: 0, or 1 after one
-// clear line, or one a configuration error, on stderr. Those of ping are its own.
-func execute(args []string, stdout, stderr io.Writer) int {
+// clear line, or one a configuration error, on stderr. Those of ping are its own. By shed
+// check-config gives up what the daemon does, so that it reads what the daemon could.
+func execute(args []string, shed func() error, stdout, stderr io.Writer) int {
 	app := kingpin.New("probed", "Measures how TCP peers open and close connections, from the wire, for Prometheus.")
 	app.UsageWriter(stdout).ErrorWriter(stderr)
 	app.Version(version.Print("probed")).VersionFlag.Short('V')
@@ -73,6 +74,7 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	}
 	switch command {
 	case checkCmd.FullCommand():
+		_ = shed() // what could not be given up stays with the daemon too, which says so
 		return checkConfig(*files, checking, stdout, stderr)
 	case pingCmd.FullCommand():
 		return pinging.run()

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -73,12 +75,63 @@ func oneLine(err error) string {
 	return strings.Join(lines, "; ")
 }
 
-// sayOwner explains to root why a file is refused.
-func sayOwner(err error) error {
-	if !errors.Is(err, fs.ErrPermission) || os.Geteuid() != 0 {
+// sayOwner explains why a file may not be read: to root, who is used to reading all.
+func sayOwner(err error, file string) error {
+	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return fmt.Errorf("%w: probed gives up root's right to others' files: give it to root, or make it readable by everybody", err)
+	folder := barred(file)
+	switch root := os.Geteuid() == 0; {
+	case folder != "" && root:
+		return fmt.Errorf("%w: probed gives up root's right to enter others' folders, and %s is one: copy the file to /etc/probed, or `sudo setcap cap_net_raw+ep ./probed` and run it as yourself", err, folder)
+	case folder != "":
+		return fmt.Errorf("%w: the folder %s may not be entered: copy the file to /etc/probed, or give probed's user the right (o+x)", err, folder)
+	case root:
+		return fmt.Errorf("%w: probed gives up root's right to others' files: give it to root, or make it readable by everybody", err)
+	}
+	return err
+}
+
+// barred returns the first folder on the way to a file that may not be entered, or
+// nothing.
+func barred(file string) string {
+	file, err := filepath.Abs(file)
+	if err != nil {
+		return ""
+	}
+	for i, c := range file {
+		if c != '/' {
+			continue
+		}
+		if _, err := os.Stat(file[:i] + "/."); errors.Is(err, fs.ErrPermission) {
+			return cmp.Or(file[:i], "/")
+		}
+	}
+	return ""
+}
+
+// readableFiles says what keeps us from the files that a pattern of file_sd_configs may
+// fit: service discovery would find none of them, and say so in the log alone.
+func readableFiles(pattern string) error {
+	const ways = "make it readable by probed's user (o+rx), or move the files to /etc/probed"
+	why := ""
+	if os.Geteuid() == 0 {
+		why = ": probed gives up root's right to others' folders"
+	}
+	if folder := barred(pattern); folder != "" {
+		return fmt.Errorf("the folder %s may not be entered%s; %s", folder, why, ways)
+	}
+	// A file by its name is found in a folder that can't be listed, too.
+	if folder := filepath.Dir(pattern); strings.ContainsAny(filepath.Base(pattern), `*?[\`) {
+		f, err := os.Open(folder)
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("the folder %s may not be listed%s; %s", folder, why, ways)
+		}
+		if err == nil {
+			f.Close()
+		}
+	}
+	return nil
 }
 
 // issSeed keys the initial sequence numbers by a secret in RUNTIME_DIRECTORY, a folder

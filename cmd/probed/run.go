@@ -326,10 +326,10 @@ func (d *daemon) load() (*config.Config, error) {
 		return config.Default(d.own)
 	}
 	o := d.options
-	o.Own = d.addresses.has
+	o.Own, o.Readable = d.addresses.has, readableFiles
 	c, err := o.Load(d.configFile)
 	d.fromFile = d.fromFile || err == nil
-	return c, sayOwner(err)
+	return c, sayOwner(err, d.configFile)
 }
 
 // sayDefault says that the embedded default is in force, if it is: whoever meant

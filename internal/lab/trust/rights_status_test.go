@@ -218,3 +218,41 @@ func TestRightsToOthersFiles(t *testing.T) {
 		t.Errorf("it ended by %v and said:\n%s", d.err, said)
 	}
 }
+
+// Nor does it enter their folders: it names the one in the way and says what to do, and
+// check-config, by root too, says the same.
+func TestRightsToOthersFolders(t *testing.T) {
+	t.Parallel()
+	here := lab.NewHost(t, "here")
+	dir, err := os.MkdirTemp("", "probed-trust-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	others := filepath.Join(dir, "others")
+	file, lists := filepath.Join(others, "probed.yml"), filepath.Join(dir, "lists.yml")
+	for _, err := range []error{
+		os.Chmod(dir, 0o755), os.Mkdir(others, 0o700), os.WriteFile(file, []byte("jobs: []\n"), 0o644),
+		os.WriteFile(lists, []byte("jobs: [{name: j, file_sd_configs: [{files: [others/*.yml]}]}]\n"), 0o644),
+		os.Chown(others, 65533, 65533),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, want := range map[string]string{
+		file:  "probed gives up root's right to enter others' folders, and " + others + " is one: copy the file to /etc/probed, or `sudo setcap cap_net_raw+ep ./probed`",
+		lists: lists + ":1:45: jobs[0].file_sd_configs[0].files[0]: the folder " + others + " may not be entered: probed gives up root's right to others' folders; make it readable",
+	} {
+		d := launch(t, here, "jobs: []\n", asRoot, func(c *lab.Cmd) { c.Args[1] = "--config.file=" + file })
+		d.end(patience)
+		if said := d.out.String(); d.err == nil || !strings.Contains(said, want) {
+			t.Errorf("it ended by %v and said:\n%swant: %s", d.err, said, want)
+		}
+		d = launch(t, here, "jobs: []\n", asRoot, func(c *lab.Cmd) { c.Args = []string{c.Args[0], "check-config", file} })
+		d.end(patience)
+		if said := d.out.String(); d.err == nil || !strings.Contains(said, want) {
+			t.Errorf("check-config ended by %v and said:\n%swant: %s", d.err, said, want)
+		}
+	}
+}
