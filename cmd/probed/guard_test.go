@@ -236,8 +236,8 @@ func TestGuesses(t *testing.T) {
 		for i := range 3 * mostKnown {
 			g.learn([32]byte{byte(i), byte(i >> 8)})
 		}
-		if len(g.known) > mostKnown || len(g.each.known) > mostClients || len(g.slots) > 0 {
-			t.Errorf("%d known, %d guessers, %d under way", len(g.known), len(g.each.known), len(g.slots))
+		if len(g.known) > mostKnown || len(g.each.known) > mostClients || len(g.others.inside)+len(g.unblemished.inside) > 0 {
+			t.Errorf("%d known, %d guessers, %d under way", len(g.known), len(g.each.known), len(g.others.inside)+len(g.unblemished.inside))
 		}
 	})
 }
@@ -245,42 +245,57 @@ func TestGuesses(t *testing.T) {
 // clientAddress is the nth of many clients.
 func clientAddress(n int) string { return fmt.Sprintf("198.18.%d.%d:1", n>>8&255, n&255) }
 
-// Only so many guesses are looked at at a time, whoever makes them.
+// Whoever guesses waits, a few are looked at at a time, and who knows the password gets in
+// beside a hundred that try again and again.
 func TestGuessesAtTheSameTime(t *testing.T) {
 	t.Parallel()
-	g := newGuesses(time.Now)
-	held := make(chan struct{})
-	entered := make(chan struct{}, 100)
-	slow := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		entered <- struct{}{}
-		<-held
-		w.WriteHeader(http.StatusUnauthorized)
-	})
-	ask := func(n int) int {
-		r := httptest.NewRequest("GET", "/", nil)
-		r.RemoteAddr = clientAddress(n)
-		r.SetBasicAuth("u", "guess")
-		w := httptest.NewRecorder()
-		g.serve(w, r, slow)
-		return w.Code
-	}
-	done := make(chan int, guessing)
-	for n := range guessing {
-		go func() { done <- ask(n) }()
-		<-entered
-	}
-	if code := ask(100); code != 429 {
-		t.Errorf("one more: %d", code)
-	}
-	close(held)
-	for range guessing {
-		if code := <-done; code != 401 {
-			t.Errorf("%d", code)
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuesses(time.Now)
+		var looking, most atomic.Int32
+		inner := admitting(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+		auth := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			most.Store(max(most.Load(), looking.Add(1)))
+			time.Sleep(100 * time.Millisecond) // as bcrypt takes
+			looking.Add(-1)
+			if _, password, _ := r.BasicAuth(); password != "right" {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			inner.ServeHTTP(w, r)
+		})
+		ask := func(from, password string) int {
+			r := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil)
+			r.RemoteAddr = from
+			r.SetBasicAuth("prometheus", password)
+			w := httptest.NewRecorder()
+			g.serve(w, r, auth)
+			return w.Code
 		}
-	}
-	if code := ask(101); code != 401 {
-		t.Errorf("afterwards: %d", code)
-	}
+		began := time.Now()
+		var all sync.WaitGroup
+		for n := range 100 {
+			all.Go(func() {
+				for i := 0; time.Since(began) < time.Minute; i++ {
+					ask(clientAddress(n), fmt.Sprint("wrong", i))
+					time.Sleep(250 * time.Millisecond)
+				}
+			})
+		}
+		time.Sleep(15 * time.Second)
+		for n := range 9 {
+			if code := ask(fmt.Sprintf("198.19.0.%d:1", n), "right"); code != 204 {
+				t.Errorf("the right one, of another client: %d", code)
+			}
+			g.mu.Lock()
+			clear(g.known) // as after a restart
+			g.mu.Unlock()
+			time.Sleep(time.Second)
+		}
+		all.Wait()
+		if n := most.Load(); n > 2*guessing {
+			t.Errorf("%d looked at at the same time", n)
+		}
+	})
 }
 
 // A client is served at its pace, whatever it sends; others don't wait for it.

@@ -4,17 +4,23 @@ import (
 	"context"
 	"crypto/sha256"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
 	// A password that has not been right before costs a tenth of a second of processor
 	// time to look at, by bcrypt's design: so many of them a second of each client,
-	// after so many at once, and so many at the same time of all.
+	// after so many at once. Of those who have guessed wrong lately one is looked at at a
+	// time, and one of the others; the rest wait.
 	guessesPerSecond = 1
 	guessesAtOnce    = 10
-	guessing         = 2
+	guessing         = 1
+	guessWait        = 5 * time.Second
+	lately           = 10 * time.Minute
 
 	mostKnown = 64 // passwords that were right
 )
@@ -22,10 +28,11 @@ const (
 // guesses are passwords that clients try. exporter-toolkit, which looks at them, is
 // called only with those that were right before or that there is room to try.
 type guesses struct {
-	slots chan struct{}
-	clock func() time.Time
+	unblemished, others *queue
+	clock               func() time.Time
 
-	each *paces
+	each  *paces
+	wrong *paces // a token is there unless a client has guessed wrong lately
 
 	mu    sync.Mutex
 	known map[[sha256.Size]byte]struct{} // of the header Authorization
@@ -33,7 +40,9 @@ type guesses struct {
 
 func newGuesses(clock func() time.Time) *guesses {
 	return &guesses{
-		slots: make(chan struct{}, guessing), clock: clock, each: newPaces(guessesPerSecond, guessesAtOnce),
+		unblemished: newQueue(queueOptions{places: guessing, wait: guessWait}, clock),
+		others:      newQueue(queueOptions{places: guessing, wait: guessWait}, clock),
+		clock:       clock, each: newPaces(guessesPerSecond, guessesAtOnce), wrong: newPaces(rate.Every(lately), 1),
 		known: make(map[[sha256.Size]byte]struct{}),
 	}
 }
@@ -50,20 +59,20 @@ func (g *guesses) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 		return
 	}
 	key := sha256.Sum256([]byte(password))
-	known := g.knows(key)
+	known, client := g.knows(key), clientOf(r.RemoteAddr)
 	release := func() {}
 	if !known {
-		if now := g.clock(); !g.each.of(clientOf(r.RemoteAddr), now).AllowN(now, 1) {
+		now := g.clock()
+		if !g.each.of(client, now).AllowN(now, 1) {
 			tooOften(w)
 			return
 		}
-		select {
-		case g.slots <- struct{}{}:
-		default:
+		place := g.queue(client, now).enter(r.Context(), client, func() {})
+		if place == nil {
 			tooOften(w)
 			return
 		}
-		release = sync.OnceFunc(func() { <-g.slots })
+		release = sync.OnceFunc(place.leave)
 		defer release()
 	}
 	admitted := false
@@ -74,9 +83,20 @@ func (g *guesses) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 			g.learn(key)
 		}
 	})))
-	if known && !admitted {
+	if !admitted {
 		g.forget(key)
+		now := g.clock()
+		g.wrong.of(client, now).AllowN(now, 1)
 	}
+}
+
+// queue is where a client's guess waits: whoever guesses wrong is not in the way of who
+// knows the password.
+func (g *guesses) queue(client netip.Prefix, now time.Time) *queue {
+	if g.wrong.of(client, now).TokensAt(now) < 1 {
+		return g.others
+	}
+	return g.unblemished
 }
 
 func tooOften(w http.ResponseWriter) {
