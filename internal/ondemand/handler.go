@@ -32,8 +32,10 @@ const (
 	margin = 500 * time.Millisecond
 	// patience is how long a probe may take beyond what its module says.
 	patience = 10 * time.Second
-	// most is how many probes are made at once.
+	// most is how many probes are made at once, and each how many for one client that is
+	// not this host.
 	most = 64
+	each = most / 2
 	// debugWidth is the width of the ladder, in columns.
 	debugWidth = 120
 )
@@ -59,11 +61,13 @@ type Options struct {
 
 type handler struct {
 	Options
-	slots chan struct{}
+	slots slots
 }
 
 // New returns the handler of /probe?target=host:port&module=name.
-func New(o Options) http.Handler { return &handler{o, make(chan struct{}, most)} }
+func New(o Options) http.Handler {
+	return &handler{Options: o, slots: slots{has: make(map[netip.Prefix]int)}}
+}
 
 // An answer is what came of a probe.
 type answer struct {
@@ -87,13 +91,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
-	select {
-	case h.slots <- struct{}{}:
-		defer func() { <-h.slots }()
-	default:
-		http.Error(w, fmt.Sprintf("%d probes are under way on request already: try again", most), http.StatusServiceUnavailable)
+	client := clientOf(r.RemoteAddr)
+	if err := h.slots.take(client, h.FromHere(r)); err != nil {
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
+	defer h.slots.give(client)
 	debug := r.URL.Query().Get("debug") == "true"
 	a, err := h.probe(r.Context(), t, left, may)
 	switch {

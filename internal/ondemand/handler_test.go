@@ -3,6 +3,7 @@ package ondemand_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -277,6 +278,47 @@ func TestConcurrencyIsBounded(t *testing.T) {
 	close(p.wait)
 	going.Wait()
 	if w := get(h, "target=198.18.0.1:80", ""); w.Code != http.StatusOK {
+		t.Errorf("afterwards: %d %s", w.Code, w.Body)
+	}
+}
+
+// Of clients elsewhere one has half of the slots at most, whatever addresses of its 64 bits it
+// has, and this host can have the others.
+func TestConcurrencyOfOneClient(t *testing.T) {
+	p := &prober{file: "syn_then_silence", wait: make(chan struct{})}
+	h := serve(t, p)
+	from := func(client string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("GET", "/probe?target=198.18.0.7:80", nil)
+		r.RemoteAddr = client
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	begun := func(n int) {
+		for have := 0; have < n; {
+			time.Sleep(time.Millisecond)
+			p.mu.Lock()
+			have = len(p.asked)
+			p.mu.Unlock()
+		}
+	}
+	var going sync.WaitGroup
+	for i := range 32 {
+		going.Go(func() { from(fmt.Sprintf("[2001:db8::%x]:1", i)) })
+	}
+	begun(32)
+	if w := from("[2001:db8::ffff]:1"); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+		t.Errorf("one more: %d %s", w.Code, w.Body)
+	}
+	going.Go(func() { from("198.18.0.99:1") })
+	begun(33)
+	for range 31 {
+		going.Go(func() { get(h, "target=198.18.0.1:80", "") })
+	}
+	begun(64)
+	close(p.wait)
+	going.Wait()
+	if w := from("[2001:db8::ffff]:1"); w.Code != http.StatusOK {
 		t.Errorf("afterwards: %d %s", w.Code, w.Body)
 	}
 }
