@@ -73,7 +73,8 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !takeBody(w, r) {
 		return
 	}
-	if len(g.hosts) > 0 && !plainHost(r.Host) && !slices.Contains(g.hosts, hostname(r.Host)) {
+	// No Host is HTTP/1.0's: a browser always sends one.
+	if len(g.hosts) > 0 && r.Host != "" && !plainHost(r.Host) && !slices.Contains(g.hosts, hostname(r.Host)) {
 		http.Error(w, "this probed is not called by the name in Host: see --web.allowed-host", http.StatusMisdirectedRequest)
 		return
 	}

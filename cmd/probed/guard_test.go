@@ -147,7 +147,7 @@ func TestGuardHosts(t *testing.T) {
 	}
 	for host, want := range map[string]int{
 		"probed.example.net:10965": 204, "PROBED.example.net": 204, "198.18.0.1:10965": 204, "[2001:db8::1]": 204, "localhost:1": 204,
-		"rebound.example.net:10965": 421, "probed": 421, "": 421, "probed.example.net.evil.example": 421,
+		"rebound.example.net:10965": 421, "probed": 421, "": 204, "probed.example.net.evil.example": 421,
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Host = host
