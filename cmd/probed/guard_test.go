@@ -286,7 +286,9 @@ func TestGuessesAtTheSameTime(t *testing.T) {
 			if code := ask(fmt.Sprintf("198.19.0.%d:1", n), "right"); code != 204 {
 				t.Errorf("the right one, of another client: %d", code)
 			}
-			g.known = make(map[[32]byte]struct{}) // as after a restart
+			g.mu.Lock()
+			clear(g.known) // as after a restart
+			g.mu.Unlock()
 			time.Sleep(time.Second)
 		}
 		all.Wait()
