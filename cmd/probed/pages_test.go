@@ -64,7 +64,8 @@ type look struct {
 	page    string
 }
 
-// look reads everything of a target, again if a probe ended meanwhile.
+// look reads everything of a target, again if a probe ended meanwhile or has a verdict
+// and no transcript yet: that of a closing is handed over when our last ACK has left.
 func (p *process) look(id, job string) (l look) {
 	p.t.Helper()
 	with := labels{"job_name": job}
@@ -76,6 +77,9 @@ func (p *process) look(id, job string) (l look) {
 		_, l.page = p.do("GET", "/targets/"+id)
 		if before, after := l.metrics.sum("probed_probes_total", with), p.scrape().sum("probed_probes_total", with); before != after {
 			return fmt.Errorf("%v probes, then %v", before, after)
+		}
+		if of := &l.target; of.Probes != of.Totals.Probes || len(l.samples.Samples) != int(of.Probes) {
+			return fmt.Errorf("%v probes in the books, %v and %d in the recorder", of.Totals.Probes, of.Probes, len(l.samples.Samples))
 		}
 		return nil
 	})
