@@ -171,6 +171,8 @@ func (s *Shard) handle(f *frame) {
 		case damage != probe.NotRejected:
 			s.reject(s.entries[s.table.slot(i).target], damage)
 			return
+		case p.Kind == wire.KindTCP && s.table.slot(i).madeHere(f):
+			*ev = probe.Event{Kind: probe.SendFailed}
 		case p.Kind == wire.KindTCP:
 			s.isFound(s.table.slot(i))
 			*ev = probe.Event{Kind: probe.SegmentArrives, Segment: p.Segment}
