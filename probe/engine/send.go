@@ -32,7 +32,7 @@ type route struct {
 const maxFired = 256
 
 // send opens the conversations that are due, one burst at most, and returns when
-// the next are.
+// the next are. One that is due takes others along: see along.
 func (s *Shard) send() probe.Instant {
 	s.launched = s.launched[:0]
 	s.warmEntries()
@@ -42,7 +42,11 @@ func (s *Shard) send() probe.Instant {
 			return s.now
 		}
 		x, due := s.schedule.first(s.now)
-		if !due {
+		if due {
+			s.company = company{x.at, maxCompany}
+		} else if x, due = s.along(); due {
+			s.company.room--
+		} else {
 			break
 		}
 		e := s.entries[x.value]
@@ -78,6 +82,10 @@ func (s *Shard) send() probe.Instant {
 	}
 	s.pace.abreast(s.now)
 	s.throttled = false
+	if _, more := s.along(); more {
+		return s.now.Add(s.pace.gap())
+	}
+	s.company.room = 0
 	idle := s.now.Add(idlePause)
 	if x, soon := s.schedule.first(idle); soon {
 		return max(x.at, s.now.Add(tick))
@@ -103,7 +111,7 @@ func (s *Shard) sent() {
 	s.window.left(s.now)
 	for _, l := range s.launched {
 		l.address.window.left(s.now)
-		s.cfg.Observer.ScheduleDelay(s.now.Sub(l.due))
+		s.cfg.Observer.ScheduleDelay(max(s.now.Sub(l.due), 0))
 	}
 	s.launched = s.launched[:0]
 }

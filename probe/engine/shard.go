@@ -100,6 +100,7 @@ type Shard struct {
 	goners    int  // entries in the schedule whose target is gone
 	throttled bool // probes are waiting for the global limit
 	pace      pace
+	company   company
 	peers     peers
 	table     table
 	window    window
