@@ -79,6 +79,17 @@ func (sl *slot) leftBy(ifindex int32) {
 	sl.via[1] = ifindex
 }
 
+// loopback is the number of that interface in every network namespace: LOOPBACK_IFINDEX
+// of include/net/flow.h.
+const loopback = 1
+
+// madeHere reports whether a segment arrives by the loopback interface though the SYN left
+// by another: a firewall of this host has rejected a segment of ours by a RST in the
+// peer's name, instead of letting it out.
+func (sl *slot) madeHere(f *frame) bool {
+	return f.ifindex == loopback && sl.via[0] > loopback && sl.via[1] > loopback
+}
+
 // A home is an address of ours that SYNs have left from.
 type home struct {
 	via   [2]int32 // the interfaces by which the last one did

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"testing"
 	"time"
@@ -124,5 +125,49 @@ func TestHomingEnds(t *testing.T) {
 	w.run(8 * time.Second)
 	if n := l.discards[probe.DiscardLinkDown]; n < 9 || n > 13 || l.verdicts[probe.Timeout] != 80-n {
 		t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+	}
+}
+
+// A firewall of this host that rejects our segments answers them by RSTs in the peer's
+// name, over the loopback interface. They are not the peer's.
+func TestRejectedHere(t *testing.T) {
+	for name, by := range map[string]struct {
+		device  int
+		verdict probe.Reason
+		discard probe.DiscardReason
+	}{
+		"by another interface": {2, 0, probe.DiscardSendError},
+		"to this host itself":  {loopback, probe.Reset, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.device = by.device
+			w.peer = closes(10 * time.Millisecond)
+			rejects := false
+			w.refuse = func(p *Packet) bool {
+				if !rejects || p.Segment[13]&byte(probe.SYN|probe.RST) != 0 {
+					return false
+				}
+				// nft_reject: <SEQ=SEG.ACK><CTL=RST>, from where it was to go.
+				tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, binary.BigEndian.Uint16(p.Segment[2:])), Remote: netip.AddrPortFrom(p.Src, binary.BigEndian.Uint16(p.Segment))}
+				rst := probe.Segment{Flags: probe.RST, Seq: probe.Seq(binary.BigEndian.Uint32(p.Segment[8:])), TTL: 64}
+				w.ring = append(w.ring, inRing{wire.AppendPacket(w.buffer(), &tuple, &rst, nil), int64(w.now) + w.offset, false, loopback})
+				return true
+			}
+			x, l := w.target(1, "198.19.0.1:443", func(x *Target) {
+				activeClose(x)
+				x.Params.Hold, x.Params.Timeout = 100*time.Millisecond, 600*time.Millisecond
+			})
+			w.add(x)
+			w.after(2*time.Second, func() { rejects = true })
+			w.after(4*time.Second, func() { rejects = false })
+			w.run(8 * time.Second)
+			if n := l.verdicts[probe.Reset]; n > 0 != (by.verdict == probe.Reset) {
+				t.Errorf("verdicts %v", l.verdicts)
+			}
+			if n := l.discards[probe.DiscardSendError]; n > 0 != (by.discard == probe.DiscardSendError) {
+				t.Errorf("discarded %v", l.discards)
+			}
+		})
 	}
 }

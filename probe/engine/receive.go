@@ -157,6 +157,9 @@ func (s *Shard) handle(f *frame) {
 			s.isBack(sl)
 			s.passUnsent(sl, e)
 		}
+		if p.Segment.Flags.Has(probe.RST) {
+			s.resetLeaves(i)
+		}
 		*ev = probe.Event{Kind: probe.SegmentSent, Segment: p.Segment}
 	default:
 		s.Stats.SegmentsReceived.Add(1)
@@ -168,6 +171,8 @@ func (s *Shard) handle(f *frame) {
 		case damage != probe.NotRejected:
 			s.reject(s.entries[s.table.slot(i).target], damage)
 			return
+		case p.Kind == wire.KindTCP && s.table.slot(i).madeHere(f):
+			*ev = probe.Event{Kind: probe.SendFailed}
 		case p.Kind == wire.KindTCP:
 			s.isFound(s.table.slot(i))
 			*ev = probe.Event{Kind: probe.SegmentArrives, Segment: p.Segment}
@@ -294,14 +299,23 @@ func (s *Shard) expire() {
 
 // goOff delivers a conversation's timer.
 func (s *Shard) goOff(i int32) {
-	if kind := s.table.alarm(i).kind; kind == probe.Reopen {
+	kind := s.table.alarm(i).kind
+	switch kind {
+	case probe.Reopen:
 		s.step(i, s.syn(i, kind))
-	} else {
-		if kind == probe.UserTimeout {
-			s.excuse(i)
+		return
+	case probe.TimeWaitTimeout:
+		if s.lingersOn(i) {
+			return
 		}
-		s.event = probe.Event{Kind: kind}
-		s.step(i, &s.event)
+	case probe.UserTimeout:
+		s.excuse(i)
+		s.excuseHeld(i, s.table.slot(i))
+	}
+	s.event = probe.Event{Kind: kind}
+	s.step(i, &s.event)
+	if kind == probe.UserTimeout {
+		s.holdUnsent(i)
 	}
 }
 
@@ -311,7 +325,7 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	e := s.entries[sl.target]
 	out := &s.output
 	c := s.table.conversation(sl, &e.manner.params, &s.scratch)
-	wasSettled := c.Settled()
+	wasSettled, wasAnswered := c.Settled(), c.Answered()
 	wasOpen := !wasSettled || !c.Closed()
 	c.Step(s.now, ev, out)
 	if sl.whole == none {
@@ -346,6 +360,10 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	}
 	if sl.unsent {
 		s.noteSent(sl, e)
+	}
+	s.noteHeld(i, c)
+	if sl.held != 0 {
+		s.noteUnheld(sl, ev, wasAnswered, wasSettled)
 	}
 	// A late SYN-ACK opens a conversation again, until it is reset.
 	if isOpen := !settled || !closed; isOpen != wasOpen {

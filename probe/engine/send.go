@@ -306,8 +306,9 @@ func (s *Shard) reach(e *entry) error {
 // when the range has gone round: peers, NATs and firewalls remember it. One
 // that is still in a conversation is passed over; one whose conversation only
 // lingers is taken from it. A flow keeps its port. Where a host lets no RST out, four-tuples
-// that are to be reset yet are taken rather than none: there would soon be no other.
+// that are held, or to be reset yet, are taken rather than none: there would soon be no other.
 func (s *Shard) port(e *entry) (uint16, bool) {
+	s.inherited = 0
 	r, next := s.cfg.Reserved, &e.peer.ports[0]
 	if e.guarded {
 		r, next = s.cfg.Guarded, &e.peer.ports[1]
@@ -343,21 +344,18 @@ func (s *Shard) port(e *entry) (uint16, bool) {
 	return port, true
 }
 
-// giveUp frees the slot of a conversation that is still open.
-func (s *Shard) giveUp(i int32) {
-	s.count(false)
-	s.release(i)
-}
-
 // vacate makes a source port towards a target free, unless a conversation is still open
-// on it: that it returns, and whether it may be taken from it if need be.
+// on it or it is held: that it returns, and whether it may be taken from it if need be.
 func (s *Shard) vacate(e *entry, port uint16) (i int32, parted bool) {
 	k := e.peer.key(port)
 	if i = s.table.find(&k, k.hash()); i == none {
 		return none, false
 	}
-	if sl := s.table.slot(i); s.table.isOpen(sl) {
+	switch sl := s.table.slot(i); {
+	case s.table.isOpen(sl):
 		return i, s.table.isParted(sl)
+	case s.holding(sl) > 0, s.table.owesACK(sl):
+		return i, true
 	}
 	s.release(i)
 	return none, false
@@ -375,7 +373,7 @@ func (s *Shard) open(e *entry, port uint16) {
 	sl.target, sl.local, sl.ifindex = e.index, e.local, e.ifindex
 	sl.whole, sl.transcript = none, none
 	sl.packets, sl.unsent, sl.handed, sl.direct = 0, false, false, e.hop != 0 && s.now >= e.peer.raw
-	sl.via = [2]int32{}
+	sl.via, sl.held = [2]int32{}, s.inherited
 	if m := e.manner; m.params.Compacts() {
 		sl.small = m.fresh
 	} else {

@@ -126,6 +126,8 @@ type Shard struct {
 	homes     []home        // by the number of an address of ours
 	homing    probe.Instant // until when silence may be excused by any of them
 	lose      func(int, addr)
+	holds     queue[ref] // the conversations whose four-tuples are held, in order, some that are no more among them
+	inherited uint8      // held of the four-tuple that is taken
 	drops     uint64
 	dropped   probe.Instant // when they were last noticed to have risen
 	sightings sightings
@@ -256,6 +258,7 @@ func (s *Shard) turn(probing bool) time.Duration {
 	drained := s.receive()
 	s.obey()
 	s.expire()
+	s.letGoOldest()
 	next := s.now.Add(idlePause)
 	if probing {
 		next = min(next, s.send())

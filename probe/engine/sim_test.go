@@ -70,6 +70,7 @@ type sim struct {
 	queued       int // SYNs that were queued
 	sourceless   int // questions for a source address that had no answer
 
+	device int                     // the number of the first that shows a packet
 	layers int                     // of devices that show each packet, if more than one
 	held   func(*wire.Packet) bool // it lies in the host's queue for its neighbour
 	queue  [][]byte                // those that do
@@ -101,6 +102,7 @@ func newSim() *sim {
 		peers:     make(map[netip.AddrPort]peerFunc),
 		peer:      silent,
 		frameCost: frameCost,
+		device:    1,
 	}
 }
 
@@ -282,10 +284,10 @@ func (s *sim) tap(b []byte, p *wire.Packet, outgoing bool) {
 		s.free = append(s.free, b[:0])
 		return
 	}
-	s.ring = append(s.ring, inRing{b, int64(s.now) + s.offset, outgoing, 1})
-	for i := 2; i <= s.layers; i++ {
+	s.ring = append(s.ring, inRing{b, int64(s.now) + s.offset, outgoing, s.device})
+	for i := 1; i < s.layers; i++ {
 		s.now = s.now.Add(layerCost)
-		s.ring = append(s.ring, inRing{append(s.buffer(), b...), int64(s.now) + s.offset, outgoing, i})
+		s.ring = append(s.ring, inRing{append(s.buffer(), b...), int64(s.now) + s.offset, outgoing, s.device + i})
 	}
 }
 

@@ -22,6 +22,7 @@ type slot struct {
 	unsent     bool     // its SYN lies in this host
 	handed     bool     // the transcript, once settled
 	direct     bool     // its SYN went to a next hop
+	held       uint8    // until when the peer may hold the connection before, or this one: by seconds; 0: it does not
 	via        [2]int32 // the interfaces that its SYN was seen leaving by first and last, 0 until then
 }
 
@@ -175,6 +176,15 @@ func (t *table) isParted(sl *slot) bool {
 	}
 	c := &t.wholes.at(sl.whole).Conversation
 	return c.Settled() && c.Parted()
+}
+
+// owesACK reports whether a conversation lingers whose last ACK was not seen leaving.
+func (t *table) owesACK(sl *slot) bool {
+	if sl.whole == none {
+		return false
+	}
+	c := &t.wholes.at(sl.whole).Conversation
+	return c.Settled() && c.Closed() && !c.Rests()
 }
 
 // isSettled reports whether a conversation has its verdict or discard.

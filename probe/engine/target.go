@@ -60,7 +60,8 @@ type Recorder interface {
 	// none for a reason of ours, and nothing of it is open any more.
 	Settled(t *probe.Transcript)
 	// Record hands over what has come since, if anything has, when the four-tuple is
-	// free: another transcript of the same number, to Extend the first by.
+	// free, and some times before if that is long after: another transcript of the same
+	// number, to Extend the first by.
 	Record(since *probe.Transcript)
 }
 

@@ -23,12 +23,9 @@ func TestFaultNetFirewall(t *testing.T) {
 		{"input dropped", "chain c { type filter hook input priority 0; iif %[1]s tcp dport 61000-61255 drop; }", true},
 		{"input dropped before connection tracking", "chain c { type filter hook prerouting priority -300; iif %[1]s tcp dport 61000-61255 drop; }", false},
 		{"what connection tracking calls invalid dropped, both ways",
-			"chain o { type filter hook output priority 0; ct state invalid drop; }\nchain i { type filter hook input priority 0; ct state invalid drop; }", true},
+			"chain o { type filter hook output priority 0; oif %[1]s ct state invalid drop; }\nchain i { type filter hook input priority 0; iif %[1]s ct state invalid drop; }", true},
 	} {
-		rules := f.rules
-		if f.what != "what connection tracking calls invalid dropped, both ways" {
-			rules = fmt.Sprintf(rules, eth)
-		}
+		rules := fmt.Sprintf(f.rules, eth)
 		r.suffer(netFault{
 			what: "firewall: " + f.what,
 			rare: f.rare,

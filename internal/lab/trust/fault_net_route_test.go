@@ -95,7 +95,7 @@ func churn(t *testing.T, stop <-chan struct{}) (n int) {
 		default:
 		}
 		route := &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: netlink.NewIPNet(netip.AddrFrom4([4]byte{198, 19, byte(n / 2), 1}).AsSlice())}
-		change := nl.RouteAdd
+		change := nl.RouteReplace // the last may be there from before
 		if n%2 == 1 {
 			change = nl.RouteDel
 		}

@@ -50,6 +50,9 @@ type netFault struct {
 	lines         int // of the log
 }
 
+// ofConnections are the reasons of failures of peers that have answered.
+var ofConnections = []string{"fin_unacked", "fin_missing", "peer_never_closed"}
+
 // netProbing is the configuration of a rig: %[1]s are the peers' addresses.
 const netProbing = `
 modules:
@@ -276,7 +279,17 @@ type flow struct {
 	port     uint16
 	at       int64 // the SYN's stamp
 	iss      probe.Seq
-	answered int64 // the SYN-ACK's, or the RST's; 0: none
+	answered int64     // the SYN-ACK's, or the RST's; 0: none
+	fin      probe.Seq // the sequence number after our FIN, once that was sent
+	finSent  bool
+	peerFIN  int64 // the stamp of the peer's FIN; 0: none
+	finAcked int64 // likewise of our FIN's acknowledgement
+}
+
+// cut reports whether a connection was not closed from both sides within its timeout.
+func (f *flow) cut() bool {
+	in := func(at int64) bool { return at != 0 && at-f.at <= int64(1950*time.Millisecond) }
+	return f.answered != 0 && !(in(f.peerFIN) && in(f.finAcked))
 }
 
 // flows reads the capture.
@@ -302,10 +315,23 @@ func (r *netRig) flows() (all []*flow) {
 			}
 			last[k] = &flow{target: k.target, port: k.port, at: p.Wall, iss: seg.Seq}
 			all = append(all, last[k])
-		case !p.Outgoing && seg.Flags.Has(probe.ACK) && (seg.Flags.Has(probe.SYN) || seg.Flags.Has(probe.RST)):
+		case p.Outgoing && seg.Flags.Has(probe.FIN):
+			if f := last[key{netip.AddrPortFrom(in.Dst, in.DstPort).String(), in.SrcPort}]; f != nil {
+				f.fin, f.finSent = seg.End(), true
+			}
+		case !p.Outgoing && seg.Flags.Has(probe.ACK):
 			f := last[key{netip.AddrPortFrom(in.Src, in.SrcPort).String(), in.DstPort}]
-			if f != nil && f.answered == 0 && seg.Ack == f.iss.Add(1) {
+			if f == nil {
+				continue
+			}
+			if (seg.Flags.Has(probe.SYN) || seg.Flags.Has(probe.RST)) && f.answered == 0 && seg.Ack == f.iss.Add(1) {
 				f.answered = p.Wall
+			}
+			if seg.Flags.Has(probe.FIN) && f.peerFIN == 0 {
+				f.peerFIN = p.Wall
+			}
+			if f.finSent && seg.Ack == f.fin && f.finAcked == 0 {
+				f.finAcked = p.Wall
 			}
 		}
 	}
@@ -316,7 +342,7 @@ func (r *netRig) flows() (all []*flow) {
 // bear out.
 func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 	r.t.Helper()
-	type count struct{ answered, unanswered int }
+	type count struct{ answered, unanswered, cut int }
 	slow := 0 // round trips above a tenth of a second: a peer that has to find us again, say
 	wires := make(map[string]*count)
 	for _, x := range flows {
@@ -335,6 +361,9 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 			continue
 		}
 		c.answered++
+		if x.cut() {
+			c.cut++
+		}
 		if x.answered-x.at > int64(90*time.Millisecond) {
 			slow++
 		}
@@ -347,12 +376,14 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 		}
 	}
 	// Failures: none that this host is to blame for, and else no more than SYNs were
-	// not answered. Several jobs share a target.
-	failed, was := make(map[string]int), netFailures(f.before)
+	// not answered, or connections not closed. Several jobs share a target.
+	failed, broken, was := make(map[string]int), make(map[string]int), netFailures(f.before)
 	for of, all := range netFailures(f.after) {
 		reason, n := of[2], int(all-was[of])
 		if !slices.Contains(f.lost, reason) || r.isAside(of[1]) {
 			complain(n, "%v failed %d times", of, n)
+		} else if slices.Contains(ofConnections, reason) {
+			broken[r.onWire(of[1])] += n
 		} else if reason != "unreachable" && reason != "not_resolved" && reason != "refused" {
 			failed[r.onWire(of[1])] += n
 		}
@@ -360,6 +391,11 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 	for target, n := range failed {
 		if c := wires[target]; c == nil || n > c.unanswered {
 			complain(n, "%s failed %d times, and the wire has %+v", target, n, c)
+		}
+	}
+	for target, n := range broken {
+		if c := wires[target]; c == nil || n > c.cut {
+			complain(n, "%s failed %d times once it had answered, and the wire has %+v", target, n, c)
 		}
 	}
 	good, had := make(map[string]int), netGoods(f.before)

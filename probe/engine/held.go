@@ -1,0 +1,141 @@
+package engine
+
+import (
+	"errors"
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+// A peer that none of our RSTs has reached, because this host has let none out, still
+// holds the connection, and answers the next SYN on its four-tuple by what it has to say
+// about that: a challenge ACK (RFC 5961 §4.2), the old SYN-ACK again, or nothing, since it
+// says so twice a second at most. That is our own doing. So such a four-tuple is held: it
+// is taken again only if there is no other, and then a probe that is not answered is none
+// of the peer's failures. A RST that was seen leaving, or an answer, ends that.
+const (
+	// heldFor is how long. Linux sends its SYN-ACK five times again, at 1 to 31.5 s, and
+	// forgets the connection 32 s after (net.ipv4.tcp_synack_retries).
+	heldFor = 70 * time.Second
+	// maxHeld bounds how many are held, the oldest of which are let go: 10 MiB.
+	maxHeld = 1 << 16
+)
+
+// errHeld is a finding about this host, not an error of a call.
+var errHeld = errors.New("no RST was seen leaving that was to close the connection before on the same four-tuple, " +
+	"and the peer, which may still hold it, does not answer a SYN")
+
+// seconds is a moment by the clock of slot.held, which is never 0.
+func seconds(at probe.Instant) uint8 { return max(uint8(at/probe.Instant(time.Second)), 1) }
+
+// holding is for how long a slot's four-tuple is to be held yet, 0 or less: no more.
+func (s *Shard) holding(sl *slot) time.Duration {
+	if sl.held == 0 {
+		return 0
+	}
+	return time.Duration(int8(sl.held-seconds(s.now))) * time.Second
+}
+
+// hold holds a conversation's four-tuple, unless it does already.
+func (s *Shard) hold(i int32) {
+	sl := s.table.slot(i)
+	if sl.held != 0 {
+		return
+	}
+	sl.held = seconds(s.now.Add(heldFor))
+	s.holds.push(ref{i, s.table.alarm(i).generation})
+}
+
+// letGoOldest keeps what is held within its bound.
+func (s *Shard) letGoOldest() {
+	for ; s.holds.len() > maxHeld; s.holds.pop() {
+		r := s.holds.first()
+		if !s.table.is(r) {
+			continue
+		}
+		s.table.slot(r.slot).held = 0
+		if s.table.alarm(r.slot).kind == probe.TimeWaitTimeout {
+			s.table.arm(r.slot, probe.TimeWaitTimeout, s.now)
+		}
+	}
+}
+
+// noteHeld holds the four-tuple of a conversation that has given up waiting for its RST
+// to leave.
+func (s *Shard) noteHeld(i int32, c *probe.Conversation) {
+	switch s.output.Note {
+	case probe.NoteResetUnseen:
+		s.hold(i)
+	case probe.NoteResetAgain:
+		if c.Closed() && c.Peer() != probe.Closed {
+			s.hold(i)
+		}
+	}
+}
+
+// holdUnsent holds the four-tuple of a conversation that is discarded since its SYN was
+// not seen leaving: that lies in this host and may leave yet.
+func (s *Shard) holdUnsent(i int32) {
+	if sl := s.table.slot(i); s.table.isSettled(sl) && !s.table.hasLeft(sl) {
+		s.hold(i)
+	}
+}
+
+// noteUnheld lets go of a four-tuple whose peer has answered our SYN.
+func (s *Shard) noteUnheld(sl *slot, ev *probe.Event, wasAnswered, wasSettled bool) {
+	if ev.Kind == probe.SegmentArrives && !wasSettled && !wasAnswered && (s.table.isAnswered(sl) || s.table.isSettled(sl)) {
+		sl.held = 0
+	}
+}
+
+// resetLeaves lets go of a four-tuple on which a RST was seen leaving: the answer to what
+// the peer said of the connection before, if nothing else has come.
+func (s *Shard) resetLeaves(i int32) {
+	sl := s.table.slot(i)
+	if sl.held == 0 {
+		return
+	}
+	s.excuseHeld(i, sl)
+	sl.held = 0
+}
+
+// excuseHeld spoils a conversation without an answer on a four-tuple that is held.
+func (s *Shard) excuseHeld(i int32, sl *slot) {
+	if sl.held != 0 && !s.table.isSettled(sl) && !s.table.isAnswered(sl) && s.table.hasLeft(sl) {
+		s.trouble(s.entries[sl.target], errHeld)
+		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardSendError})
+	}
+}
+
+// lingersOn reports whether a conversation that has lingered keeps its four-tuple, and
+// sets the timer anew if so. One whose last ACK was not seen leaving leaves the peer in
+// LAST-ACK.
+func (s *Shard) lingersOn(i int32) bool {
+	sl := s.table.slot(i)
+	if sl.held == 0 && s.table.owesACK(sl) {
+		s.hold(i)
+	}
+	more := s.holding(sl)
+	if more <= 0 {
+		return false
+	}
+	if e := s.entries[sl.target]; sl.transcript != none && sl.handed {
+		e.recorder.Record(s.table.transcripts.at(sl.transcript))
+		s.table.transcripts.put(sl.transcript)
+		sl.transcript = none
+	}
+	s.table.arm(i, probe.TimeWaitTimeout, s.now.Add(more))
+	return true
+}
+
+// giveUp frees the slot of a conversation whose four-tuple is needed. The next one
+// inherits that it is held.
+func (s *Shard) giveUp(i int32) {
+	sl := s.table.slot(i)
+	s.hold(i)
+	s.inherited = sl.held
+	if s.table.isOpen(sl) {
+		s.count(false)
+	}
+	s.release(i)
+}

@@ -1,0 +1,174 @@
+package engine
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/wire"
+)
+
+// A synReceived is a peer that holds what it makes of a SYN as Linux does: in
+// SYN-RECEIVED it sends its SYN-ACK again, answers another SYN by a challenge ACK, twice
+// a second at most, and goes back to LISTEN by a RST or after 64 s.
+type synReceived struct {
+	held map[netip.AddrPort]*halfOpened
+	dead bool
+}
+
+type halfOpened struct {
+	irs, isn   probe.Seq
+	challenged probe.Instant
+	since      probe.Instant
+}
+
+func newSYNReceived() *synReceived { return &synReceived{held: make(map[netip.AddrPort]*halfOpened)} }
+
+func (r *synReceived) answer(s *sim, p *wire.Packet) {
+	const rtt = 10 * time.Millisecond
+	if r.dead {
+		return
+	}
+	from := netip.AddrPortFrom(p.Src, p.SrcPort)
+	h := r.held[from]
+	if h != nil && s.now.Sub(h.since) > 64*time.Second {
+		delete(r.held, from)
+		h = nil
+	}
+	switch q := p.Segment; {
+	case q.Flags == probe.SYN && h == nil:
+		h = &halfOpened{irs: q.Seq, isn: isn(p), since: s.now}
+		r.held[from] = h
+		again := *p
+		for _, at := range []time.Duration{0, 1, 3, 7, 15, 31} {
+			s.after(at*time.Second, func() {
+				if r.held[from] == h {
+					s.reply(&again, rtt, &probe.Segment{Flags: probe.SYN | probe.ACK, Seq: h.isn, Ack: h.irs.Add(1), Window: 65535})
+				}
+			})
+		}
+	case q.Flags == probe.SYN:
+		if h.challenged == 0 || s.now.Sub(h.challenged) >= 500*time.Millisecond {
+			h.challenged = s.now
+			s.reply(p, rtt, &probe.Segment{Flags: probe.ACK, Seq: h.isn.Add(1), Ack: h.irs.Add(1), Window: 65535})
+		}
+	case q.Flags.Has(probe.RST) && h != nil && q.Seq == h.irs.Add(1):
+		delete(r.held, from)
+	}
+}
+
+// keepsRSTs has the host let no RST out, its kernel's and ours, for as long as on says.
+func (w *world) keepsRSTs(on bool) {
+	w.noReset = on
+	w.refuse = func(p *Packet) bool { return on && p.Segment[13]&byte(probe.RST) != 0 }
+}
+
+// A host lets RSTs out only now and then. What its peers hold for that is no failure of
+// theirs, the next time that the four-tuple comes round; and once they leave again, the
+// peers are left with nothing.
+func TestHeldFourTuples(t *testing.T) {
+	for name, change := range map[string]func(*Target){
+		"in turn":       func(x *Target) { x.Interval = 50 * time.Millisecond },
+		"flows":         func(x *Target) { x.Flows, x.Interval = 3, 500*time.Millisecond },
+		"flows, often":  func(x *Target) { x.Flows, x.Interval = 2, 150*time.Millisecond },
+		"guarded":       func(x *Target) { x.Interval, x.Params.ResetGrace = 50*time.Millisecond, 0 },
+		"with a record": func(x *Target) { x.Interval, x.Recorder = 50*time.Millisecond, x.Sink.(*ledger) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			peer := newSYNReceived()
+			w.peer = peer.answer
+			x, l := w.target(1, "198.19.0.1:443", func(x *Target) {
+				x.Params.Timeout, x.Params.Linger = 400*time.Millisecond, 4*time.Second
+				change(x)
+			})
+			w.add(x)
+			for i := range 20 {
+				at := time.Duration(i)*3800*time.Millisecond + time.Second
+				w.after(at, func() { w.keepsRSTs(true) })
+				w.after(at+3*time.Second, func() { w.keepsRSTs(false) })
+			}
+			good, left := 0, -1
+			w.after(160*time.Second, func() { good = l.verdicts[probe.OK] })
+			w.after(170*time.Second, func() {
+				good = l.verdicts[probe.OK] - good
+				left = 0
+				for _, h := range peer.held {
+					if age := w.now.Sub(h.since); time.Second < age && age < 64*time.Second {
+						left++
+					}
+				}
+			})
+			w.run(171 * time.Second)
+			if n := sum(l.verdicts[:]); n != l.verdicts[probe.OK] || n == 0 {
+				t.Errorf("verdicts %v", l.verdicts)
+			}
+			if n := sum(l.discards[:]); n != l.discards[probe.DiscardSendError] || n == 0 {
+				t.Errorf("discarded %v", l.discards)
+			}
+			if want := int(10 * time.Second / x.Interval); good < want-2 || left != 0 {
+				t.Errorf("%d of %d good at the end, and the peer holds %d", good, want, left)
+			}
+		})
+	}
+}
+
+// A host that never lets a RST out still notices, when the peers hold nothing any more,
+// that one of them is silent.
+func TestHeldAndSilent(t *testing.T) {
+	w := newWorld(t, nil)
+	w.keepsRSTs(true)
+	peer := newSYNReceived()
+	w.peer = peer.answer
+	x, l := w.target(1, "198.19.0.1:443", func(x *Target) { x.Interval, x.Params.Timeout = 200*time.Millisecond, 150*time.Millisecond })
+	w.add(x)
+	var early, late [probe.NumReasons]int
+	w.after(300*time.Second, func() { early, peer.dead = l.verdicts, true })
+	w.after(300*time.Second+heldFor+time.Second, func() { late = l.verdicts })
+	w.run(400 * time.Second)
+	if early[probe.OK] < 300 || sum(early[:]) != early[probe.OK] {
+		t.Errorf("verdicts %v while it answers", early)
+	}
+	n := l.verdicts[probe.Timeout] - late[probe.Timeout]
+	if want := int((100*time.Second - heldFor - time.Second) / x.Interval); n < want-5 {
+		t.Errorf("%d timeouts of %d once nothing is held", n, want)
+	}
+	if l.verdicts[probe.ChallengeACK] > 0 {
+		t.Errorf("verdicts %v", l.verdicts)
+	}
+}
+
+// A RST that has left is not this host's to answer for: a peer that does not take it is.
+func TestNotHeldOnceTheRSTHasLeft(t *testing.T) {
+	w := newWorld(t, nil)
+	peer := newSYNReceived()
+	w.peer = func(s *sim, p *wire.Packet) {
+		if !p.Segment.Flags.Has(probe.RST) { // they are lost on the way
+			peer.answer(s, p)
+		}
+	}
+	x, l := w.target(1, "198.19.0.1:443", func(x *Target) { x.Interval, x.Params.Timeout = 100*time.Millisecond, 90*time.Millisecond })
+	w.add(x)
+	w.run(40 * time.Second)
+	if l.verdicts[probe.ChallengeACK]+l.verdicts[probe.Timeout] < 100 || sum(l.discards[:]) != 0 {
+		t.Errorf("verdicts %v, discarded %v", l.verdicts, l.discards)
+	}
+}
+
+// However many four-tuples are held, memory is bounded.
+func TestHeldIsBounded(t *testing.T) {
+	w := newWorld(t, nil)
+	w.keepsRSTs(true)
+	w.peer = listening(time.Millisecond)
+	w.add(w.targets(4000, nil)...)
+	most, slots := 0, int32(0)
+	for i := range 50 {
+		w.after(time.Duration(i)*time.Second, func() { most, slots = max(most, w.shard.holds.len()), max(slots, w.shard.table.len()) })
+	}
+	w.run(50 * time.Second)
+	if most < maxHeld/2 || most > maxHeld+256 || slots > maxHeld+10*4000 {
+		t.Errorf("%d four-tuples held, %d slots", most, slots)
+	}
+}
