@@ -35,7 +35,7 @@ func TestBudgetHoldsTheLimit(t *testing.T) {
 			i := rng.IntN(n)
 			if rng.IntN(10) == 0 {
 				windows[i].forget(now)
-				shares[i], _ = b.claim(i, now, windows[i].total)
+				shares[i], _ = b.claim(i, now, windows[i].total, 0)
 			}
 			for packets := 1 + rng.IntN(4); windows[i].room(now, packets, shares[i]) == now && rng.IntN(100) > 0; {
 				windows[i].add(now, packets)
