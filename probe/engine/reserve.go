@@ -21,6 +21,22 @@ import (
 // make way for it.
 const reservedFor = 10 * time.Second
 
+// surplus is for how many segments more room is reserved of a connection that the peer
+// closes, where the limit is not low: acknowledgements of what it sends before its FIN. One
+// that we close seldom needs all that it is reckoned with, which are prompts.
+const surplus = 2
+
+// lowLimit is below what there is less than the surplus.
+const lowLimit = 32
+
+// needs returns how many packets a probe needs room for under a limit.
+func (m *manner) needs(limit int) int {
+	if m.params.Kind == probe.HalfOpen || m.params.Kind == probe.ActiveClose {
+		return m.packets
+	}
+	return m.packets + max(0, min(surplus*min(limit, lowLimit)/lowLimit, limit-m.packets))
+}
+
 // A reservation is a conversation that room was reserved for, and until when.
 type reservation struct {
 	until probe.Instant

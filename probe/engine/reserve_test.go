@@ -71,6 +71,22 @@ func timeWait(t *Target) {
 	t.Params.Kind, t.Params.Measure, t.Params.After = probe.TimeWaitProbe, probe.MeasureReuse, 300*time.Millisecond
 }
 
+// responds answers what is sent by data and, later, a FIN.
+func responds(rtt time.Duration) peerFunc {
+	return func(s *sim, p *wire.Packet) {
+		f := p.Segment.Flags
+		switch {
+		case f == probe.SYN:
+			listening(rtt)(s, p)
+		case f.Has(probe.FIN):
+			s.reply(p, rtt, &probe.Segment{Flags: probe.ACK, Seq: p.Segment.Ack, Ack: p.Segment.End(), Window: 65535})
+		case p.Segment.Len > 0:
+			s.reply(p, rtt, &probe.Segment{Flags: probe.ACK, Seq: p.Segment.Ack, Ack: p.Segment.End(), Window: 65535, Len: 100})
+			s.reply(p, rtt+20*time.Millisecond, &probe.Segment{Flags: probe.FIN | probe.ACK, Seq: p.Segment.Ack.Add(100), Ack: p.Segment.End(), Window: 65535})
+		}
+	}
+}
+
 // kinds are the targets that send more than a SYN and a RST, and their peers.
 var kinds = []struct {
 	name string
@@ -79,12 +95,13 @@ var kinds = []struct {
 }{
 	{"active_close", activeClose, closes},
 	{"passive_close", passiveClose, closesFirst},
+	{"data", passiveClose, responds},
 	{"time_wait", timeWait, closesFirst},
 	{"cookies", cookies, listening},
 	{"all", nil, nil},
 }
 
-// each has targets of a kind, or of all of them, on few addresses, at a port of each.
+// crowd adds targets of a kind, or of all of them, on few addresses, at a port of each.
 func (w *world) crowd(kind, addresses, ports int, peer func(func(time.Duration) peerFunc) peerFunc) {
 	for a := range addresses {
 		for i := range ports {
@@ -174,6 +191,47 @@ func TestReservedLetsThrough(t *testing.T) {
 					t.Errorf("%d packets, room is for %d", len(log.all), room)
 				}
 			})
+		}
+	}
+}
+
+// lossy has 5 % of what is sent to a peer not arrive there.
+func lossy(peer peerFunc) peerFunc {
+	return func(s *sim, p *wire.Packet) {
+		if s.rng.IntN(20) > 0 {
+			peer(s, p)
+		}
+	}
+}
+
+// What goes again because it was lost is beyond what was reserved, and counts as it goes.
+func TestLimitsUnderLoss(t *testing.T) {
+	const addresses, ports = 4, 60
+	for _, limits := range []Limits{{Global: 120, PerAddress: 200}, {Global: 1000, PerAddress: 30}} {
+		for kind := range kinds {
+			for _, most := range []time.Duration{time.Millisecond, 900 * time.Millisecond} {
+				t.Run(fmt.Sprintf("%s/%d,%d/%v", kinds[kind].name, limits.Global, limits.PerAddress, most), func(t *testing.T) {
+					t.Parallel()
+					w := newWorld(t, func(c *Config) { c.Limits = limits })
+					log := w.logWire()
+					w.impair = func() (int, time.Duration) { return min(1, w.rng.IntN(20)), 0 }
+					w.crowd(kind, addresses, ports, func(p func(time.Duration) peerFunc) peerFunc {
+						return lossy(late(most, p)(50 * time.Millisecond))
+					})
+					w.goOn(120 * time.Second)
+					w.queued = len(w.delays) // less the second SYNs
+					w.audit()
+					all, each := log.busiest(addresses)
+					room := min(limits.Global, limits.PerAddress*addresses) * 120
+					t.Logf("most %d and %d, on average %d %% of the limit", all, each, 100*len(log.all)/room)
+					if all > limits.Global+limits.Global/20 || each > limits.PerAddress+limits.PerAddress/10 {
+						t.Errorf("%d packets in a second, %d to one address, the limits are %d and %d", all, each, limits.Global, limits.PerAddress)
+					}
+					if len(log.all) < room/5 {
+						t.Errorf("%d packets, room is for %d", len(log.all), room)
+					}
+				})
+			}
 		}
 	}
 }

@@ -56,7 +56,7 @@ func (s *Shard) send() probe.Instant {
 				s.skip(e, SkipRateLimit)
 				continue
 			}
-			if at := s.window.room(s.now, packets+s.taken(), most); at > s.now {
+			if at := s.window.room(s.now, e.manner.needs(most)+s.taken(), most); at > s.now {
 				at = s.recheck(at, s.reserved)
 				s.throttled = true
 				s.sent()
@@ -142,9 +142,9 @@ func (s *Shard) fire(e *entry) {
 		return
 	}
 	e.throttle(false)
-	packets := e.manner.packets
 	a := e.peer.address
-	most := a.demand.most(s.limits.PerAddress, packets, addressSlack)
+	most := a.demand.most(s.limits.PerAddress, e.manner.packets, addressSlack)
+	packets := e.manner.needs(min(most, s.limits.Global))
 	if e.counted {
 		// The schedule's probes that wait go first.
 		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+int(a.waiting))+a.taken(), most)); at > s.now {
