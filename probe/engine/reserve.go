@@ -142,16 +142,20 @@ func (s *Shard) recheck(at probe.Instant, reserved int) probe.Instant {
 	return at
 }
 
+// maxGap bounds the time from one of those who wait for an address coming back to the next.
+const maxGap = 100 * time.Millisecond
+
 // again returns when a target that has found no room comes back. It queues behind those
 // that wait already: if all came back at once, all but one would have come for nothing.
-// Where room is reserved they come one by one, as fast as the limit could let them go.
+// Where room is reserved, which may be given back at any time, they come one by one, as fast
+// as the limit could let them go.
 func (a *address) again(now probe.Instant, packets, most int) probe.Instant {
 	at := a.window.room(now, packets*(1+int(a.waiting))+a.taken(), most)
 	if a.reserved == 0 {
 		return at
 	}
-	latest := now.Add(limitSpan)
-	a.turn = min(max(a.turn, now).Add(limitSpan*time.Duration(packets)/time.Duration(max(most, 1))), latest)
+	gap := min(limitSpan*time.Duration(packets)/time.Duration(max(most, 1)), maxGap)
+	a.turn = min(max(a.turn, now).Add(gap), now.Add(limitSpan))
 	return min(at, a.turn)
 }
 
