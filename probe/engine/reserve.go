@@ -129,8 +129,8 @@ func (s *Shard) giveBack() {
 	}
 }
 
-// reservedRecheck is how long a probe waits at most for room that is reserved: it may be given
-// back at any time.
+// reservedRecheck is how long a probe beside the schedule waits at most for room that is
+// reserved: it may be given back at any time.
 const reservedRecheck = 20 * time.Millisecond
 
 // recheck returns when to look for room again that would be there at a moment, if of

@@ -10,6 +10,28 @@ import (
 	"github.com/probed/probed/probe/wire"
 )
 
+// A batch that takes long to leave has left when it has.
+func TestLimitsOfSlowSends(t *testing.T) {
+	const limit = 40
+	for k := range kinds[:len(kinds)-1] {
+		t.Run(kinds[k].name, func(t *testing.T) {
+			w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: limit, PerAddress: 1000} })
+			log := w.logWire()
+			w.crowd(k, 4, 60, func(p func(time.Duration) peerFunc) peerFunc { return p(200 * time.Millisecond) })
+			w.refuse = func(p *Packet) bool {
+				if p.Segment[13]&byte(probe.SYN) == 0 {
+					w.advance(15*time.Millisecond, false)
+				}
+				return false
+			}
+			w.turns(30 * time.Second)
+			if most := log.most(time.Second, packets); most > limit || most < limit/2 {
+				t.Errorf("%d packets in a second, the limit is %d", most, limit)
+			}
+		})
+	}
+}
+
 // A peer that does not close keeps room from others for ten seconds and no longer, and
 // what is sent later counts.
 func TestReservedForTenSeconds(t *testing.T) {
@@ -187,6 +209,7 @@ func TestNothingStaysReserved(t *testing.T) {
 			w.held = func(p *wire.Packet) bool { // a neighbour that is not known now and then
 				return p.Dst == netip.AddrFrom4([4]byte{198, 19, 0, 1}) && w.now/probe.Instant(3*time.Second)%3 == 0
 			}
+			w.refuse = func(*Packet) bool { return w.now/probe.Instant(time.Second)%8 == 0 } // the host sends nothing
 			for i := range 400 {
 				w.after(time.Duration(i)*100*time.Millisecond, func() {
 					k := w.rng.IntN(len(all))

@@ -57,7 +57,8 @@ func (s *Shard) send() probe.Instant {
 				continue
 			}
 			if at := s.window.room(s.now, e.manner.needs(most)+s.taken(), most); at > s.now {
-				at = s.recheck(at, s.reserved)
+				// What is reserved may be given back before: while it is, there are turns,
+				// and each looks again.
 				s.throttled = true
 				s.sent()
 				s.pace.abreast(s.now)
