@@ -138,7 +138,11 @@ func (d *decoder) is(n *node, kind yaml.Kind, allowed string) bool {
 		return false
 	}
 	if n.Kind != kind || n.isNull() {
-		d.fail(n, "%s; allowed: %s", n.found(), allowed)
+		found := n.found()
+		if n.Kind == yaml.ScalarNode && !n.isNull() && strings.Contains(n.path(), "http_sd_configs[") {
+			found = "a text stands here" // which may be a password that belongs one level below
+		}
+		d.fail(n, "%s; allowed: %s", found, allowed)
 		return false
 	}
 	if tag := n.ShortTag(); !slices.Contains(plainTags, tag) {

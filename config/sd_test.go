@@ -167,6 +167,15 @@ jobs:
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, url := range []string{"u:hush@p:3128", "http:u:hush@p:3128", "http:/u:hush@p:3128", "//u:hush@p:3128"} {
+		c, err := Parse("f", fmt.Appendf(nil, "jobs: [{name: j, http_sd_configs: [{url: 'http://h', proxy_url: '%s', oauth2: {client_id: i, token_url: '%[1]s'}}]}]", url))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if shown := string(c.YAML()); strings.Contains(shown, "hush") {
+			t.Errorf("a secret shows:\n%s", shown)
+		}
+	}
 	shown := string(c.YAML())
 	if strings.Contains(shown, "hush") {
 		t.Errorf("a secret shows:\n%s", shown)
@@ -186,10 +195,17 @@ jobs:
 
 // TestSecretsInErrors asserts that an error does not quote a URL's password.
 func TestSecretsInErrors(t *testing.T) {
-	for _, url := range []string{"ftp://u:hush@h", "http://u:hush@", "http://u:hush@h:x/", "http://u:hush@[h"} {
+	for _, url := range []string{"ftp://u:hush@h", "http://u:hush@", "http://u:hush@h:x/", "http://u:hush@[h", "http:u:hush@h", "u:hush@h:1/%"} {
 		_, err := Parse("f", []byte("jobs: [{name: j, http_sd_configs: [{url: '"+url+"'}, {url: 'http://h', proxy_url: '"+url+"'}]}]"))
 		if err == nil || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%s: %v", url, err)
+		}
+	}
+	for _, text := range []string{"http_headers: {X-API-Key: hush}", "http_headers: {X-API-Key: {secrets: hush}}", "http_headers: hush", "proxy_connect_header: {X: hush}",
+		"basic_auth: 'u:hush'", "authorization: hush", "oauth2: hush"} {
+		_, err := Parse("f", []byte("jobs: [{name: j, http_sd_configs: [{url: 'http://h', "+text+"}]}]"))
+		if err == nil || strings.Contains(err.Error(), "hush") || !strings.Contains(err.Error(), "a text stands here; allowed: ") {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }

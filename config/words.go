@@ -48,7 +48,7 @@ func printable(s string) string {
 func withoutPassword(s string) string {
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok {
-		return s
+		return withoutUserinfo(s) // of a proxy, say, that is written without its scheme
 	}
 	authority := len(rest)
 	if _, err := url.Parse(s); err == nil {

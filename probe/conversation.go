@@ -160,6 +160,10 @@ func (c *Conversation) Answered() bool { return c.answered }
 // FirstOctet is the sequence number of the first octet that we send.
 func (c *Conversation) FirstOctet() Seq { return c.iss.Add(1) }
 
+// KernelReset reports whether a RST that was seen leaving in answer to the last SYN-ACK
+// is our kernel's: we have sent none.
+func (c *Conversation) KernelReset() bool { return c.ResetGrace > 0 && c.resets == 0 }
+
 // Settled reports whether the verdict or the discard is made.
 func (c *Conversation) Settled() bool { return c.settled }
 

@@ -24,11 +24,19 @@ func fromHere(r *http.Request) bool {
 		}
 	}
 	switch r.Header.Get("Sec-Fetch-Site") {
-	case "", "none", "same-origin":
+	case "none", "same-origin":
 		return true
+	case "":
+		return !isBrowser(r)
 	}
 	return false
 }
+
+// isBrowser reports whether a browser asks. Over plain HTTP to other addresses than
+// loopback none says whose page has it ask (Fetch Metadata, §2: for potentially
+// trustworthy URLs only), and an image's or a form's GET has no Origin either. What they
+// call themselves no page can change without asking us first (CORS).
+func isBrowser(r *http.Request) bool { return strings.HasPrefix(r.UserAgent(), "Mozilla/") }
 
 // ours reports whether an address that a request came from is this host's: loopback, or
 // the one that the connection has at this end too. (A connection from there is made here

@@ -42,6 +42,9 @@ func TestFromHere(t *testing.T) {
 		{"127.0.0.1:4711", "127.0.0.1", "X-Real-IP", "198.18.0.7", false},
 		{"127.0.0.1:4711", "127.0.0.1", "CF-Connecting-IP", "198.18.0.7", false},
 		{"127.0.0.1:4711", "127.0.0.1", "True-Client-IP", "", false},
+		{"127.0.0.1:4711", "127.0.0.1", "User-Agent", "curl/8.5.0", true},
+		{"127.0.0.1:4711", "127.0.0.1", "User-Agent", "Prometheus/3.0.0", true},
+		{"127.0.0.1:4711", "127.0.0.1", "User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", false}, // and does not say for whom
 		{"@", "127.0.0.1", "", "", false},
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
@@ -83,6 +86,26 @@ func TestFromHereByOwnAddress(t *testing.T) {
 		}
 		if got := fromHere(r); got != c.want {
 			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
+
+// A page of another site can have a browser on this host ask for an image by one of its
+// addresses: nothing in that request says that it is not meant.
+func TestFromHereByABrowser(t *testing.T) {
+	t.Parallel()
+	for site, want := range map[string]bool{"": false, "cross-site": false, "same-site": false, "same-origin": true, "none": true} {
+		r := httptest.NewRequest("GET", "/probe?target=198.18.0.9:22", nil)
+		at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("198.18.0.1:10965"))
+		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, at))
+		r.RemoteAddr, r.Host = "198.18.0.1:4711", "198.18.0.1:10965"
+		r.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36")
+		r.Header.Set("Accept", "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8")
+		if site != "" {
+			r.Header.Set("Sec-Fetch-Site", site)
+		}
+		if got := fromHere(r); got != want {
+			t.Errorf("Sec-Fetch-Site %q: %v", site, got)
 		}
 	}
 }

@@ -44,7 +44,7 @@ func (h *handler) forWhom(r *http.Request, t *config.Target) (may func(netip.Add
 			return refusal(l.Refusal(ip))
 		case l.Forbids(ip): // what a name resolves to is not for everybody to know
 			return refusal(fmt.Sprintf("%s resolves to nothing that may be probed: see global.limits.deny and global.limits.allow", t.Host))
-		case l.Only() || trusted || h.Probes(netip.AddrPortFrom(ip, t.Port)):
+		case l.Only() || trusted || h.Probes(netip.AddrPortFrom(onLink(ip, t.Module), t.Port)):
 			return nil
 		}
 		return h.outside(t)
@@ -53,6 +53,15 @@ func (h *handler) forWhom(r *http.Request, t *config.Target) (may func(netip.Add
 		return may, may(t.IP)
 	}
 	return may, nil
+}
+
+// onLink is an address with the link that it is on, if there may be another host's like it
+// on another.
+func onLink(ip netip.Addr, m *config.Module) netip.Addr {
+	if ip.Is6() && ip.IsLinkLocalUnicast() && ip.Zone() == "" {
+		return ip.WithZone(m.Interface)
+	}
+	return ip
 }
 
 // outside is the refusal of what no job probes.

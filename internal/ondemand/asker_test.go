@@ -16,6 +16,7 @@ func TestWhoMayAsk(t *testing.T) {
 		deny  = "{global: {limits: {deny: [198.18.0.0/24, '2001:db8::/32', 198.18.1.7]}}, jobs: []}"
 		allow = "{global: {limits: {allow: [198.18.0.0/24], deny: [198.18.0.9]}}, jobs: []}"
 	)
+	const links = "{modules: {link3: {probe: half_open, interface: eth3}, link4: {probe: half_open, interface: eth4}}, jobs: []}"
 	type header map[string]string
 	for _, tt := range []struct {
 		what, yaml, from, host, target string
@@ -40,6 +41,10 @@ func TestWhoMayAsk(t *testing.T) {
 		{what: "a sibling's page", header: header{"Sec-Fetch-Site": "same-site"}, target: "198.18.0.7:80", code: 403},
 		{what: "another origin", header: header{"Origin": "http://evil.test"}, target: "198.18.0.7:80", code: 403, says: "Origin"},
 		{what: "a sandbox", header: header{"Origin": "null"}, target: "198.18.0.7:80", code: 403},
+		{what: "another host, what a job probes by an interface", from: "198.18.0.2:4", yaml: links, target: "[fe80::1]:80&module=link3", code: 200},
+		{what: "another host, the same on another link", from: "198.18.0.2:4", yaml: links, target: "[fe80::1]:80&module=link4", code: 403},
+		{what: "another host, what a job probes by a zone", from: "198.18.0.2:4", target: "[fe80::1%eth3]:80", code: 200},
+		{what: "another host, the same with another zone", from: "198.18.0.2:4", target: "[fe80::1%eth4]:80", code: 403},
 		// With deny.
 		{what: "denied", yaml: deny, target: "198.18.0.8:80", code: 403, says: "global.limits.deny has 198.18.0.0/24"},
 		{what: "denied, though a job has it", yaml: deny, target: "198.18.0.7:80", code: 403},
@@ -68,7 +73,7 @@ func TestWhoMayAsk(t *testing.T) {
 		if yaml == "" {
 			yaml = none
 		}
-		r := httptest.NewRequest("GET", "/probe?target="+url.QueryEscape(tt.target), nil)
+		r := httptest.NewRequest("GET", "/probe?target="+strings.ReplaceAll(url.QueryEscape(tt.target), "%26module%3D", "&module="), nil)
 		r.RemoteAddr, r.Host = "127.0.0.1:40000", "localhost:10965"
 		if tt.from != "" {
 			r.RemoteAddr = tt.from

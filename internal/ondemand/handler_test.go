@@ -78,7 +78,9 @@ func serveWith(t *testing.T, p *prober, yaml string) http.Handler {
 	}
 	return ondemand.New(ondemand.Options{
 		Config: func() *config.Config { return c }, Once: p.once, Clock: time.Now,
-		Probes: func(a netip.AddrPort) bool { return a == netip.MustParseAddrPort("198.18.0.7:80") },
+		Probes: func(a netip.AddrPort) bool {
+			return a == netip.MustParseAddrPort("198.18.0.7:80") || a == netip.MustParseAddrPort("[fe80::1%eth3]:80")
+		},
 		FromHere: func(r *http.Request) bool {
 			return strings.HasPrefix(r.RemoteAddr, "127.") || strings.HasPrefix(r.RemoteAddr, "[::1]")
 		},

@@ -89,10 +89,23 @@ type census struct {
 // and somebody asks: there is a new census after so many times what the last one took.
 const censusPart = 20
 
+// onLink is an address of one host: a link-local one has the link as its zone, which is
+// the module's interface if it names none. The same on another link is another host's.
+func onLink(a netip.Addr, device string) netip.Addr {
+	switch a = a.Unmap(); {
+	case a.Is4():
+	case !a.IsLinkLocalUnicast():
+		a = a.WithZone("")
+	case a.Zone() == "":
+		a = a.WithZone(device)
+	}
+	return a
+}
+
 // Probes reports whether targets of the list in force have an address and port, as
 // written or as their names resolve. A list that changes all the time may be a moment old.
 func (r *Roster) Probes(a netip.AddrPort) bool {
-	a = netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
+	a = netip.AddrPortFrom(onLink(a.Addr(), ""), a.Port())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if now := time.Now(); r.census.addrs == nil || r.census.of != r.changes && !now.Before(r.census.until) {
@@ -100,7 +113,7 @@ func (r *Roster) Probes(a netip.AddrPort) bool {
 		for _, t := range r.order {
 			for _, in := range t.instances {
 				if remote := in.engine.Remote; remote.IsValid() {
-					addrs[netip.AddrPortFrom(remote.Addr().WithZone(""), remote.Port())] = struct{}{}
+					addrs[netip.AddrPortFrom(onLink(remote.Addr(), in.engine.Device), remote.Port())] = struct{}{}
 				}
 			}
 		}

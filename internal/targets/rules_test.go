@@ -114,7 +114,9 @@ func TestOnceIsForbidden(t *testing.T) {
 func TestProbes(t *testing.T) {
 	inBubble(t, func(w *world) {
 		w.dns.set("db.test.", "198.18.0.1")
-		w.load(`jobs: [{name: j, targets: ["db.test.:80", "198.18.0.3:82", "[fe80::1%eth0]:80", "none.test:80"]}]`)
+		w.load(`{modules: {link: {probe: half_open, interface: eth3}}, jobs: [
+			{name: j, targets: ["db.test.:80", "198.18.0.3:82", "[fe80::1%eth0]:80", "[2001:db8::1]:80", "none.test:80"]},
+			{name: k, module: link, targets: ["[fe80::2]:80"]}]}`)
 		w.settle()
 		know := func(a string, want bool) {
 			t.Helper()
@@ -128,8 +130,13 @@ func TestProbes(t *testing.T) {
 		know("198.18.0.3:82", true)
 		know("198.18.0.3:80", false)
 		know("198.18.0.3:0", false)
-		know("[fe80::1%eth1]:80", true)
-		know("[fe80::1%eth1]:22", false)
+		know("[fe80::1%eth0]:80", true)
+		know("[fe80::1%eth0]:22", false)
+		know("[fe80::1%eth1]:80", false) // another host
+		know("[fe80::1]:80", false)
+		know("[fe80::2%eth3]:80", true) // by its module's interface
+		know("[fe80::2%eth0]:80", false)
+		know("[2001:db8::1%eth0]:80", true) // which no zone says more of
 		know("198.18.0.2:80", false)
 		know("[::]:80", false)
 		w.dns.set("db.test.", "198.18.0.2")

@@ -40,18 +40,20 @@ func (b *budget) set(limit int, want []int) {
 }
 
 // claim returns what a shard may send from now on, and whether that is its whole
-// share. sent is what it has sent in the last limitSpan.
-func (b *budget) claim(i int, now probe.Instant, sent int) (share int, whole bool) {
+// share. sent is what it has sent in the last limitSpan, and owed what is to leave yet, it
+// does not know when: that it keeps until it knows.
+func (b *budget) claim(i int, now probe.Instant, sent, owed int) (share int, whole bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	held, want := b.held[i], b.want[i]
 	if want < held {
-		// What it has sent beyond its new share is nobody's until it is forgotten.
-		if beyond := min(sent, held) - want; beyond > 0 {
+		kept := max(want, min(owed, held))
+		// What it has sent beyond that is nobody's until it is forgotten.
+		if beyond := min(sent+owed, held) - kept; beyond > 0 {
 			b.returned = append(b.returned, sending{now.Add(limitSpan), beyond})
 		}
-		b.held[i] = want
-		return want, true
+		b.held[i] = kept
+		return want, kept == want
 	}
 	left := b.limit
 	for _, h := range b.held {
@@ -77,7 +79,7 @@ func (s *Shard) claim() {
 	if v := s.budget.version.Load(); v != s.claimed || s.claiming {
 		s.claimed = v
 		s.window.forget(s.now)
-		share, whole := s.budget.claim(s.seat, s.now, s.window.total+s.unsent)
+		share, whole := s.budget.claim(s.seat, s.now, s.window.total, s.taken())
 		s.limits.Global, s.claiming = share, !whole
 	}
 }

@@ -24,6 +24,7 @@ func (nobody) ClockStep(time.Duration)     {}
 // the memory that it needs.
 func steady(tb testing.TB, n int) *world {
 	w := newWorld(tb, func(c *Config) { c.Observer = nobody{}; c.Limits = Limits{Global: 1 << 20, PerAddress: 200} })
+	w.onWait = nil // which allocates
 	w.peer = listening(10 * time.Millisecond)
 	w.add(w.targets(n, func(t *Target) { t.Sink, t.Recorder = nobody{}, nobody{} })...)
 	w.turns(5 * time.Second)

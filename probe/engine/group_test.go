@@ -12,9 +12,16 @@ import (
 )
 
 // Shares change all the time, each shard hears of it when it likes, and sends what its
-// share and its window have room for: no second has more than the limit.
+// share and its window have room for: no second has more than the limit. What it has
+// reserved it sends or gives back all at once.
 func TestBudgetHoldsTheLimit(t *testing.T) {
-	const n, span = 3, 60 * time.Second
+	for _, reserves := range []int{0, 1, 4} {
+		t.Run(fmt.Sprint(reserves), func(t *testing.T) { budgetHolds(t, reserves) })
+	}
+}
+
+func budgetHolds(t *testing.T, reserves int) {
+	const n, span, together = 3, 60 * time.Second, probe.Instant(3 * time.Second)
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		b := newBudget(n)
@@ -27,6 +34,7 @@ func TestBudgetHoldsTheLimit(t *testing.T) {
 		reshare()
 		var windows [n]window
 		var shares [n]int
+		var reserved [n][]probe.Instant // until when
 		var log []probe.Instant
 		for now := probe.Instant(1e9); now < probe.Instant(span); now += probe.Instant(rng.IntN(5e6)) {
 			if rng.IntN(500) == 0 {
@@ -35,14 +43,25 @@ func TestBudgetHoldsTheLimit(t *testing.T) {
 			i := rng.IntN(n)
 			if rng.IntN(10) == 0 {
 				windows[i].forget(now)
-				shares[i], _ = b.claim(i, now, windows[i].total)
+				shares[i], _ = b.claim(i, now, windows[i].total, len(reserved[i]))
 			}
-			for packets := 1 + rng.IntN(4); windows[i].room(now, packets, shares[i]) == now && rng.IntN(100) > 0; {
+			for packets := 1 + rng.IntN(4); windows[i].room(now, packets+reserves+len(reserved[i]), shares[i]) == now && rng.IntN(100) > 0; {
 				windows[i].add(now, packets)
 				for range packets {
 					log = append(log, now)
 				}
+				until := now - now%together + together
+				for range reserves {
+					reserved[i] = append(reserved[i], until)
+				}
 			}
+			reserved[i] = slices.DeleteFunc(reserved[i], func(at probe.Instant) bool {
+				if at <= now && rng.IntN(10) > 0 { // else it is given back
+					windows[i].add(now, 1)
+					log = append(log, now)
+				}
+				return at <= now
+			})
 		}
 		most, from := 0, 0
 		for to := range log {
@@ -51,7 +70,7 @@ func TestBudgetHoldsTheLimit(t *testing.T) {
 			}
 			most = max(most, to-from+1)
 		}
-		if most > limit || most < limit*9/10 {
+		if most > limit || most < limit*9/10/(1+reserves) {
 			t.Errorf("seed %d: %d packets in a second, the limit is %d", seed, most, limit)
 		}
 	}

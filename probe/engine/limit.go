@@ -119,6 +119,13 @@ func (w *window) left(now probe.Instant) {
 	}
 }
 
+// leftSince corrects the entries from a moment on: what they are of had left by now only.
+func (w *window) leftSince(from, now probe.Instant) {
+	for i := w.n - 1; i >= 0 && w.entry(i).at >= from; i-- {
+		w.entry(i).at = now
+	}
+}
+
 // idle reports whether nothing was sent lately.
 func (w *window) idle(now probe.Instant) bool {
 	w.forget(now)

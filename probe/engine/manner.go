@@ -10,6 +10,7 @@ import (
 type manner struct {
 	like
 	packets int           // of a probe
+	booked  int           // of them, when its SYN goes; for the others room is reserved
 	fresh   probe.Compact // a conversation before its OPEN, if it has that form
 	syn     wire.Template // the SYN
 	users   int
@@ -31,6 +32,9 @@ func (m manners) use(t *Target) *manner {
 	way := m[l]
 	if way == nil {
 		way = &manner{like: l, packets: t.Params.Packets(), syn: wire.NewTemplate(&t.SYN)}
+		if way.booked = 1; t.Params.Compacts() {
+			way.booked = way.packets
+		}
 		c := probe.New(t.Params)
 		c.Compact(&way.fresh)
 		m[l] = way

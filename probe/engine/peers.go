@@ -40,16 +40,18 @@ type way struct {
 
 // An address is what the per-address limit is about.
 type address struct {
-	window  window
-	refused ration // RSTs to what nobody believes
-	users   int32  // peers
-	waiting int32  // targets that wait for the limit
-	demand  demand // of the targets
-	unsent  int    // packets of probes whose SYN lies in this host
-	passed  uint32 // rises when a SYN passes those: they will never leave
-	judged  judgement
-	lent    *window       // what was sent beside the schedule; nil: nothing
-	scouted probe.Instant // when one was sent all the same, to see
+	window   window
+	refused  ration // RSTs to what nobody believes
+	users    int32  // peers
+	waiting  int32  // targets that wait for the limit
+	demand   demand // of the targets
+	unsent   int32  // packets, booked with their SYN, of probes whose SYN lies in this host
+	passed   uint32 // rises when a SYN passes those: they will never leave
+	judged   judgement
+	reserved int32         // packets that open conversations may send yet
+	lent     *lending      // what was sent beside the schedule; nil: nothing
+	scouted  probe.Instant // when one was sent all the same, to see
+	turn     probe.Instant // when the last of those that wait comes back, where room is reserved
 }
 
 // peers finds both. They outlive their last target, so that removing and adding
@@ -119,7 +121,7 @@ func (ps *peers) sweep(now probe.Instant) {
 		ps.vacant = ps.vacant[1:]
 		switch st := ps.byAddress[a]; {
 		case st == nil || st.users > 0:
-		case st.window.idle(now):
+		case st.window.idle(now) && st.reserved == 0:
 			delete(ps.byAddress, a)
 		default:
 			ps.vacant = append(ps.vacant, a)

@@ -256,7 +256,7 @@ func (s *Shard) stray(f *frame, damage probe.RejectReason) {
 func (s *Shard) refuse(pr *peer, w way, p *wire.Packet) {
 	seg := &p.Segment
 	if seg.Flags.Has(probe.RST) || !seg.Flags.Has(probe.ACK) || s.forbids(pr) && s.now.Sub(s.ruled) >= ruleGrace ||
-		s.window.room(s.now, 1, s.limits.Global) > s.now || pr.address.window.room(s.now, 1, s.limits.PerAddress) > s.now ||
+		s.window.room(s.now, 1+s.taken(), s.limits.Global) > s.now || pr.address.window.room(s.now, 1+pr.address.taken(), s.limits.PerAddress) > s.now ||
 		s.lends(pr.address, 1) > s.now || !s.mayRefuse(pr.address) {
 		return
 	}
@@ -364,6 +364,12 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	s.noteHeld(i, c)
 	if sl.held != 0 {
 		s.noteUnheld(sl, ev, wasAnswered, wasSettled)
+	}
+	if sl.whole != none && out.Note == probe.NoteResetSent && c.KernelReset() {
+		s.bookFurther(sl, e)
+	}
+	if sl.reserved > 0 && settled && closed {
+		s.setReserved(sl, e, 0)
 	}
 	// A late SYN-ACK opens a conversation again, until it is reset.
 	if isOpen := !settled || !closed; isOpen != wasOpen {

@@ -112,7 +112,11 @@ func TestJitter(t *testing.T) {
 		}
 		w.onWire = func(at probe.Instant, p *wire.Packet) {
 			if p.Segment.Flags == probe.SYN {
-				offsets = append(offsets, at.Sub(phase[netip.AddrPortFrom(p.Dst, p.DstPort)])%time.Second)
+				o := at.Sub(phase[netip.AddrPortFrom(p.Dst, p.DstPort)]) % time.Second
+				if bound == 0 && o > time.Second-maxStretch { // another took it along
+					o = 0
+				}
+				offsets = append(offsets, o)
 			}
 		}
 		w.add(ts...)
@@ -130,6 +134,53 @@ func TestJitter(t *testing.T) {
 		}
 		if off := mean - bound/2; off.Abs() > bound/50+time.Millisecond {
 			t.Errorf("jitter %v: on average %v", bound, mean)
+		}
+	}
+}
+
+// A probe that is due takes along those of its stretch of time: few wake-ups, none late, none
+// more than a stretch early, and each at the same moment of every second.
+func TestCompany(t *testing.T) {
+	for _, n := range []int{100, 1000} {
+		w := newWorld(t, nil)
+		w.peer = listening(time.Millisecond)
+		ts := w.targets(n, nil)
+		began := w.now
+		slots, last := make(map[netip.AddrPort]probe.Instant), make(map[netip.AddrPort]probe.Instant)
+		for _, x := range ts {
+			slots[x.Remote] = firstSlot(x.ID, x.Interval, w.now)
+		}
+		var bursts [][]netip.AddrPort // that no millisecond parts
+		var before probe.Instant
+		w.onWire = func(at probe.Instant, p *wire.Packet) {
+			if p.Segment.Flags != probe.SYN {
+				return
+			}
+			to := netip.AddrPortFrom(p.Dst, p.DstPort)
+			if early := slots[to].Sub(at); early > maxStretch || early < -time.Millisecond {
+				t.Fatalf("%d targets: %v goes %v before it is due", n, to, early)
+			}
+			// The first stretch had begun already.
+			if gap := at.Sub(last[to]); last[to] > began.Add(time.Second) && (gap-time.Second).Abs() > 2*time.Millisecond {
+				t.Errorf("%d targets: %v goes %v after its last probe", n, to, gap)
+			}
+			if at.Sub(before) >= time.Millisecond || len(bursts) == 0 {
+				bursts = append(bursts, nil)
+			}
+			b := &bursts[len(bursts)-1]
+			*b = append(*b, to)
+			slots[to], last[to], before = slots[to].Add(time.Second), at, at
+		}
+		w.add(ts...)
+		w.run(20 * time.Second)
+		w.delaysBelow(time.Millisecond)
+		if len(bursts) > 20*min(n/2, 100) {
+			t.Errorf("%d targets: awake %d times in 20 s", n, len(bursts))
+		}
+		for _, b := range bursts {
+			if len(b) > 4+maxCompany { // some may fall due meanwhile
+				t.Errorf("%d targets: %d go together", n, len(b))
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"time"
 
@@ -32,7 +33,7 @@ type route struct {
 const maxFired = 256
 
 // send opens the conversations that are due, one burst at most, and returns when
-// the next are.
+// the next are. One that is due takes others along: see along.
 func (s *Shard) send() probe.Instant {
 	s.launched = s.launched[:0]
 	s.warmEntries()
@@ -42,7 +43,11 @@ func (s *Shard) send() probe.Instant {
 			return s.now
 		}
 		x, due := s.schedule.first(s.now)
-		if !due {
+		if due {
+			s.company = company{x.at, maxCompany}
+		} else if x, due = s.along(); due {
+			s.company.room--
+		} else {
 			break
 		}
 		e := s.entries[x.value]
@@ -55,7 +60,9 @@ func (s *Shard) send() probe.Instant {
 				s.skip(e, SkipRateLimit)
 				continue
 			}
-			if at := s.window.room(s.now, packets+s.unsent, most); at > s.now {
+			if at := s.window.room(s.now, e.manner.needs(most)+s.taken(), most); at > s.now {
+				// What is reserved may be given back before: while it is, there are turns,
+				// and each looks again.
 				s.throttled = true
 				s.sent()
 				s.pace.abreast(s.now)
@@ -78,6 +85,10 @@ func (s *Shard) send() probe.Instant {
 	}
 	s.pace.abreast(s.now)
 	s.throttled = false
+	if _, more := s.along(); more {
+		return s.now.Add(s.pace.gap())
+	}
+	s.company.room = 0
 	idle := s.now.Add(idlePause)
 	if x, soon := s.schedule.first(idle); soon {
 		return max(x.at, s.now.Add(tick))
@@ -103,7 +114,7 @@ func (s *Shard) sent() {
 	s.window.left(s.now)
 	for _, l := range s.launched {
 		l.address.window.left(s.now)
-		s.cfg.Observer.ScheduleDelay(s.now.Sub(l.due))
+		s.cfg.Observer.ScheduleDelay(max(s.now.Sub(l.due), 0))
 	}
 	s.launched = s.launched[:0]
 }
@@ -140,26 +151,24 @@ func (s *Shard) fire(e *entry) {
 		return
 	}
 	e.throttle(false)
-	packets := e.manner.packets
 	a := e.peer.address
-	most := a.demand.most(s.limits.PerAddress, packets, addressSlack)
+	most := a.demand.most(s.limits.PerAddress, e.manner.packets, addressSlack)
+	packets := e.manner.needs(min(most, s.limits.Global))
 	if e.counted {
 		// The schedule's probes that wait go first.
-		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+int(a.waiting))+a.unsent, most)); at > s.now {
-			s.plan(e, at)
+		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+int(a.waiting))+a.taken(), most)); at > s.now {
+			s.plan(e, s.recheck(at, int(a.reserved)+s.lent.reserved))
 			return
 		}
-	} else if a.window.room(s.now, packets+a.unsent, most) > s.now {
-		// It queues behind those that wait already: if all came back at once,
-		// all but one would have come for nothing.
-		s.plan(e, a.window.room(s.now, packets*(1+int(a.waiting))+a.unsent, most))
+	} else if a.window.room(s.now, packets+a.taken(), most) > s.now {
+		s.plan(e, a.again(s.now, packets, most))
 		e.throttle(true)
 		return
 	}
 	if err := s.reach(e); err != nil {
 		s.trouble(e, err)
 		s.notOpened(e, probe.Observation{Kind: probe.Discarded, Discard: probe.DiscardSendError})
-	} else if a.unsent >= maxUnsent*packets && s.now.Sub(a.scouted) < scoutEvery {
+	} else if int(a.unsent) >= maxUnsent*e.manner.booked && s.now.Sub(a.scouted) < scoutEvery {
 		s.trouble(e, errUnsent)
 		s.skip(e, SkipUnsent)
 		return
@@ -167,10 +176,10 @@ func (s *Shard) fire(e *entry) {
 		s.skip(e, SkipNoPort)
 		return
 	} else {
-		if a.unsent >= maxUnsent*packets {
+		if int(a.unsent) >= maxUnsent*e.manner.booked {
 			a.scouted = s.now
 		}
-		s.open(e, port)
+		s.open(e, port, packets)
 	}
 	s.made(e)
 }
@@ -358,13 +367,13 @@ func (s *Shard) tuple(sl *slot, e *entry) probe.FourTuple {
 	return probe.FourTuple{Local: netip.AddrPortFrom(s.table.locals[sl.local], sl.key.port()), Remote: e.remote}
 }
 
-// open begins a conversation.
-func (s *Shard) open(e *entry, port uint16) {
+// open begins a conversation that may send as many packets.
+func (s *Shard) open(e *entry, port uint16, packets int) {
 	i := s.table.claim(e.peer.key(port))
 	sl := s.table.slot(i)
 	sl.target, sl.local, sl.ifindex = e.index, e.local, e.ifindex
 	sl.whole, sl.transcript = none, none
-	sl.packets, sl.unsent, sl.handed, sl.direct = 0, false, false, e.hop != 0 && s.now >= e.peer.raw
+	sl.packets, sl.reserved, sl.unsent, sl.handed, sl.direct = 0, 0, false, false, e.hop != 0 && s.now >= e.peer.raw
 	sl.via, sl.held = [2]int32{}, s.inherited
 	if m := e.manner; m.params.Compacts() {
 		sl.small = m.fresh
@@ -386,14 +395,9 @@ func (s *Shard) open(e *entry, port uint16) {
 	e.conversations++
 	e.peer.target = e
 	e.sent++
-	packets := e.manner.packets
-	s.window.add(s.now, packets)
-	e.peer.address.window.add(s.now, packets)
-	if e.counted {
-		s.lend(e.peer.address, packets)
-	}
+	s.reserve(i, sl, e, packets)
 	s.launched = append(s.launched, launch{e.due, e.peer.address})
-	s.leaving.push(departure{s.now, ref{i, s.table.alarm(i).generation}})
+	s.leaving.push(departure{s.now, s.table.ref(i)})
 
 	s.step(i, s.syn(i, probe.Open))
 }
@@ -411,6 +415,9 @@ func (s *Shard) release(i int32) {
 	}
 	if e.guarded {
 		s.table.guarded--
+	}
+	if sl.reserved > 0 {
+		s.setReserved(sl, e, 0)
 	}
 	s.table.drop(i)
 	e.conversations--
@@ -488,11 +495,12 @@ func (s *Shard) queue(i int32, sl *slot, e *entry, c *probe.Conversation, ev *pr
 		tuple := s.tuple(sl, e)
 		s.enqueue(w, &tuple, seg, payload)
 	}
-	s.sending = append(s.sending, ref{i, s.table.alarm(i).generation})
-	// What goes beyond the packets that the SYN stood for counts by itself.
-	if sl.packets++; int(sl.packets) > e.manner.packets {
-		s.window.add(s.now, 1)
-		e.peer.address.window.add(s.now, 1)
+	s.sending = append(s.sending, s.table.ref(i))
+	if sl.packets < math.MaxUint16 {
+		sl.packets++
+	}
+	if int(sl.packets) > e.manner.booked {
+		s.bookQueued(sl, e)
 	}
 }
 
@@ -516,6 +524,7 @@ func (s *Shard) flush() {
 	}
 	s.net.Flush(s.failed)
 	s.arena, s.sending = s.arena[:0], s.sending[:0]
+	s.haveLeft()
 }
 
 // sendFailed tells a conversation that our host refused its segment.

@@ -100,15 +100,17 @@ type Shard struct {
 	goners    int  // entries in the schedule whose target is gone
 	throttled bool // probes are waiting for the global limit
 	pace      pace
+	company   company
 	peers     peers
 	table     table
 	window    window
-	lent      window         // of it, what went beside the schedule
+	lent      lending        // of it, what went beside the schedule
 	refusals  ration         // RSTs to what nobody believes
 	demand    demand         // of all targets
 	sizes     sizes          // of the scheduled probes
 	largest   int            // packets of the largest of them
-	unsent    int            // packets of probes whose SYN lies in this host
+	unsent    int            // packets, booked with their SYN, of probes whose SYN lies in this host
+	reserved  int            // packets that open conversations may send yet
 	numbers   *atomic.Uint64 // the last transcript's, of all shards
 	budget    *budget        // nil: the limits are this shard's alone
 	seat      int            // in the budget
@@ -117,40 +119,43 @@ type Shard struct {
 	rules     judgement      // those in force, which forbid nothing
 	ruled     probe.Instant  // when they came
 
-	now       probe.Instant // as last read
-	caughtUp  probe.Instant // every frame that arrived before was handled
-	clock     clock
-	losses    []loss        // of the host, not yet noticed
-	looked    probe.Instant // for such, the last time
-	homes     []home        // by the number of an address of ours
-	homing    probe.Instant // until when silence may be excused by any of them
-	lose      func(int, addr)
-	holds     queue[ref] // the conversations whose four-tuples are held, in order, some that are no more among them
-	inherited uint8      // held of the four-tuple that is taken
-	drops     uint64
-	dropped   probe.Instant // when they were last noticed to have risen
-	sightings sightings
-	frames    [batch]frame
-	nFrames   int
-	busy      bool          // the last turn had frames to handle
-	hurried   probe.Instant // when turns with frames would be reactionGap apart on average
-	keep      func(*Frame)
-	sending   []ref            // whose segments are in the batch
-	arena     []byte           // the batch's bytes
-	launched  []launch         // the SYNs in the batch
-	leaving   queue[departure] // the SYNs that were not looked for yet
-	failed    func(int, error)
-	event     probe.Event        // the one that is being delivered
-	scratch   probe.Conversation // a small one, while it is stepped
-	output    probe.Output       // of the last step: on a function's stack it would escape to the heap
-	told      [1]probe.Observation
-	warmth    uint64        // nobody's
-	fetched   int           // of the targets that are due next, those whose memory was
-	answered  []*entry      // whose answers have come, of one batch of frames
-	addresses []uintptr     // to be fetched
-	trimmed   probe.Instant // when memory was given back last
-	beaten    probe.Instant // the last Heartbeat
-	orders    []command     // what is not carried out yet
+	now          probe.Instant // as last read
+	caughtUp     probe.Instant // every frame that arrived before was handled
+	clock        clock
+	losses       []loss        // of the host, not yet noticed
+	looked       probe.Instant // for such, the last time
+	homes        []home        // by the number of an address of ours
+	homing       probe.Instant // until when silence may be excused by any of them
+	lose         func(int, addr)
+	holds        queue[ref] // the conversations whose four-tuples are held, in order, some that are no more among them
+	inherited    uint8      // held of the four-tuple that is taken
+	drops        uint64
+	dropped      probe.Instant // when they were last noticed to have risen
+	sightings    sightings
+	frames       [batch]frame
+	nFrames      int
+	busy         bool          // the last turn had frames to handle
+	hurried      probe.Instant // when turns with frames would be reactionGap apart on average
+	keep         func(*Frame)
+	sending      []ref              // whose segments are in the batch
+	arena        []byte             // the batch's bytes
+	launched     []launch           // the SYNs in the batch
+	leaving      queue[departure]   // the SYNs that were not looked for yet
+	reservations queue[reservation] // in order
+	booked       []*address         // of the segments in the batch, but for SYNs
+	bookedFrom   probe.Instant      // when the first of those was
+	failed       func(int, error)
+	event        probe.Event        // the one that is being delivered
+	scratch      probe.Conversation // a small one, while it is stepped
+	output       probe.Output       // of the last step: on a function's stack it would escape to the heap
+	told         [1]probe.Observation
+	warmth       uint64        // nobody's
+	fetched      int           // of the targets that are due next, those whose memory was
+	answered     []*entry      // whose answers have come, of one batch of frames
+	addresses    []uintptr     // to be fetched
+	trimmed      probe.Instant // when memory was given back last
+	beaten       probe.Instant // the last Heartbeat
+	orders       []command     // what is not carried out yet
 
 	mu    sync.Mutex
 	inbox []command
@@ -258,6 +263,7 @@ func (s *Shard) turn(probing bool) time.Duration {
 	s.obey()
 	s.expire()
 	s.letGoOldest()
+	s.giveBack()
 	next := s.now.Add(idlePause)
 	if probing {
 		next = min(next, s.send())

@@ -64,6 +64,7 @@ type sim struct {
 	past      map[uint16]bool                                         // whether a source port's last SYN did
 	asked     int                                                     // calls of Source
 	waits     int                                                     // calls of Wait
+	onWait    func()                                                  // before each
 	naps      int                                                     // those of them that nothing that arrives would have ended
 
 	syns, resets int // that left the host
@@ -143,6 +144,9 @@ func (s *sim) Clocks() (probe.Instant, int64) {
 
 func (s *sim) Wait(d time.Duration, frames bool) {
 	s.waits++
+	if s.onWait != nil {
+		s.onWait()
+	}
 	if !frames {
 		s.naps++
 	}

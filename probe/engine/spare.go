@@ -18,9 +18,9 @@ func (d demand) spare(limit, largest int) int {
 
 // lends returns when packets may be sent beside the schedule: now, or later.
 func (s *Shard) lends(a *address, packets int) probe.Instant {
-	at := s.lent.room(s.now, packets, max(s.demand.spare(s.limits.Global, s.largest), packets))
+	at := s.lent.window.room(s.now, packets+s.lent.reserved, max(s.demand.spare(s.limits.Global, s.largest), packets))
 	if a.lent != nil {
-		at = max(at, a.lent.room(s.now, packets, max(a.demand.spare(s.limits.PerAddress, s.largest), packets)))
+		at = max(at, a.lent.window.room(s.now, packets+a.lent.reserved, max(a.demand.spare(s.limits.PerAddress, s.largest), packets)))
 	}
 	return at
 }
@@ -28,8 +28,8 @@ func (s *Shard) lends(a *address, packets int) probe.Instant {
 // lend notes that packets were sent beside the schedule.
 func (s *Shard) lend(a *address, packets int) {
 	if a.lent == nil {
-		a.lent = new(window)
+		a.lent = new(lending)
 	}
-	s.lent.add(s.now, packets)
-	a.lent.add(s.now, packets)
+	s.lent.window.add(s.now, packets)
+	a.lent.window.add(s.now, packets)
 }

@@ -19,6 +19,7 @@ type slot struct {
 	passed     uint32   // the address's when unsent was noticed
 	number     uint64   // the transcript's
 	packets    uint16   // sent by us
+	reserved   uint16   // packets that it may send yet, and that there is room for
 	unsent     bool     // its SYN lies in this host
 	handed     bool     // the transcript, once settled
 	direct     bool     // its SYN went to a next hop
@@ -91,6 +92,9 @@ func (t *table) alarm(i int32) *alarm {
 
 // is reports whether a ref's slot has been freed since.
 func (t *table) is(r ref) bool { return r.slot >= 0 && t.alarm(r.slot).generation == r.generation }
+
+// ref names a slot as it is now.
+func (t *table) ref(i int32) ref { return ref{i, t.alarm(i).generation} }
 
 // len is how many slots there are.
 func (t *table) len() int32 { return int32(len(t.pieces)) * slotsApiece }

@@ -41,13 +41,13 @@ func (s *Shard) noticeUnsent() {
 			e := s.entries[sl.target]
 			a := e.peer.address
 			sl.unsent, sl.passed = true, a.passed
-			s.setUnsent(a, e.manner.packets)
+			s.setUnsent(a, e.manner.booked)
 		}
 	}
 }
 
 func (s *Shard) setUnsent(a *address, more int) {
-	a.unsent += more
+	a.unsent += int32(more)
 	s.unsent += more
 }
 
@@ -59,7 +59,7 @@ func (s *Shard) noteSent(sl *slot, e *entry) {
 		return
 	}
 	sl.unsent = false
-	a, packets := e.peer.address, e.manner.packets
+	a, packets := e.peer.address, e.manner.booked
 	if sl.passed == a.passed {
 		s.setUnsent(a, -packets)
 	}
@@ -74,7 +74,7 @@ func (s *Shard) noteSent(sl *slot, e *entry) {
 // known, then, and what it does not let wait any more was dropped by a queue.
 func (s *Shard) passUnsent(sl *slot, e *entry) {
 	if a := e.peer.address; !sl.unsent && a.unsent > 0 {
-		s.setUnsent(a, -a.unsent)
+		s.setUnsent(a, -int(a.unsent))
 		a.passed++
 	}
 }

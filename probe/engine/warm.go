@@ -18,7 +18,7 @@ func (s *Shard) warmEntries() {
 	if s.fetched > 0 {
 		return
 	}
-	s.schedule.gather(s.now, warmSends)
+	s.schedule.gather(s.now.Add(maxStretch), warmSends)
 	// The first of a heap are not its earliest, but among them.
 	next := s.schedule.near[:min(len(s.schedule.near), warmSends)]
 	if len(next) < 2 {

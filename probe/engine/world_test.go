@@ -126,6 +126,11 @@ func newWorld(tb testing.TB, change func(*Config)) *world {
 	}
 	w.shard = New(cfg)
 	w.shard.secret = secret{k0: 1, k1: 2, ts: 3}
+	w.onWait = func() {
+		if w.waits%bookEvery == 0 {
+			w.tallyReserved()
+		}
+	}
 	return w
 }
 
@@ -247,6 +252,10 @@ func (w *world) audit() {
 	}
 	if a, b := s.table.wholes.used(), s.table.transcripts.used(); a+b != 0 {
 		w.tb.Errorf("left at the end: %d conversations, %d transcripts", a, b)
+	}
+	w.tallyReserved()
+	if s.reserved != 0 || s.lent.reserved != 0 {
+		w.tb.Errorf("left at the end: room for %d packets, %d of them lent", s.reserved, s.lent.reserved)
 	}
 	if named := len(s.entries) - len(s.spare); named != len(s.targets)+s.goners {
 		w.tb.Errorf("%d entries for %d targets and %d that are gone", named, len(s.targets), s.goners)

@@ -1,0 +1,166 @@
+package engine
+
+import (
+	"math"
+	"time"
+
+	"github.com/probed/probed/probe"
+)
+
+// What a conversation sends after its SYN it sends when its peer has done something,
+// and the peer may be late. So that a second has room for that, too, the room is
+// reserved: a SYN goes only if what left in the last second and what conversations
+// that are open may still send is no more than the limit. Each segment then moves from
+// what is reserved to what was sent, and none but SYNs ever waits.
+//
+// A half_open without a second handshake is not like that: its only other segment is the
+// RST that our kernel sends a round trip later, and both are booked when the SYN goes.
+
+// reservedFor is how long room is reserved at most: a peer may close after half an hour,
+// and its TIME-WAIT last minutes. What goes later is booked as it goes, so that SYNs
+// make way for it.
+const reservedFor = 10 * time.Second
+
+// surplus is for how many segments more room is reserved of a connection that the peer
+// closes, where the limit is not low: acknowledgements of what it sends before its FIN. One
+// that we close seldom needs all that it is reckoned with, which are prompts.
+const surplus = 2
+
+// lowLimit is below what there is less than the surplus.
+const lowLimit = 32
+
+// needs returns how many packets a probe needs room for under a limit.
+func (m *manner) needs(limit int) int {
+	if m.params.Kind == probe.HalfOpen || m.params.Kind == probe.ActiveClose {
+		return m.packets
+	}
+	return m.packets + max(0, min(surplus*min(limit, lowLimit)/lowLimit, limit-m.packets))
+}
+
+// A reservation is a conversation that room was reserved for, and until when.
+type reservation struct {
+	until probe.Instant
+	conv  ref
+}
+
+// A lending is what goes beside the schedule.
+type lending struct {
+	window   window
+	reserved int
+}
+
+// reserve books a conversation whose SYN goes now, and which may send as many packets in all.
+func (s *Shard) reserve(i int32, sl *slot, e *entry, packets int) {
+	a, booked := e.peer.address, e.manner.booked
+	s.window.add(s.now, booked)
+	a.window.add(s.now, booked)
+	if e.counted {
+		s.lend(a, booked)
+	}
+	if packets > booked {
+		s.setReserved(sl, e, packets-booked)
+		s.reservations.push(reservation{s.now.Add(reservedFor), s.table.ref(i)})
+	}
+}
+
+// setReserved has a conversation keep room for so many packets more.
+func (s *Shard) setReserved(sl *slot, e *entry, packets int) {
+	packets = min(packets, math.MaxUint16)
+	more := packets - int(sl.reserved)
+	sl.reserved = uint16(packets)
+	s.reserved += more
+	a := e.peer.address
+	a.reserved += int32(more)
+	if e.counted {
+		s.lent.reserved += more
+		a.lent.reserved += more
+	}
+}
+
+// bookFurther books a segment that is not a conversation's first: out of what it has
+// reserved, or by itself.
+func (s *Shard) bookFurther(sl *slot, e *entry) {
+	a := e.peer.address
+	if sl.reserved > 0 {
+		s.setReserved(sl, e, int(sl.reserved)-1)
+		if e.counted {
+			s.lend(a, 1)
+		}
+	}
+	s.window.add(s.now, 1)
+	a.window.add(s.now, 1)
+}
+
+// bookQueued is bookFurther for one that is in the batch, and leaves with it.
+func (s *Shard) bookQueued(sl *slot, e *entry) {
+	s.bookFurther(sl, e)
+	if len(s.booked) == 0 {
+		s.bookedFrom = s.now
+	}
+	s.booked = append(s.booked, e.peer.address)
+}
+
+// haveLeft puts down when what bookQueued has booked had left.
+func (s *Shard) haveLeft() {
+	if len(s.booked) == 0 {
+		return
+	}
+	s.read()
+	s.window.leftSince(s.bookedFrom, s.now)
+	for i, a := range s.booked {
+		a.window.leftSince(s.bookedFrom, s.now)
+		s.booked[i] = nil
+	}
+	s.booked = s.booked[:0]
+}
+
+// giveBack gives back what conversations have reserved for too long.
+func (s *Shard) giveBack() {
+	for s.reservations.len() > 0 {
+		r := s.reservations.first()
+		is := s.table.is(r.conv)
+		if is && s.now < r.until {
+			return
+		}
+		if s.reservations.pop(); is {
+			sl := s.table.slot(r.conv.slot)
+			s.setReserved(sl, s.entries[sl.target], 0)
+		}
+	}
+}
+
+// reservedRecheck is how long a probe beside the schedule waits at most for room that is
+// reserved: it may be given back at any time.
+const reservedRecheck = 20 * time.Millisecond
+
+// recheck returns when to look for room again that would be there at a moment, if of
+// what is reserved nothing were given back.
+func (s *Shard) recheck(at probe.Instant, reserved int) probe.Instant {
+	if reserved > 0 {
+		return min(at, s.now.Add(reservedRecheck))
+	}
+	return at
+}
+
+// maxGap bounds the time from one of those who wait for an address coming back to the next.
+const maxGap = 100 * time.Millisecond
+
+// again returns when a target that has found no room comes back. It queues behind those
+// that wait already: if all came back at once, all but one would have come for nothing.
+// Where room is reserved, which may be given back at any time, they come one by one, as fast
+// as the limit could let them go.
+func (a *address) again(now probe.Instant, packets, most int) probe.Instant {
+	at := a.window.room(now, packets*(1+int(a.waiting))+a.taken(), most)
+	if a.reserved == 0 {
+		return at
+	}
+	gap := min(limitSpan*time.Duration(packets)/time.Duration(max(most, 1)), maxGap)
+	a.turn = min(max(a.turn, now).Add(gap), now.Add(limitSpan))
+	return min(at, a.turn)
+}
+
+// taken is what is to leave yet.
+func (a *address) taken() int { return int(a.unsent) + int(a.reserved) }
+
+// taken is what is to leave yet to all addresses.
+func (s *Shard) taken() int { return s.unsent + s.reserved }
