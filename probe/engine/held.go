@@ -43,7 +43,7 @@ func (s *Shard) hold(i int32) {
 		return
 	}
 	sl.held = seconds(s.now.Add(heldFor))
-	s.holds.push(ref{i, s.table.alarm(i).generation})
+	s.holds.push(s.table.ref(i))
 }
 
 // letGoOldest keeps what is held within its bound.
