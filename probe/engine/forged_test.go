@@ -129,7 +129,17 @@ func TestForgeriesHoldNothing(t *testing.T) {
 // the four-tuples that linger, nor do they push conversations out of theirs.
 func TestForgeriesThatOurKernelResets(t *testing.T) {
 	w := newWorld(t, nil)
-	w.peer = listening(200 * time.Millisecond)
+	type syn struct {
+		seq probe.Seq
+		at  probe.Instant
+	}
+	syns := make(map[uint16]syn)
+	w.peer = func(s *sim, p *wire.Packet) {
+		if p.Segment.Flags == probe.SYN {
+			syns[p.SrcPort] = syn{p.Segment.Seq, s.now}
+		}
+		listening(200*time.Millisecond)(s, p)
+	}
 	x, l := w.target(1, "198.19.0.1:443", nil)
 	x.Recorder = l
 	longest := 0
@@ -139,6 +149,11 @@ func TestForgeriesThatOurKernelResets(t *testing.T) {
 		w.after(5*time.Second+time.Duration(i)*10*time.Millisecond, func() {
 			for port := range uint16(128) {
 				w.arrives(forge(x.Remote, 61000+port, &probe.Segment{Flags: probe.ACK, Seq: 7, Ack: probe.Seq(w.rng.Uint32()), Window: 1000, TTL: 60}))
+			}
+			for port, syn := range syns { // by who sees them, after the true answer
+				if w.now.Sub(syn.at) > 300*time.Millisecond {
+					w.arrives(forge(x.Remote, port, &probe.Segment{Flags: probe.SYN | probe.ACK, Seq: 4711, Ack: syn.seq.Add(1), Window: 1000, TTL: 60}))
+				}
 			}
 		})
 	}

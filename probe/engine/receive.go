@@ -387,17 +387,23 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 }
 
 // transcribe adds a step to the conversation's transcript: to a new one if the one
-// before was handed over, and unless the step is then no more than the end, or of what
-// nobody believes, or of our kernel's answer to that: a flood of those would make a
-// transcript of each four-tuple that lingers.
+// before was handed over, unless nothing begins with the step.
 func (s *Shard) transcribe(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event) {
 	if sl.transcript == none {
-		if c.Done() && len(s.output.Segments()) == 0 || s.output.Note.Noise(ev) {
+		if s.isIdle(c, ev) {
 			return
 		}
 		sl.transcript = s.transcript(s.tuple(sl, e), c.Kind, sl.number)
 	}
 	s.table.transcripts.at(sl.transcript).Add(s.now, ev, c, &s.output)
+}
+
+// isIdle reports whether a step is no more than the end, or of what nobody believes, or of
+// a RST that answers that: a flood of those would make a transcript of each four-tuple that
+// lingers.
+func (s *Shard) isIdle(c *probe.Conversation, ev *probe.Event) bool {
+	out := &s.output
+	return c.Done() && len(out.Segments()) == 0 || out.Note.Noise(ev) || out.Note == probe.NoteResetSent && len(out.Observations()) == 0
 }
 
 // tell hands over an observation that no conversation made.
