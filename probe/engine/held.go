@@ -53,7 +53,7 @@ func (s *Shard) letGoOldest() {
 		if !s.table.is(r) {
 			continue
 		}
-		s.table.slot(r.slot).held = 0
+		s.table.slot(r.slot).held = seconds(s.now.Add(-2 * time.Second)) // over, and not to be held anew
 		if s.table.alarm(r.slot).kind == probe.TimeWaitTimeout {
 			s.table.arm(r.slot, probe.TimeWaitTimeout, s.now)
 		}
