@@ -224,7 +224,8 @@ func lossy(peer peerFunc) peerFunc {
 	}
 }
 
-// What goes again because it was lost is beyond what was reserved, and counts as it goes.
+// What goes again because it was lost may be beyond what was reserved, and counts as it goes:
+// with 5 % lost each way, next to nothing is above the limits.
 func TestLimitsUnderLoss(t *testing.T) {
 	const addresses, ports = 4, 60
 	for _, limits := range []Limits{{Global: 120, PerAddress: 200}, {Global: 1000, PerAddress: 30}} {
@@ -245,7 +246,7 @@ func TestLimitsUnderLoss(t *testing.T) {
 					all, each := log.busiest(addresses)
 					room := min(limits.Global, limits.PerAddress*addresses) * 120
 					t.Logf("most %d and %d, on average %d %% of the limit", all, each, 100*len(log.all)/room)
-					if all > limits.Global+limits.Global/20 || each > limits.PerAddress+limits.PerAddress/10 {
+					if all > limits.Global+2 || each > limits.PerAddress+2 {
 						t.Errorf("%d packets in a second, %d to one address, the limits are %d and %d", all, each, limits.Global, limits.PerAddress)
 					}
 					if len(log.all) < room/5 {
