@@ -201,9 +201,15 @@ func (c *Conversation) furtherSYNACK(now Instant, s *Segment, out *Output) {
 }
 
 // awaitReset waits for our kernel's RST to be seen leaving; from a guarded
-// port there is none, so ours goes at once.
+// port there is none, so ours goes at once. Of a host that has let none out so far,
+// one is enough to see whether it does now.
 func (c *Conversation) awaitReset(now Instant, out *Output) {
-	c.peer, c.resets = SynReceived, 0
+	c.peer = SynReceived
+	if c.resets == maxResets && !c.reacted {
+		c.resets--
+	} else {
+		c.resets = 0
+	}
 	if c.ResetGrace == 0 {
 		out.send(c.reset())
 		c.wait(resetting, now.Add(resetRetry))

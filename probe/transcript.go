@@ -87,6 +87,13 @@ func (n Note) Disbelieves() bool {
 	return false
 }
 
+// Noise reports whether a step that came to this note is of what was not believed, or of
+// a RST that left while none was waited for: our kernel's answer to that, if the port is
+// reserved.
+func (n Note) Noise(ev *Event) bool {
+	return n.Disbelieves() || n == NoteNone && ev.Kind == SegmentSent && ev.Segment.Flags.Has(RST)
+}
+
 // A Record is one step of a conversation: the event, the moment at which it was
 // handled, both states after it, and what was concluded.
 type Record struct {
@@ -105,8 +112,9 @@ const MaxRecords = 64
 const FirstRecords = 32
 
 // MaxDisbelieved is how many of them, the first, are of segments and ICMP errors that were
-// not believed. A flood of those is counted (Rejected), and neither pushes a conversation
-// out of its own transcript nor makes one of each that is remembered.
+// not believed, and how many of our kernel's RSTs to those. A flood of them is counted
+// (Rejected), and neither pushes a conversation out of its own transcript nor makes one of
+// each that is remembered.
 const MaxDisbelieved = 8
 
 // A Figure is something that was measured or concluded of a conversation as a
@@ -119,7 +127,8 @@ type Figure struct {
 
 // A Transcript is what happened in one conversation, in order. Its size is
 // bounded: of more than MaxRecords records those in the middle are counted, not
-// kept, and of more than MaxDisbelieved that were not believed the last are neither.
+// kept, and of more than MaxDisbelieved that were not believed, or RSTs to that, the last
+// are neither.
 type Transcript struct {
 	Tuple   FourTuple
 	Kind    Kind
@@ -152,7 +161,7 @@ func (t *Transcript) Add(now Instant, ev *Event, c *Conversation, out *Output) {
 			f.Observation, f.record = observed[i], uint32(len(t.records))+t.Lost
 		}
 	}
-	if t.sated(out.Note) {
+	if t.sated(out.Note, ev) {
 		return
 	}
 	t.room()
@@ -181,14 +190,14 @@ func (t *Transcript) room() {
 	}
 }
 
-// sated reports whether there is enough of what was not believed.
-func (t *Transcript) sated(n Note) bool {
-	if !n.Disbelieves() {
+// sated reports whether there is enough of what was not believed, or of RSTs to that.
+func (t *Transcript) sated(n Note, ev *Event) bool {
+	if !n.Noise(ev) {
 		return false
 	}
 	have := 0
 	for i := range t.records {
-		if t.records[i].Note.Disbelieves() {
+		if r := &t.records[i]; r.Note.Noise(&r.Event) && r.Note.Disbelieves() == n.Disbelieves() {
 			have++
 		}
 	}
@@ -204,7 +213,7 @@ func (t *Transcript) Extend(since *Transcript) {
 		t.figures = append(t.figures, f)
 	}
 	for i := range since.records {
-		if t.sated(since.records[i].Note) {
+		if t.sated(since.records[i].Note, &since.records[i].Event) {
 			for j := range t.figures {
 				if t.figures[j].record > uint32(len(t.records))+t.Lost {
 					t.figures[j].record-- // that of a record to come

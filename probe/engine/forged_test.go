@@ -125,6 +125,35 @@ func TestForgeriesHoldNothing(t *testing.T) {
 	}
 }
 
+// Our kernel resets what is forged to a reserved port. Those RSTs make no transcripts of
+// the four-tuples that linger, nor do they push conversations out of theirs.
+func TestForgeriesThatOurKernelResets(t *testing.T) {
+	w := newWorld(t, nil)
+	w.peer = listening(200 * time.Millisecond)
+	x, l := w.target(1, "198.19.0.1:443", nil)
+	x.Recorder = l
+	longest := 0
+	l.onSettled = func(tr *probe.Transcript) { longest = max(longest, len(tr.Records())) }
+	w.add(x)
+	for i := range 2_000 {
+		w.after(5*time.Second+time.Duration(i)*10*time.Millisecond, func() {
+			for port := range uint16(128) {
+				w.arrives(forge(x.Remote, 61000+port, &probe.Segment{Flags: probe.ACK, Seq: 7, Ack: probe.Seq(w.rng.Uint32()), Window: 1000, TTL: 60}))
+			}
+		})
+	}
+	w.run(26 * time.Second)
+	if l.verdicts[probe.OK] != 26 {
+		t.Errorf("verdicts %v", l.verdicts)
+	}
+	if l.records != 0 {
+		t.Errorf("%d transcripts of our kernel's answers to what nobody believes", l.records)
+	}
+	if most := 5 + 2*probe.MaxDisbelieved; longest <= probe.MaxDisbelieved || longest > most {
+		t.Errorf("a transcript has %d records, %d at most", longest, most)
+	}
+}
+
 // After a crash each of many services of one address may hold a connection of before:
 // those that tell are reset at the first SYN-ACK that they send again.
 func TestCrash(t *testing.T) {

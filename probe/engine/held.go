@@ -17,7 +17,7 @@ const (
 	// heldFor is how long. Linux sends its SYN-ACK five times again, at 1 to 31.5 s, and
 	// forgets the connection 32 s after (net.ipv4.tcp_synack_retries).
 	heldFor = 70 * time.Second
-	// maxHeld bounds how many are held, the oldest of which are let go: 10 MiB.
+	// maxHeld bounds how many are held, the oldest of which are let go: 10 MiB of half_open.
 	maxHeld = 1 << 16
 )
 
@@ -43,7 +43,7 @@ func (s *Shard) hold(i int32) {
 		return
 	}
 	sl.held = seconds(s.now.Add(heldFor))
-	s.holds.push(ref{i, s.table.alarm(i).generation})
+	s.holds.push(s.table.ref(i))
 }
 
 // letGoOldest keeps what is held within its bound.

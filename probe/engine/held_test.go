@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"testing"
 	"time"
@@ -170,5 +171,46 @@ func TestHeldIsBounded(t *testing.T) {
 	w.run(50 * time.Second)
 	if most < maxHeld/2 || most > maxHeld+256 || slots > maxHeld+10*4000 {
 		t.Errorf("%d four-tuples held, %d slots", most, slots)
+	}
+}
+
+// A last ACK that this host has not let out leaves the peer in LAST-ACK, where it answers
+// the next SYN on the four-tuple by a challenge ACK. That is discarded, and ended by our RST.
+func TestHeldInLastACK(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Guarded = Ports{61128, 61137} })
+	lastACK := make(map[uint16]probe.Seq) // what the peers have acknowledged there
+	w.peer = func(s *sim, p *wire.Packet) {
+		q := p.Segment
+		acked, holds := lastACK[p.SrcPort]
+		switch {
+		case holds && q.Flags == probe.SYN:
+			s.reply(p, 10*time.Millisecond, &probe.Segment{Flags: probe.ACK, Seq: 7, Ack: acked, Window: 65535})
+		case holds && (q.Flags.Has(probe.RST) || q.Seq == acked):
+			delete(lastACK, p.SrcPort)
+		case q.Flags.Has(probe.FIN):
+			lastACK[p.SrcPort] = q.End()
+			closes(10*time.Millisecond)(s, p)
+		default:
+			closes(10*time.Millisecond)(s, p)
+		}
+	}
+	x, l := w.target(1, "198.19.0.1:443", func(x *Target) {
+		activeClose(x)
+		x.Interval = 500 * time.Millisecond
+	})
+	w.add(x)
+	w.after(2*time.Second, func() {
+		w.refuse = func(p *Packet) bool {
+			_, holds := lastACK[binary.BigEndian.Uint16(p.Segment)]
+			return holds && probe.Flags(p.Segment[13]) == probe.ACK
+		}
+	})
+	w.after(12*time.Second, func() { w.refuse = nil })
+	w.run(30 * time.Second)
+	if n := sum(l.verdicts[:]); n != l.verdicts[probe.OK] || n < 40 {
+		t.Errorf("verdicts %v", l.verdicts)
+	}
+	if n := l.discards[probe.DiscardSendError]; n < 5 || n > 12 || n != sum(l.discards[:]) {
+		t.Errorf("discarded %v", l.discards)
 	}
 }

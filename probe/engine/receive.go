@@ -388,10 +388,11 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 
 // transcribe adds a step to the conversation's transcript: to a new one if the one
 // before was handed over, and unless the step is then no more than the end, or of what
-// nobody believes: a flood of that would make a transcript of each four-tuple that lingers.
+// nobody believes, or of our kernel's answer to that: a flood of those would make a
+// transcript of each four-tuple that lingers.
 func (s *Shard) transcribe(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event) {
 	if sl.transcript == none {
-		if c.Done() && len(s.output.Segments()) == 0 || s.output.Note.Disbelieves() {
+		if c.Done() && len(s.output.Segments()) == 0 || s.output.Note.Noise(ev) {
 			return
 		}
 		sl.transcript = s.transcript(s.tuple(sl, e), c.Kind, sl.number)

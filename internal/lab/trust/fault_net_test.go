@@ -288,8 +288,8 @@ type flow struct {
 
 // cut reports whether a connection was not closed from both sides within its timeout.
 func (f *flow) cut() bool {
-	in := func(at int64) bool { return at != 0 && at-f.at <= int64(1950*time.Millisecond) }
-	return f.answered != 0 && !(in(f.peerFIN) && in(f.finAcked))
+	late := func(at int64) bool { return at == 0 || at-f.at > int64(1950*time.Millisecond) }
+	return f.answered != 0 && (late(f.peerFIN) || late(f.finAcked))
 }
 
 // flows reads the capture.
