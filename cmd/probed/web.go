@@ -134,6 +134,8 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 			WriteTimeout:      writeTimeout,
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    mostHeader,
+			// Else net/http itself answers OPTIONS *, before any handler and as often as asked.
+			DisableGeneralOptionsHandler: true,
 			HTTP2: &http.HTTP2Config{
 				MaxConcurrentStreams:          mostPages,
 				MaxReceiveBufferPerConnection: 64 << 10,

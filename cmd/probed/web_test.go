@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -323,5 +324,28 @@ func TestEmbeddedDefault(t *testing.T) {
 	}
 	if code := stop(p); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// What concerns no path has the guard before it too.
+func TestGuardBeforeOptions(t *testing.T) {
+	t.Parallel()
+	h := lab.NewHost(t, "a")
+	p := start(t, h, "jobs: []\n")
+	c, err := dialer(h)(t.Context(), "tcp", strings.TrimPrefix(p.base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "OPTIONS * HTTP/1.1\r\nHost: probed\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusBadRequest || resp.Header.Get("Content-Security-Policy") == "" {
+		t.Errorf("%s, %v", resp.Status, resp.Header)
 	}
 }
