@@ -125,7 +125,11 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 	}
 	routes := admitting(d.routes(pages))
 	complain := log.New(webLog{sparingly(d.log, time.Now)}, "", 0)
-	guesses, paces := newGuesses(time.Now), newPaces(requestsPerSecond, requestsAtOnce)
+	paces := newPaces(requestsPerSecond, requestsAtOnce)
+	var trials *guesses // there are no passwords without a file: what comes by a proxy is for that
+	if *d.web.WebConfigFile != "" {
+		trials = newGuesses(time.Now)
+	}
 	servers := make([]*http.Server, n)
 	for i := range servers {
 		s := &http.Server{
@@ -150,7 +154,7 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 		// exporter-toolkit puts its own handler before ours, and then serves. The guard
 		// stands before both: what is too much must not get as far as to bcrypt.
 		s.BaseContext = func(net.Listener) context.Context {
-			s.Handler = &guard{next: s.Handler, hosts: d.hosts, guesses: guesses, paces: paces, clock: time.Now}
+			s.Handler = &guard{next: s.Handler, hosts: d.hosts, guesses: trials, paces: paces, clock: time.Now}
 			return context.Background()
 		}
 		s.RegisterOnShutdown(pages.Close)

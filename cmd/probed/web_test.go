@@ -349,3 +349,25 @@ func TestGuardBeforeOptions(t *testing.T) {
 		t.Errorf("%s, %v", resp.Status, resp.Header)
 	}
 }
+
+// Where there are no passwords, what a client sends to a proxy before us, another at each
+// request as by Negotiate or Digest, is no guess.
+func TestNoPasswordsToGuess(t *testing.T) {
+	t.Parallel()
+	p := start(t, lab.NewHost(t, "a"), "jobs: []\n")
+	for i := range 3 * guessesAtOnce {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", p.base+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", fmt.Sprintf("Negotiate token%d", i))
+		resp, err := p.http.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("request %d: %s", i, resp.Status)
+		}
+	}
+}
