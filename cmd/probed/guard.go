@@ -44,7 +44,7 @@ type guard struct {
 	next    http.Handler
 	hosts   []string // names to be called by; none for any
 	origins http.CrossOriginProtection
-	guesses *guesses
+	guesses *guesses // nil: there are no passwords to guess
 	paces   *paces
 	clock   func() time.Time
 }
@@ -80,6 +80,10 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if g.origins.Check(r) != nil {
 		http.Error(w, "another site's page asks for this: Sec-Fetch-Site or Origin says so", http.StatusForbidden)
+		return
+	}
+	if g.guesses == nil {
+		g.next.ServeHTTP(w, r)
 		return
 	}
 	g.guesses.serve(w, r, g.next)

@@ -342,7 +342,7 @@ func TestWebLog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var said strings.Builder
-		l := newWebLog(slog.New(slog.NewTextHandler(&said, nil)), time.Now)
+		l := webLog{sparingly(slog.New(slog.NewTextHandler(&said, nil)), time.Now)}
 		for range 1000 {
 			_, _ = l.Write([]byte("http: TLS handshake error from 198.18.0.1:4711: EOF\n"))
 		}
@@ -353,6 +353,29 @@ func TestWebLog(t *testing.T) {
 		_, _ = l.Write([]byte("again\n"))
 		if !strings.Contains(said.String(), "msg=again more_unsaid=995") {
 			t.Errorf("said\n%s", said.String())
+		}
+	})
+}
+
+// However a log is written to, its lines are counted together.
+func TestSparingly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var said strings.Builder
+		l := sparingly(slog.New(slog.NewTextHandler(&said, nil)), time.Now)
+		for range 10 {
+			l.Warn("one")
+			l.With("a", 1).Error("two")
+			l.WithGroup("g").Info("three", "b", 2)
+		}
+		if n := strings.Count(said.String(), "\n"); n != sparingAtOnce {
+			t.Errorf("%d lines", n)
+		}
+		time.Sleep(sparingEvery)
+		said.Reset()
+		l.Info("again")
+		if !strings.Contains(said.String(), "msg=again more_unsaid=25") {
+			t.Errorf("said %s", said.String())
 		}
 	})
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -126,4 +128,36 @@ jobs: []
 			t.Fatalf("more than 20 packets within %v", time.Duration(ours[j]-at))
 		}
 	}
+}
+
+// Whatever web clients ask for, and however often, the log has a few lines of it.
+func TestRequestsInTheLog(t *testing.T) {
+	t.Parallel()
+	a, b := lab.Pair(t)
+	b.NFT("add table inet lab\nadd chain inet lab input { type filter hook input priority 0; }\nadd rule inet lab input tcp dport 81 drop\n")
+	p, _ := reloadable(t, a, "jobs: []\n")
+	const times = 30
+	for range times {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		r, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("%s/probe?target=%v:81", p.base, b.Addr4()), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := p.http.Do(r); err == nil {
+			t.Errorf("answered: %s", resp.Status)
+			_ = resp.Body.Close()
+		}
+		cancel()
+		if code, body := p.do("POST", "/-/reload"); code != http.StatusOK {
+			t.Fatalf("%d %s", code, body)
+		}
+	}
+	lab.Eventually(t, 5*time.Second, func() error {
+		for _, line := range []string{"no verdict for a probe on request", "configuration reloaded"} {
+			if n := strings.Count(p.said(), line); n == 0 || n > 2*sparingAtOnce {
+				return fmt.Errorf("%d requests are %d lines: %s", times, n, line)
+			}
+		}
+		return nil
+	})
 }

@@ -31,7 +31,7 @@ func confined(all ...*host.Network) error {
 	for _, n := range all {
 		mute = append(mute, n.Listeners()...)
 	}
-	return errors.Join(confine.Undumpable(), confine.Keep(unix.CAP_NET_RAW), confine.Filter(mute...))
+	return errors.Join(confine.Undumpable(), confine.Keep(unix.CAP_NET_RAW), confine.ReadOnly(), confine.Filter(mute...))
 }
 
 // sayUnconfined says what could not be given up. Probing works all the same. That there

@@ -227,7 +227,7 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal, listeners []ne
 	if err != nil {
 		return err
 	}
-	d.sayDefault() // now that the start has succeeded: an error would have been the only line
+	d.sayDefault(d.log) // now that the start has succeeded: an error would have been the only line
 	d.sayUnconfined()
 	group, ctx := errgroup.WithContext(ctx)
 	probing, probed := context.WithCancel(context.Background())
@@ -334,9 +334,9 @@ func (d *daemon) load() (*config.Config, error) {
 
 // sayDefault says that the embedded default is in force, if it is: whoever meant
 // to have a file learns where it was looked for.
-func (d *daemon) sayDefault() {
+func (d *daemon) sayDefault(log *slog.Logger) {
 	if !d.fromFile {
-		d.log.Info("no configuration file: probing our own web listener", "looked_for", d.configFile)
+		log.Info("no configuration file: probing our own web listener", "looked_for", d.configFile)
 	}
 }
 
@@ -358,8 +358,9 @@ func (d *daemon) apply(c *config.Config) error {
 	return err
 }
 
-// reload loads the configuration again. One that fails changes nothing.
-func (d *daemon) reload() (err error) {
+// reload loads the configuration again, and says in a log what came of it. One that fails
+// changes nothing.
+func (d *daemon) reload(log *slog.Logger) (err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.notified(d.manager.reloading())
@@ -381,18 +382,18 @@ func (d *daemon) reload() (err error) {
 	}
 	if err != nil {
 		d.metrics.ConfigReload(false, time.Now())
-		d.log.Error("configuration not reloaded: the old one stays in force", "err", err)
+		log.Error("configuration not reloaded: the old one stays in force", "err", err)
 		return err
 	}
 	if err := d.apply(c); err != nil {
-		d.log.Error("configuration not reloaded: the old one stays in force", "err", err)
+		log.Error("configuration not reloaded: the old one stays in force", "err", err)
 		return err
 	}
-	d.sayDefault()
+	d.sayDefault(log)
 	if module := byPacket(c); module != "" && !d.byPacket {
-		d.log.Warn("transmit: packet needs a socket that is opened at the start alone: segments go by raw sockets until probed is started again", "module", module)
+		log.Warn("transmit: packet needs a socket that is opened at the start alone: segments go by raw sockets until probed is started again", "module", module)
 	}
-	d.log.Info("configuration reloaded", "targets", d.targets)
+	log.Info("configuration reloaded", "targets", d.targets)
 	return nil
 }
 
@@ -403,7 +404,7 @@ func (d *daemon) reloadOnHangup(ctx context.Context, hup <-chan os.Signal) {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			_ = d.reload() // which says what went wrong
+			_ = d.reload(d.log) // which says what went wrong
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -123,8 +124,12 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 		return nil, err
 	}
 	routes := admitting(d.routes(pages))
-	complain := log.New(newWebLog(d.log, time.Now), "", 0)
-	guesses, paces := newGuesses(time.Now), newPaces(requestsPerSecond, requestsAtOnce)
+	complain := log.New(webLog{sparingly(d.log, time.Now)}, "", 0)
+	paces := newPaces(requestsPerSecond, requestsAtOnce)
+	var trials *guesses // there are no passwords without a file: what comes by a proxy is for that
+	if *d.web.WebConfigFile != "" {
+		trials = newGuesses(time.Now)
+	}
 	servers := make([]*http.Server, n)
 	for i := range servers {
 		s := &http.Server{
@@ -134,6 +139,8 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 			WriteTimeout:      writeTimeout,
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    mostHeader,
+			// Else net/http itself answers OPTIONS *, before any handler and as often as asked.
+			DisableGeneralOptionsHandler: true,
 			HTTP2: &http.HTTP2Config{
 				MaxConcurrentStreams:          mostPages,
 				MaxReceiveBufferPerConnection: 64 << 10,
@@ -147,7 +154,7 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 		// exporter-toolkit puts its own handler before ours, and then serves. The guard
 		// stands before both: what is too much must not get as far as to bcrypt.
 		s.BaseContext = func(net.Listener) context.Context {
-			s.Handler = &guard{next: s.Handler, hosts: d.hosts, guesses: guesses, paces: paces, clock: time.Now}
+			s.Handler = &guard{next: s.Handler, hosts: d.hosts, guesses: trials, paces: paces, clock: time.Now}
 			return context.Background()
 		}
 		s.RegisterOnShutdown(pages.Close)
@@ -158,7 +165,7 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 
 // serveWeb serves until the server is shut down.
 func (d *daemon) serveWeb(s *http.Server, l net.Listener) error {
-	err := web.Serve(&doors{l, d.callers}, s, d.web, d.log)
+	err := web.Serve(&doors{l, d.callers}, s, d.web, sparingly(d.log, time.Now)) // which complains at each request
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -196,10 +203,10 @@ func (d *daemon) routes(pages http.Handler) http.Handler {
 		d.serveHealthy(w, time.Now())
 	})
 	mux.HandleFunc("GET /-/ready", d.serveReady)
-	mux.Handle("POST /-/reload", lasting(reloadWait+reloadTime, newQueue(queueOptions{places: mostReloads, wait: reloadWait}, time.Now).serve(http.HandlerFunc(d.serveReload))))
+	mux.Handle("POST /-/reload", lasting(reloadWait+reloadTime, newQueue(queueOptions{places: mostReloads, wait: reloadWait}, time.Now).serve(d.serveReload(sparingly(d.log, time.Now)))))
 	mux.Handle("GET /probe", lasting(mostProbe, ondemand.New(ondemand.Options{
 		Config: d.running, Once: d.roster.Once, Probes: d.roster.Probes, Names: d.roster.Names, FromHere: fromHere,
-		Clock: time.Now, Log: d.log,
+		Clock: time.Now, Log: sparingly(d.log, time.Now),
 	})))
 	mux.Handle("GET /debug/pprof/", d.profiles())
 	some := answers(mostPages).serve(inTurn(pages))
@@ -255,12 +262,14 @@ func (d *daemon) serveReady(w http.ResponseWriter, _ *http.Request) {
 // reloadTime is how long a reload may take.
 const reloadTime = time.Minute
 
-func (d *daemon) serveReload(w http.ResponseWriter, _ *http.Request) {
-	if err := d.reload(); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	fmt.Fprintln(w, "configuration reloaded")
+func (d *daemon) serveReload(log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if err := d.reload(log); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprintln(w, "configuration reloaded")
+	})
 }
 
 func (d *daemon) serveConfig(w http.ResponseWriter, _ *http.Request) {

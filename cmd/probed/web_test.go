@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -323,5 +324,50 @@ func TestEmbeddedDefault(t *testing.T) {
 	}
 	if code := stop(p); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// What concerns no path has the guard before it too.
+func TestGuardBeforeOptions(t *testing.T) {
+	t.Parallel()
+	h := lab.NewHost(t, "a")
+	p := start(t, h, "jobs: []\n")
+	c, err := dialer(h)(t.Context(), "tcp", strings.TrimPrefix(p.base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "OPTIONS * HTTP/1.1\r\nHost: probed\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusBadRequest || resp.Header.Get("Content-Security-Policy") == "" {
+		t.Errorf("%s, %v", resp.Status, resp.Header)
+	}
+}
+
+// Where there are no passwords, what a client sends to a proxy before us, another at each
+// request as by Negotiate or Digest, is no guess.
+func TestNoPasswordsToGuess(t *testing.T) {
+	t.Parallel()
+	p := start(t, lab.NewHost(t, "a"), "jobs: []\n")
+	for i := range 3 * guessesAtOnce {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", p.base+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", fmt.Sprintf("Negotiate token%d", i))
+		resp, err := p.http.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("request %d: %s", i, resp.Status)
+		}
 	}
 }

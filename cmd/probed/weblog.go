@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"context"
 	"log/slog"
 	"strings"
 	"sync"
@@ -10,10 +10,21 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A webLog is where http.Server complains of clients: each could have it say a line for
-// every connection. A few are written, and how many were not.
-type webLog struct {
-	log   *slog.Logger
+// What web clients have us say is a few lines at once, and then one every so often: each
+// request could be another.
+const (
+	sparingAtOnce = 5
+	sparingEvery  = 10 * time.Second
+)
+
+// sparing is the handler of a log of which some lines are written, and how many were not.
+type sparing struct {
+	slog.Handler
+	*spared
+}
+
+// spared is what the handlers of one log have in common.
+type spared struct {
 	clock func() time.Time
 
 	mu      sync.Mutex
@@ -21,23 +32,51 @@ type webLog struct {
 	more    int
 }
 
-func newWebLog(log *slog.Logger, clock func() time.Time) *webLog {
-	return &webLog{log: log, clock: clock, allowed: rate.NewLimiter(rate.Every(10*time.Second), 5)}
+// sparingly returns a log that writes into another what web clients have it say.
+func sparingly(log *slog.Logger, clock func() time.Time) *slog.Logger {
+	return slog.New(&sparing{log.Handler(), &spared{clock: clock, allowed: rate.NewLimiter(rate.Every(sparingEvery), sparingAtOnce)}})
 }
 
+// Handle implements slog.Handler.
+func (s *sparing) Handle(ctx context.Context, r slog.Record) error {
+	more, ok := s.allow()
+	if !ok {
+		return nil
+	}
+	if more > 0 {
+		r = r.Clone()
+		r.AddAttrs(slog.Int("more_unsaid", more))
+	}
+	return s.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (s *sparing) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &sparing{s.Handler.WithAttrs(attrs), s.spared}
+}
+
+// WithGroup implements slog.Handler.
+func (s *sparing) WithGroup(name string) slog.Handler {
+	return &sparing{s.Handler.WithGroup(name), s.spared}
+}
+
+// allow reports whether a line may be written, and how many before it were not.
+func (s *spared) allow() (more int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.allowed.AllowN(s.clock(), 1) {
+		s.more++
+		return 0, false
+	}
+	more, s.more = s.more, 0
+	return more, true
+}
+
+// A webLog is where http.Server complains of clients.
+type webLog struct{ log *slog.Logger }
+
 // Write implements io.Writer, a line at a time.
-func (w *webLog) Write(line []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.allowed.AllowN(w.clock(), 1) {
-		w.more++
-		return len(line), nil
-	}
-	args := []any{}
-	if w.more > 0 {
-		args = append(args, "more_unsaid", fmt.Sprint(w.more))
-		w.more = 0
-	}
-	w.log.Warn(strings.TrimSpace(string(line)), args...)
+func (w webLog) Write(line []byte) (int, error) {
+	w.log.Warn(strings.TrimSpace(string(line)))
 	return len(line), nil
 }

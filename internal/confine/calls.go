@@ -4,6 +4,7 @@ package confine
 
 import (
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -145,15 +146,12 @@ func checked(mute []int) []call {
 		// Precise timers, and the names that Go gives its memory.
 		{"prctl", unix.SYS_PRCTL, oneOf(0, unix.PR_SET_TIMERSLACK, unix.PR_SET_VMA), nil},
 
-		// What any user's program may open, and rtnetlink to ask. Raw and packet sockets
-		// have been opened by now, behind filters that are locked.
-		{"socket", unix.SYS_SOCKET, []match{
-			{is(0, unix.AF_INET), {1, socketType, unix.SOCK_STREAM}},
-			{is(0, unix.AF_INET), {1, socketType, unix.SOCK_DGRAM}},
-			{is(0, unix.AF_INET6), {1, socketType, unix.SOCK_STREAM}},
-			{is(0, unix.AF_INET6), {1, socketType, unix.SOCK_DGRAM}},
-			{is(0, unix.AF_NETLINK), is(2, unix.NETLINK_ROUTE)},
-		}, nil},
+		// TCP and UDP, as any user's program may open them, and rtnetlink to ask. Raw and
+		// packet sockets have been opened by now, behind filters that are locked.
+		{"socket", unix.SYS_SOCKET, slices.Concat(
+			sockets(unix.AF_INET), sockets(unix.AF_INET6),
+			[]match{{is(0, unix.AF_NETLINK), is(2, unix.NETLINK_ROUTE)}},
+		), nil},
 		// No filter comes off or on, no header is written by us, no address is another's.
 		{"setsockopt", unix.SYS_SETSOCKOPT, append(append(
 			options(unix.SOL_SOCKET, unix.SO_BINDTODEVICE, unix.SO_BINDTOIFINDEX, unix.SO_BROADCAST, unix.SO_KEEPALIVE, unix.SO_LINGER, unix.SO_PRIORITY),
@@ -169,6 +167,18 @@ const namespaces = unix.CLONE_NEWCGROUP | unix.CLONE_NEWIPC | unix.CLONE_NEWNET 
 // socketType is socket(2)'s type without SOCK_CLOEXEC and SOCK_NONBLOCK
 // (include/linux/net.h, SOCK_TYPE_MASK).
 const socketType = 0xf
+
+// sockets are TCP's and UDP's of a family. By other protocols of the same types whoever
+// asks has the kernel load what is rarely looked at: SCTP, L2TP, UDP-Lite.
+func sockets(family uint32) []match {
+	stream, datagram := check{1, socketType, unix.SOCK_STREAM}, check{1, socketType, unix.SOCK_DGRAM}
+	return []match{
+		{is(0, family), stream, is(2, 0)},
+		{is(0, family), stream, is(2, unix.IPPROTO_TCP)},
+		{is(0, family), datagram, is(2, 0)},
+		{is(0, family), datagram, is(2, unix.IPPROTO_UDP)},
+	}
+}
 
 // options are options of one level of setsockopt(2).
 func options(level uint32, names ...uint32) []match {

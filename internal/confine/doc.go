@@ -1,6 +1,6 @@
 // Package confine takes from this process, on every thread, what it does not need:
 // capabilities ([Keep]), the right to gain others (no_new_privs), to be looked into
-// ([Undumpable]), and system calls ([Filter]). None of it can be taken back, and it
+// ([Undumpable]), files to write ([ReadOnly]), and system calls ([Filter]). None of it can be taken back, and it
 // needs nobody's help: it holds under systemd, in a container and from a shell alike.
 //
 // # What a filter refuses
@@ -13,7 +13,7 @@
 // # Alternatives considered
 //
 // A library for the filter: a table and 60 lines that assemble it are less than what
-// would be depended on. Landlock: see docs/threat-model.md.
+// would be depended on. Landlock for what is read, too: see docs/threat-model.md.
 package confine
 
 import "errors"

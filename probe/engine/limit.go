@@ -7,9 +7,10 @@ import (
 )
 
 // Limits bound what is sent, in packets per second: no second, wherever it
-// begins, has more. A probe counts as all its packets (probe.Params.Packets)
-// when its SYN goes, since it ends with a RST whoever sends it. Below that,
-// nothing is ever sent.
+// begins, has more. A half_open counts as its SYN and its RST when the SYN goes, since
+// it ends with a RST whoever sends it. Of other kinds each packet counts as it goes, and
+// room for all that a probe needs (probe.Params.Packets) is reserved before: see
+// reservedFor, which says what that does not hold for. Below that, nothing is ever sent.
 type Limits struct {
 	Global     int
 	PerAddress int

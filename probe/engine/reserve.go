@@ -18,7 +18,9 @@ import (
 
 // reservedFor is how long room is reserved at most: a peer may close after half an hour,
 // and its TIME-WAIT last minutes. What goes later is booked as it goes, so that SYNs
-// make way for it.
+// make way for it, and so is what goes beyond what was reserved: after a loss, in answer to
+// a SYN-ACK later than the timeout, to acknowledge a stream. So much a second may have
+// above the limit.
 const reservedFor = 10 * time.Second
 
 // surplus is for how many segments more room is reserved of a connection that the peer

@@ -57,6 +57,24 @@ func (w *world) tallyReserved() {
 	}
 }
 
+// booksHold checks that what left in the last second is all booked, or still reserved.
+func (w *world) booksHold(l *wireLog) {
+	tail := 0
+	before := w.onWait
+	w.onWait = func() {
+		before()
+		for tail < len(l.all) && l.all[tail].at.Add(time.Second) <= w.now {
+			tail++
+		}
+		s := w.shard
+		s.window.forget(w.now)
+		if n := len(l.all) - tail; n > s.window.total+s.reserved {
+			w.tb.Errorf("%d packets in the last second, %d are booked and %d reserved", n, s.window.total, s.reserved)
+			w.onWait = before
+		}
+	}
+}
+
 // late has a peer answer each segment later by less than most, by chance.
 func late(most time.Duration, peer func(rtt time.Duration) peerFunc) func(rtt time.Duration) peerFunc {
 	return func(rtt time.Duration) peerFunc {
@@ -141,6 +159,7 @@ func TestLimitsOfLatePeers(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t, func(c *Config) { c.Limits = limits })
 				log := w.logWire()
+				w.booksHold(log)
 				w.crowd(kind, addresses, ports, func(p func(time.Duration) peerFunc) peerFunc { return late(900*time.Millisecond, p)(time.Millisecond) })
 				for i := range 5 {
 					w.after(time.Duration(i)*7*time.Second+3*time.Second, func() { w.stallFor(time.Duration(w.rng.IntN(300)) * time.Millisecond) })
@@ -177,6 +196,7 @@ func TestReservedLetsThrough(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t, func(c *Config) { c.Limits = limits })
 				log := w.logWire()
+				w.booksHold(log)
 				w.crowd(kind, addresses, ports, func(p func(time.Duration) peerFunc) peerFunc { return p(50 * time.Millisecond) })
 				w.goOn(40 * time.Second)
 				w.queued = len(w.delays) // less the second SYNs
@@ -204,7 +224,8 @@ func lossy(peer peerFunc) peerFunc {
 	}
 }
 
-// What goes again because it was lost is beyond what was reserved, and counts as it goes.
+// What goes again because it was lost may be beyond what was reserved, and counts as it goes:
+// with 5 % lost each way, next to nothing is above the limits.
 func TestLimitsUnderLoss(t *testing.T) {
 	const addresses, ports = 4, 60
 	for _, limits := range []Limits{{Global: 120, PerAddress: 200}, {Global: 1000, PerAddress: 30}} {
@@ -214,6 +235,7 @@ func TestLimitsUnderLoss(t *testing.T) {
 					t.Parallel()
 					w := newWorld(t, func(c *Config) { c.Limits = limits })
 					log := w.logWire()
+					w.booksHold(log)
 					w.impair = func() (int, time.Duration) { return min(1, w.rng.IntN(20)), 0 }
 					w.crowd(kind, addresses, ports, func(p func(time.Duration) peerFunc) peerFunc {
 						return lossy(late(most, p)(50 * time.Millisecond))
@@ -224,7 +246,7 @@ func TestLimitsUnderLoss(t *testing.T) {
 					all, each := log.busiest(addresses)
 					room := min(limits.Global, limits.PerAddress*addresses) * 120
 					t.Logf("most %d and %d, on average %d %% of the limit", all, each, 100*len(log.all)/room)
-					if all > limits.Global+limits.Global/20 || each > limits.PerAddress+limits.PerAddress/10 {
+					if all > limits.Global+2 || each > limits.PerAddress+2 {
 						t.Errorf("%d packets in a second, %d to one address, the limits are %d and %d", all, each, limits.Global, limits.PerAddress)
 					}
 					if len(log.all) < room/5 {

@@ -236,7 +236,7 @@ func TestFaultTimeNamespace(t *testing.T) {
 			book(t, Row{
 				Part: "fault", What: "monotonic clock " + what + " (time namespace)", Tried: 1, Of: "times",
 				Probes: int(s.sum("probed_probes_total")), False: s.falsehoods(x), Discarded: s.ours(), Recovery: recovery,
-				Note: x.String(),
+				Left: lasting(there), Note: x.String(),
 			})
 			if t.Failed() {
 				t.Log(s.told(x))

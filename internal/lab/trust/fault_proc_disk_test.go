@@ -70,7 +70,7 @@ func TestFaultLogGone(t *testing.T) {
 			s, x := d.scrape(), exchanges(capture.Packets())
 			book(t, Row{
 				Part: "fault", What: c.what, Tried: n, Of: "lines", Probes: int(s.sum("probed_probes_total")),
-				False: s.falsehoods(x), Discarded: s.ours(), Note: x.String(),
+				False: s.falsehoods(x), Discarded: s.ours(), Left: lasting(there), Note: x.String(),
 			})
 			if t.Failed() {
 				t.Log(s.told(x))

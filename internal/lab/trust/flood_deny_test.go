@@ -209,6 +209,6 @@ func TestFloodStrangers(t *testing.T) {
 	}
 	book(t, Row{
 		Part: "flood", What: "another host scans a network by /probe", Tried: tried, Of: "requests",
-		Probes: int(s.sum("probed_probes_total")), False: wrong, Note: fmt.Sprintf("%d segments to what it may not have probed", wrong),
+		Probes: int(s.sum("probed_probes_total")), False: wrong, Left: lasting(there), Note: fmt.Sprintf("%d segments to what it may not have probed", wrong),
 	})
 }

@@ -69,8 +69,8 @@ func floodLimits(t *testing.T, what, global string, args []string) {
 		var b strings.Builder
 		fmt.Fprintf(&b, "global: {resolve_interval: 1s%s, limits: {packets_per_second: %d, packets_per_second_per_address: %d}}\n", global, l.all, l.each)
 		b.WriteString("modules: {all: {probe: half_open, resolve: all}, hops: {probe: half_open, ttl: 9}}\njobs:\n")
-		// Both half_open: the segments of other kinds wait for what the peer does, and count
-		// when their SYN goes.
+		// Both half_open: what other kinds have begun under the higher limits goes on under the
+		// lower ones.
 		for _, module := range []string{"half_open", "hops"} {
 			fmt.Fprintf(&b, "- name: %s\n  module: %[1]s\n  interval: 10s\n  labels: {round: 'r%d'}\n  targets:\n", module, round%3)
 			for i := range names {

@@ -83,7 +83,7 @@ jobs:
 	book(t, Row{
 		Part: "flood", What: "segments forged in the name of others, to be answered to them", Tried: sent, Of: "segments",
 		Probes: int(grew("probed_probes_total")), False: len(fromGuarded) + amplified + l.above + failures,
-		Discarded: int(grew("probed_probes_discarded_total") + grew("probed_probes_skipped_total")),
+		Discarded: int(grew("probed_probes_discarded_total") + grew("probed_probes_skipped_total")), Left: lasting(there),
 		Note: fmt.Sprintf("%s a second; from guarded ports %d answers; from reserved ones our kernel's RSTs, %s to %s segments; to targets that were named %v (limit %d), probes included",
 			thousands(int(float64(sent)/took.Seconds())), len(fromGuarded), thousands(len(fromReserved)), thousands(answerable), l, each),
 	})

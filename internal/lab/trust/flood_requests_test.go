@@ -101,7 +101,7 @@ func TestFloodRequests(t *testing.T) {
 	}
 	book(t, Row{
 		Part: "flood", What: fmt.Sprintf("%d clients ask for probes", clients), Tried: asked, Of: "requests", Probes: int(made),
-		False: l.above + int(lost), Discarded: int(grew("probed_probes_discarded_total") + skipped + late),
+		False: l.above + int(lost), Discarded: int(grew("probed_probes_discarded_total") + skipped + late), Left: lasting(there),
 		Note: fmt.Sprintf("in %s: %v (limits %d and %d); of the schedule's %.0f probes %.0f had no room, %.0f were late%s", short(took), l, all, each, due, skipped, late, note),
 	})
 }

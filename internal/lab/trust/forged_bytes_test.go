@@ -104,8 +104,8 @@ jobs:
 	book(t, Row{
 		Part: "forged", What: "data without end behind our FIN", Tried: int(segments), Of: "segments",
 		Probes: int(after.sum("probed_probes_total") - before.sum("probed_probes_total")), False: int(wrong),
-		Discarded: int(after.sum("probed_probes_discarded_total") - before.sum("probed_probes_discarded_total")),
-		Note:      fmt.Sprintf("%.0f MiB; memory %+.1f MiB", octets/(1<<20), grown),
+		Discarded: int(after.sum("probed_probes_discarded_total") - before.sum("probed_probes_discarded_total")), Left: lasting(there),
+		Note: fmt.Sprintf("%.0f MiB; memory %+.1f MiB", octets/(1<<20), grown),
 	})
 	if grown > 16 {
 		t.Errorf("memory grew by %.1f MiB", grown)
@@ -135,8 +135,8 @@ jobs:
 		book(t, Row{
 			Part: "forged", What: k.name, Tried: a.sent, Of: "segments",
 			Probes: int(after.sum("probed_probes_total") - before.sum("probed_probes_total")), False: int(wrong),
-			Discarded: int(after.sum("probed_probes_discarded_total") - before.sum("probed_probes_discarded_total")),
-			Note:      fmt.Sprintf("%s/s; memory %+.1f MiB; %.0f segments more in answer", thousands(int(a.rate())), grown, max(said, 0)),
+			Discarded: int(after.sum("probed_probes_discarded_total") - before.sum("probed_probes_discarded_total")), Left: lasting(there),
+			Note: fmt.Sprintf("%s/s; memory %+.1f MiB; %.0f segments more in answer", thousands(int(a.rate())), grown, max(said, 0)),
 		})
 		if grown > 16 {
 			t.Errorf("%s: memory grew by %.1f MiB", k.name, grown)

@@ -49,6 +49,9 @@ func play() (played bool, err error) {
 	if dir := os.Getenv(takenOver); dir != "" {
 		return true, takeOver(dir)
 	}
+	if dir := os.Getenv(readOnly); dir != "" {
+		return true, giveUpWriting(dir)
+	}
 	return false, nil
 }
 

@@ -36,6 +36,6 @@ func TestUndisturbed(t *testing.T) {
 	}
 	book(t, Row{
 		Part: "fault", What: "none", Tried: 1, Of: "times", Probes: int(s.sum("probed_probes_total")),
-		False: int(s.sum("probed_probe_failures_total")), Discarded: int(s.sum("probed_probes_discarded_total")),
+		False: int(s.sum("probed_probe_failures_total")), Discarded: int(s.sum("probed_probes_discarded_total")), Left: lasting(there),
 	})
 }

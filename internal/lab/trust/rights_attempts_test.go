@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -59,6 +60,7 @@ func takeOver(dir string) error {
 			a.Attempts[try.what] = err.Error()
 		}
 	}
+	_, _ = io.Copy(io.Discard, os.Stdin) // until others have talked
 	a.sockets()
 	return json.NewEncoder(os.Stdout).Encode(a)
 }
@@ -270,6 +272,8 @@ func attempts(dir string) []attempt {
 		{"read packets of others", socket(unix.AF_PACKET, unix.SOCK_RAW, 0x0300), false},
 		{"send packets of any kind", socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW), false},
 		{"send IPv6 packets of any kind", socket(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_RAW), false},
+		{"have the kernel load SCTP", socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP), false},
+		{"have the kernel load L2TP", socket(unix.AF_INET, unix.SOCK_DGRAM, 115), false},
 		{"speak to services of this host", socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), false},
 		{"speak to the firewall", socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER), false},
 		{"use the kernel's ciphers", socket(unix.AF_ALG, unix.SOCK_SEQPACKET, 0), false},

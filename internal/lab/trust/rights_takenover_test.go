@@ -41,12 +41,21 @@ func taken(t *testing.T, env ...string) account {
 	there.Listen("tcp", "0.0.0.0:80")
 	ctx, cancel := context.WithCancel(t.Context())
 	talked := make(chan int)
+	hears, enough, err := os.Pipe() // which ends when others have talked
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hears.Close()
 	go func() { // the traffic of others
+		defer enough.Close()
 		n := 0
-		for ctx.Err() == nil {
+		for end := time.Now().Add(patience); ctx.Err() == nil; {
 			if c, err := here.Dial("tcp", "198.18.0.2:80", time.Second); err == nil {
 				c.Close()
 				n++
+			}
+			if n == 20 || time.Now().After(end) {
+				enough.Close()
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
@@ -58,6 +67,7 @@ func taken(t *testing.T, env ...string) account {
 		Credential:  &syscall.Credential{Uid: 65534, Gid: 65534, Groups: []uint32{}},
 		AmbientCaps: []uintptr{capNetRaw},
 	}
+	cmd.Stdin = hears
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	err = cmd.Run()
@@ -165,6 +175,6 @@ func TestRightsRefused(t *testing.T) {
 	s := d.scrape()
 	book(t, Row{
 		Part: "rights", What: "seccomp and capset forbidden to probed", Tried: 1, Of: "times", Probes: int(s.sum("probed_probes_total")),
-		False: int(s.sum("probed_probe_failures_total")), Discarded: int(s.sum("probed_probes_discarded_total")), Note: "one warning, and it probes",
+		False: int(s.sum("probed_probe_failures_total")), Discarded: int(s.sum("probed_probes_discarded_total")), Left: lasting(there), Note: "one warning, and it probes",
 	})
 }
