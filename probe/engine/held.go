@@ -14,9 +14,10 @@ import (
 // is taken again only if there is no other, and then a probe that is not answered is none
 // of the peer's failures. A RST that was seen leaving, or an answer, ends that.
 const (
-	// heldFor is how long. Linux sends its SYN-ACK five times again, at 1 to 31.5 s, and
-	// forgets the connection 32 s after (net.ipv4.tcp_synack_retries).
-	heldFor = 70 * time.Second
+	// heldFor is how long. Linux sends its SYN-ACK five times again, and forgets the
+	// connection 64 s after the first (net.ipv4.tcp_synack_retries); in LAST-ACK it sends
+	// its FIN eight times again, and forgets that after 108 s (tcp_orphan_retries).
+	heldFor = tupleMemory
 	// maxHeld bounds how many are held, the oldest of which are let go: 10 MiB of half_open.
 	maxHeld = 1 << 16
 )

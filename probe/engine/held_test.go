@@ -128,12 +128,12 @@ func TestHeldAndSilent(t *testing.T) {
 	var early, late [probe.NumReasons]int
 	w.after(300*time.Second, func() { early, peer.dead = l.verdicts, true })
 	w.after(300*time.Second+heldFor+time.Second, func() { late = l.verdicts })
-	w.run(400 * time.Second)
+	w.run(500 * time.Second)
 	if early[probe.OK] < 300 || sum(early[:]) != early[probe.OK] {
 		t.Errorf("verdicts %v while it answers", early)
 	}
 	n := l.verdicts[probe.Timeout] - late[probe.Timeout]
-	if want := int((100*time.Second - heldFor - time.Second) / x.Interval); n < want-5 {
+	if want := int((200*time.Second - heldFor - time.Second) / x.Interval); n < want-5 {
 		t.Errorf("%d timeouts of %d once nothing is held", n, want)
 	}
 	if l.verdicts[probe.ChallengeACK] > 0 {
@@ -174,21 +174,44 @@ func TestHeldIsBounded(t *testing.T) {
 	}
 }
 
-// A last ACK that this host has not let out leaves the peer in LAST-ACK, where it answers
-// the next SYN on the four-tuple by a challenge ACK. That is discarded, and ended by our RST.
+// A last ACK that this host has not let out leaves the peer in LAST-ACK for 108 s, where
+// it answers the next SYN on the four-tuple by a challenge ACK. So another four-tuple is
+// taken; if there is none, that probe is discarded, and our RST ends it.
 func TestHeldInLastACK(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.Guarded = Ports{61128, 61137} })
-	lastACK := make(map[uint16]probe.Seq) // what the peers have acknowledged there
+	for name, tt := range map[string]struct {
+		ports       uint16
+		least, most int // discarded
+	}{
+		"no other four-tuples": {10, 5, 12},
+		"others":               {40, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			heldInLastACK(t, tt.ports, tt.least, tt.most)
+		})
+	}
+}
+
+func heldInLastACK(t *testing.T, ports uint16, least, most int) {
+	w := newWorld(t, func(c *Config) { c.Guarded = Ports{61128, 61127 + ports} })
+	type closing struct {
+		acked probe.Seq
+		since probe.Instant
+	}
+	lastACK := make(map[uint16]closing)
 	w.peer = func(s *sim, p *wire.Packet) {
 		q := p.Segment
-		acked, holds := lastACK[p.SrcPort]
+		at, holds := lastACK[p.SrcPort]
+		if s.now.Sub(at.since) > 108*time.Second {
+			holds = false
+		}
 		switch {
 		case holds && q.Flags == probe.SYN:
-			s.reply(p, 10*time.Millisecond, &probe.Segment{Flags: probe.ACK, Seq: 7, Ack: acked, Window: 65535})
-		case holds && (q.Flags.Has(probe.RST) || q.Seq == acked):
+			s.reply(p, 10*time.Millisecond, &probe.Segment{Flags: probe.ACK, Seq: 7, Ack: at.acked, Window: 65535})
+		case holds && (q.Flags.Has(probe.RST) || q.Seq == at.acked):
 			delete(lastACK, p.SrcPort)
 		case q.Flags.Has(probe.FIN):
-			lastACK[p.SrcPort] = q.End()
+			lastACK[p.SrcPort] = closing{q.End(), s.now}
 			closes(10*time.Millisecond)(s, p)
 		default:
 			closes(10*time.Millisecond)(s, p)
@@ -206,11 +229,11 @@ func TestHeldInLastACK(t *testing.T) {
 		}
 	})
 	w.after(12*time.Second, func() { w.refuse = nil })
-	w.run(30 * time.Second)
-	if n := sum(l.verdicts[:]); n != l.verdicts[probe.OK] || n < 40 {
+	w.run(160 * time.Second)
+	if n := sum(l.verdicts[:]); n != l.verdicts[probe.OK] || n < 300 {
 		t.Errorf("verdicts %v", l.verdicts)
 	}
-	if n := l.discards[probe.DiscardSendError]; n < 5 || n > 12 || n != sum(l.discards[:]) {
+	if n := l.discards[probe.DiscardSendError]; n < least || n > most || n != sum(l.discards[:]) {
 		t.Errorf("discarded %v", l.discards)
 	}
 }
