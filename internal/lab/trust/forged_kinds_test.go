@@ -313,8 +313,8 @@ func replays(c *crook, b []byte) []byte {
 
 // otherISNs are the peer's SYN-ACK again, as if another had answered, after the true one.
 func otherISNs(c *crook, b []byte) []byte {
-	w, ok := c.spy.some(c.rng, 2*time.Second, func(w *watched) bool {
-		return answered(w) && time.Since(w.answered) > 500*time.Millisecond
+	w, ok := c.spy.some(c.rng, 3*time.Second, func(w *watched) bool {
+		return answered(w) && time.Since(w.answered) > time.Second // a busy machine's link takes its time
 	})
 	if !ok {
 		return nil
