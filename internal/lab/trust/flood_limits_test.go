@@ -128,7 +128,7 @@ func floodLimits(t *testing.T, what, global string, args []string) {
 	verdicts, lost := int(s.sum("probed_probes_total")), int(s.sum("probed_probe_failures_total"))
 	book(t, Row{
 		Part: "flood", What: "targets that are one address, DNS that moves them, reloads: " + what, Tried: reloads, Of: "reloads",
-		Probes: verdicts, False: whole.above + last.above, Discarded: int(s.sum("probed_probes_discarded_total") + s.sum("probed_probes_skipped_total")),
+		Probes: verdicts, False: whole.above + last.above, Discarded: int(s.sum("probed_probes_discarded_total") + s.sum("probed_probes_skipped_total")), Left: lasting(there),
 		Note: fmt.Sprintf("in %s: %v (limits %s and %d); then %v (%s and %d); %d failures", short(took), whole, thousands(high.all), high.each, last, thousands(low.all), low.each, lost),
 	})
 }
