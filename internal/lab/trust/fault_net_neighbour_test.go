@@ -64,9 +64,10 @@ func TestFaultNetNeighbour(t *testing.T) {
 			r.here.NFT("table inet fault {\nchain c { type filter hook output priority 0; oif " + eth + " tcp sport 61000-61255 drop; }\n}\n")
 			n++
 			r.run(r.there, fmt.Sprintf("ip link set %s address 02:00:00:00:01:%02x", theirs, n))
-			// The kernel believes in it for one and a half seconds at most, and what was
-			// lost by that runs out of time two later.
-			time.Sleep(4 * time.Second)
+			// The kernel believes in it for a second before it doubts it, for another until it
+			// asks, and for 0.6 s until it has asked three times, or for one and a half if
+			// nothing was sent; what was lost by that runs out of time two seconds later.
+			time.Sleep(5 * time.Second)
 			began = r.d.scrape()
 		},
 		end: func() {
