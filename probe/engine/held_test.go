@@ -165,10 +165,10 @@ func TestHeldIsBounded(t *testing.T) {
 	w.peer = listening(time.Millisecond)
 	w.add(w.targets(4000, nil)...)
 	most, slots := 0, int32(0)
-	for i := range 50 {
+	for i := range 25 {
 		w.after(time.Duration(i)*time.Second, func() { most, slots = max(most, w.shard.holds.len()), max(slots, w.shard.table.len()) })
 	}
-	w.run(50 * time.Second)
+	w.run(25 * time.Second)
 	if most < maxHeld/2 || most > maxHeld+256 || slots > maxHeld+10*4000 {
 		t.Errorf("%d four-tuples held, %d slots", most, slots)
 	}

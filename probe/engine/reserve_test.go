@@ -10,7 +10,7 @@ import (
 	"github.com/probed/probed/probe/wire"
 )
 
-// bookEvery is every how many turns tallyReserved looks.
+// bookEvery is every how many turns tallyReserved looks, and more rarely at many.
 const bookEvery = 499
 
 // tallyReserved holds what is reserved in all against what conversations have, and what
@@ -134,9 +134,11 @@ func (w *world) crowd(kind, addresses, ports int, peer func(func(time.Duration) 
 	}
 }
 
-// most of all and of an address in any second, over every segment that left.
-func (l *wireLog) busiest(addresses int) (all, each int) {
-	all = l.most(time.Second, packets)
+// within checks that no second of every segment that left, wherever it begins, has more than
+// so many above a limit, and returns what there was room for in all seconds.
+func (l *wireLog) within(t *testing.T, limits Limits, addresses, seconds, above int) (room int) {
+	t.Helper()
+	all, each := l.most(time.Second, packets), 0
 	for a := range addresses {
 		to := netip.AddrFrom4([4]byte{198, 19, 0, byte(1 + a)})
 		each = max(each, l.most(time.Second, func(s *sent) int {
@@ -146,7 +148,12 @@ func (l *wireLog) busiest(addresses int) (all, each int) {
 			return 0
 		}))
 	}
-	return all, each
+	if all > limits.Global+above || each > limits.PerAddress+above {
+		t.Errorf("%d packets in a second, %d to one address, the limits are %d and %d", all, each, limits.Global, limits.PerAddress)
+	}
+	room = min(limits.Global, limits.PerAddress*addresses) * seconds
+	t.Logf("most %d and %d, on average %d %% of the limit", all, each, 100*len(l.all)/room)
+	return room
 }
 
 // Whatever a conversation is to send it sends when its peer has done something. However
@@ -173,12 +180,7 @@ func TestLimitsOfLatePeers(t *testing.T) {
 				w.goOn(40 * time.Second)
 				w.queued = len(w.delays) // less the second SYNs
 				w.audit()
-				all, each := log.busiest(addresses)
-				if all > limits.Global || each > limits.PerAddress {
-					t.Errorf("%d packets in a second, %d to one address, the limits are %d and %d", all, each, limits.Global, limits.PerAddress)
-				}
-				room := min(limits.Global, limits.PerAddress*addresses) * 40
-				t.Logf("most %d and %d, on average %d %% of the limit", all, each, 100*len(log.all)/room)
+				room := log.within(t, limits, addresses, 40, 0)
 				if len(log.all) < room/5 || w.skips[SkipRateLimit] == 0 {
 					t.Errorf("%d packets, room is for %d; skipped %v", len(log.all), room, w.skips)
 				}
@@ -201,12 +203,7 @@ func TestReservedLetsThrough(t *testing.T) {
 				w.goOn(40 * time.Second)
 				w.queued = len(w.delays) // less the second SYNs
 				w.audit()
-				all, each := log.busiest(addresses)
-				if all > limits.Global || each > limits.PerAddress {
-					t.Errorf("%d packets in a second, %d to one address, the limits are %d and %d", all, each, limits.Global, limits.PerAddress)
-				}
-				room := min(limits.Global, limits.PerAddress*addresses) * 40
-				t.Logf("on average %d %% of the limit", 100*len(log.all)/room)
+				room := log.within(t, limits, addresses, 40, 0)
 				if len(log.all) < room*60/100 {
 					t.Errorf("%d packets, room is for %d", len(log.all), room)
 				}
@@ -243,12 +240,7 @@ func TestLimitsUnderLoss(t *testing.T) {
 					w.goOn(120 * time.Second)
 					w.queued = len(w.delays) // less the second SYNs
 					w.audit()
-					all, each := log.busiest(addresses)
-					room := min(limits.Global, limits.PerAddress*addresses) * 120
-					t.Logf("most %d and %d, on average %d %% of the limit", all, each, 100*len(log.all)/room)
-					if all > limits.Global+2 || each > limits.PerAddress+2 {
-						t.Errorf("%d packets in a second, %d to one address, the limits are %d and %d", all, each, limits.Global, limits.PerAddress)
-					}
+					room := log.within(t, limits, addresses, 120, 2)
 					if len(log.all) < room/5 {
 						t.Errorf("%d packets, room is for %d", len(log.all), room)
 					}

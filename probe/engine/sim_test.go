@@ -64,6 +64,7 @@ type sim struct {
 	past      map[uint16]bool                                         // whether a source port's last SYN did
 	asked     int                                                     // calls of Source
 	waits     int                                                     // calls of Wait
+	tally     int                                                     // the number of calls at which what is reserved is added up next
 	onWait    func()                                                  // before each
 	naps      int                                                     // those of them that nothing that arrives would have ended
 
