@@ -39,7 +39,7 @@ func parsePcap(b []byte, network func(link uint32, frame []byte) (ip []byte, out
 		}
 		sec, nsec := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
 		have, length := binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:])
-		if uint64(have) > uint64(len(b)-16) {
+		if uint64(have) > uint64(len(b)-16) || nsec >= 1e9 {
 			return nil, errPcap
 		}
 		frame := b[16 : 16+have]

@@ -37,5 +37,5 @@ func (s *Shard) along() (timed[int32], bool) {
 	}
 	e := s.entries[x.value]
 	stretch := probe.Instant(max(min(e.interval/stretchShare, maxStretch), 1))
-	return x, !e.throttled && !e.jitters && x.at/stretch == s.company.due/stretch
+	return x, !e.throttled && !e.jitters && !e.counted && x.at/stretch == s.company.due/stretch
 }

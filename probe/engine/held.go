@@ -120,7 +120,9 @@ func (s *Shard) lingersOn(i int32) bool {
 	if more <= 0 {
 		return false
 	}
-	if e := s.entries[sl.target]; sl.transcript != none && sl.handed {
+	if e := s.entries[sl.target]; !sl.handed {
+		s.handOver(sl, e)
+	} else if sl.transcript != none {
 		e.recorder.Record(s.table.transcripts.at(sl.transcript))
 		s.table.transcripts.put(sl.transcript)
 		sl.transcript = none

@@ -221,7 +221,13 @@ func heldInLastACK(t *testing.T, ports uint16, least, most int) {
 		activeClose(x)
 		x.Interval = 500 * time.Millisecond
 	})
+	x.Recorder = l
 	w.add(x)
+	w.after(30*time.Second, func() { // who waits for a transcript has it, held or not
+		if told, ended := l.handed, sum(l.verdicts[:])+sum(l.discards[:]); told < ended-2 {
+			t.Errorf("%d transcripts of %d conversations", told, ended)
+		}
+	})
 	w.after(2*time.Second, func() {
 		w.refuse = func(p *Packet) bool {
 			_, holds := lastACK[binary.BigEndian.Uint16(p.Segment)]

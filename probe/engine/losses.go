@@ -83,11 +83,13 @@ func (sl *slot) leftBy(ifindex int32) {
 // of include/net/flow.h.
 const loopback = 1
 
-// madeHere reports whether a segment arrives by the loopback interface though the SYN left
-// by another: a firewall of this host has rejected a segment of ours by a RST in the
-// peer's name, instead of letting it out.
-func (sl *slot) madeHere(f *frame) bool {
-	return f.ifindex == loopback && sl.via[0] > loopback && sl.via[1] > loopback
+// madeHere reports whether a RST arrives by the loopback interface though the SYN left by
+// another, and was answered: a firewall of this host has rejected a segment of ours in the
+// peer's name, instead of letting it out. Another address of this host's own may answer by
+// loopback what came to it over the wire.
+func (s *Shard) madeHere(sl *slot, f *frame) bool {
+	return f.ifindex == loopback && sl.via[0] > loopback && sl.via[1] > loopback &&
+		f.packet.Segment.Flags.Has(probe.RST) && s.table.isAnswered(sl)
 }
 
 // A home is an address of ours that SYNs have left from.

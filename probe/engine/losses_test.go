@@ -128,6 +128,36 @@ func TestHomingEnds(t *testing.T) {
 	}
 }
 
+// Another address of this host's own, reached over the wire, answers by loopback.
+func TestAnsweredByLoopback(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer  probe.Flags
+		verdict probe.Reason
+	}{
+		"SYN-ACK": {probe.SYN | probe.ACK, probe.OK},
+		"RST":     {probe.RST | probe.ACK, probe.Refused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.device = 2
+			w.peer = func(s *sim, p *wire.Packet) {
+				if p.Segment.Flags != probe.SYN {
+					return
+				}
+				tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}
+				answer := probe.Segment{Flags: tt.answer, Seq: 1, Ack: p.Segment.Seq.Add(1), Window: 65535}
+				w.ring = append(w.ring, inRing{wire.AppendPacket(w.buffer(), &tuple, &answer, nil), int64(w.now) + w.offset, false, loopback})
+			}
+			x, l := w.target(1, "198.19.0.1:443", nil)
+			w.add(x)
+			w.run(8 * time.Second)
+			if n := l.verdicts[tt.verdict]; n < 7 || n != sum(l.verdicts[:]) {
+				t.Errorf("verdicts %v", l.verdicts)
+			}
+		})
+	}
+}
+
 // A firewall of this host that rejects our segments answers them by RSTs in the peer's
 // name, over the loopback interface. They are not the peer's.
 func TestRejectedHere(t *testing.T) {

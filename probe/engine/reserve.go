@@ -16,12 +16,18 @@ import (
 // A half_open without a second handshake is not like that: its only other segment is the
 // RST that our kernel sends a round trip later, and both are booked when the SYN goes.
 
-// reservedFor is how long room is reserved at most: a peer may close after half an hour,
-// and its TIME-WAIT last minutes. What goes later is booked as it goes, so that SYNs
-// make way for it, and so is what goes beyond what was reserved: after a loss, in answer to
-// a SYN-ACK later than the timeout, to acknowledge a stream. So much a second may have
-// above the limit.
-const reservedFor = 10 * time.Second
+// reservedFor is how long room is reserved of all that a conversation may send: a peer may
+// close after half an hour, its TIME-WAIT last minutes, and what is kept for those who are
+// dead others don't have. Then room is kept for the RSTs of one that was answered, since those of
+// many may go together when their time is up, until resetsReservedFor after the SYN. What goes
+// later is booked as it goes, so that SYNs make way for it, and so is what goes beyond what was
+// reserved: after a loss, in answer to a SYN-ACK later than the timeout, to acknowledge a
+// stream. So much a second may have above the limit.
+const (
+	reservedFor       = 2 * time.Second
+	resetsReservedFor = 10 * time.Second
+	resetsReserved    = 2
+)
 
 // surplus is for how many segments more room is reserved of a connection that the peer
 // closes, where the limit is not low: acknowledgements of what it sends before its FIN. One
@@ -118,15 +124,27 @@ func (s *Shard) haveLeft() {
 
 // giveBack gives back what conversations have reserved for too long.
 func (s *Shard) giveBack() {
-	for s.reservations.len() > 0 {
-		r := s.reservations.first()
+	s.giveBackOf(&s.reservations, func(sl *slot, r reservation) int {
+		if !s.table.isAnswered(sl) || sl.reserved == 0 {
+			return 0
+		}
+		s.resets.push(reservation{r.until.Add(resetsReservedFor - reservedFor), r.conv})
+		return min(int(sl.reserved), resetsReserved)
+	})
+	s.giveBackOf(&s.resets, func(*slot, reservation) int { return 0 })
+}
+
+// giveBackOf has the conversations whose time is up keep room for so many packets as keeps says.
+func (s *Shard) giveBackOf(q *queue[reservation], keeps func(*slot, reservation) int) {
+	for q.len() > 0 {
+		r := q.first()
 		is := s.table.is(r.conv)
 		if is && s.now < r.until {
 			return
 		}
-		if s.reservations.pop(); is {
+		if q.pop(); is {
 			sl := s.table.slot(r.conv.slot)
-			s.setReserved(sl, s.entries[sl.target], 0)
+			s.setReserved(sl, s.entries[sl.target], keeps(sl, r))
 		}
 	}
 }

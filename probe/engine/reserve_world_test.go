@@ -35,7 +35,7 @@ func TestLimitsOfSlowSends(t *testing.T) {
 
 // A peer that does not close keeps room from others for ten seconds and no longer, and
 // what is sent later counts.
-func TestReservedForTenSeconds(t *testing.T) {
+func TestReservedIsGivenBack(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 1000, PerAddress: 8} })
 	w.peer = stays(10 * time.Millisecond)
 	x, _ := w.target(1, "198.19.0.1:443", func(x *Target) {
@@ -48,10 +48,10 @@ func TestReservedForTenSeconds(t *testing.T) {
 	begun := w.shard.targets[x].slot.Sub(w.now)
 	a := w.shard.targets[x].peer.address
 	for at, want := range map[time.Duration]int32{
-		5 * time.Millisecond:                4, // all but the SYN
-		time.Second:                         2, // ACK and data have gone
-		reservedFor - 100*time.Millisecond:  2,
-		reservedFor + 1100*time.Millisecond: 0,
+		5 * time.Millisecond:                      4, // all but the SYN
+		time.Second:                               2, // ACK and data have gone
+		resetsReservedFor - 100*time.Millisecond:  2,
+		resetsReservedFor + 1100*time.Millisecond: 0,
 	} {
 		w.after(begun+at, func() {
 			if a.reserved != want {
@@ -65,6 +65,34 @@ func TestReservedForTenSeconds(t *testing.T) {
 		}
 	})
 	w.run(begun + 22*time.Second)
+}
+
+// Those who are dead keep no room from others for as long as they are waited for.
+func TestReservedForTheDead(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 1000, PerAddress: 200} })
+	healthy := netip.MustParseAddr("198.19.0.200")
+	w.peer = func(s *sim, p *wire.Packet) {
+		if p.Dst == healthy {
+			listening(10*time.Millisecond)(s, p)
+		}
+	}
+	for i := range 150 {
+		x, _ := w.target(uint64(i), fmt.Sprintf("198.19.0.%d:%d", 1+i%10, 1000+i), func(x *Target) {
+			passiveClose(x)
+			x.Interval, x.Params.Timeout = 4*time.Second, 10*time.Second
+		})
+		w.add(x)
+	}
+	all := 0
+	for i := range 50 {
+		x, l := w.target(uint64(1000+i), fmt.Sprintf("%v:%d", healthy, 1000+i), nil)
+		w.add(x)
+		w.after(60*time.Second, func() { all += l.verdicts[probe.OK] })
+	}
+	w.run(61 * time.Second)
+	if all < 2900 || w.skips[SkipRateLimit] > 0 {
+		t.Errorf("%d probes of 3000, %v skipped, beside peers that don't answer", all, w.skips)
+	}
 }
 
 // What a conversation turns out not to need others have at once, of an address and of all.

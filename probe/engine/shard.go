@@ -142,6 +142,7 @@ type Shard struct {
 	launched     []launch           // the SYNs in the batch
 	leaving      queue[departure]   // the SYNs that were not looked for yet
 	reservations queue[reservation] // in order
+	resets       queue[reservation] // those that keep room for their RSTs alone
 	booked       []*address         // of the segments in the batch, but for SYNs
 	bookedFrom   probe.Instant      // when the first of those was
 	failed       func(int, error)
