@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -100,6 +101,56 @@ func TestStrayAfterRemoval(t *testing.T) {
 	w.run(12 * time.Second)
 	if resets() != 1 {
 		t.Errorf("%d RSTs", resets())
+	}
+}
+
+// Each segment that leaves from our ports is counted as sent, as a peer's own counter
+// would: also the RST of a conversation that ends with its target, one in answer to what
+// belongs to no conversation, and our kernel's. What this host forwards is not ours.
+func TestSegmentsOfNoConversationAreCounted(t *testing.T) {
+	w := newWorld(t, nil)
+	w.churn = true
+	w.peer = stays(10 * time.Millisecond)
+	x, _ := w.target(1, "198.19.0.1:443", passiveClose)
+	x.Params.Timeout, x.Interval = time.Hour, time.Hour
+	half, _ := w.target(2, "198.19.0.2:443", nil)
+	w.add(x)
+	w.add(half)
+	left, resets := uint64(0), 0
+	w.onWire = func(_ probe.Instant, p *wire.Packet) {
+		if left++; p.Segment.Flags.Has(probe.RST) {
+			resets++
+		}
+	}
+	w.shard.read()
+	w.obey()
+	gone := w.shard.targets[x].slot.Sub(w.now) + time.Second
+	w.after(gone, func() { w.shard.Update(nil, []*Target{x, half}) })
+	before := 0
+	for i, port := range []uint16{61010, 61200} { // our kernel answers the first, and we the second
+		w.after(gone+time.Duration(20+i)*time.Second, func() {
+			if i == 0 {
+				before = resets
+			}
+			p := &wire.Packet{Kind: wire.KindTCP, Src: local4, Dst: x.Remote.Addr(), SrcPort: port, DstPort: 443}
+			w.reply(p, time.Millisecond, &probe.Segment{Flags: probe.ACK, Seq: 5, Ack: 7, Window: 1000})
+		})
+	}
+	w.after(gone+25*time.Second, func() {
+		tuple := probe.FourTuple{Local: netip.MustParseAddrPort("203.0.113.1:61010"), Remote: x.Remote}
+		b := wire.AppendPacket(w.buffer(), &tuple, &probe.Segment{Flags: probe.RST, Seq: 9, TTL: 64}, nil)
+		var p wire.Packet
+		if err := wire.Parse(b, &p); err != nil {
+			t.Error(err)
+		}
+		w.tap(b, &p, true)
+	})
+	w.run(gone + 30*time.Second)
+	if n := w.shard.Stats.SegmentsSent.Load(); n != left {
+		t.Errorf("%d segments counted, %d have left", n, left)
+	}
+	if resets-before != 2 || before < 3 {
+		t.Errorf("%d RSTs in answer to strays, %d before: nothing is shown", resets-before, before)
 	}
 }
 

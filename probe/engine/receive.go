@@ -143,11 +143,13 @@ func (s *Shard) handle(f *frame) {
 	ev := &s.event
 	switch {
 	case f.outgoing:
+		// The RST of a conversation that is over for us, with its target or because nobody
+		// knows of it, finds none any more when it is seen.
+		if !again && (i != none || s.table.knows(f.local)) {
+			s.Stats.SegmentsSent.Add(1)
+		}
 		if i == none {
 			return
-		}
-		if !again {
-			s.Stats.SegmentsSent.Add(1)
 		}
 		if p.Segment.Flags.Has(probe.SYN) {
 			sl := s.table.slot(i)

@@ -77,7 +77,7 @@ func (r Ports) has(port uint16) bool { return r.First <= port && port <= r.Last 
 
 // Stats are a shard's running totals, to be read from any goroutine.
 type Stats struct {
-	SegmentsSent     atomic.Uint64 // ours seen leaving, those that our kernel sent for us included
+	SegmentsSent     atomic.Uint64 // TCP segments seen leaving from our ports, those that our kernel sends included
 	SegmentsReceived atomic.Uint64 // TCP segments and ICMP errors to our ports
 	StampFallbacks   atomic.Uint64 // segments and ICMP errors of conversations that the kernel had not stamped as they arrived
 	TapDrops         atomic.Uint64 // frames lost between the kernel and the loop

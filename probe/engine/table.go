@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/probed/probed/probe"
 )
@@ -225,6 +226,10 @@ func (t *table) intern(a netip.Addr) int32 {
 	t.locals = append(t.locals, a)
 	return int32(len(t.locals) - 1)
 }
+
+// knows reports whether an address is one that probes have left from: no other's, whose
+// packets this host forwards.
+func (t *table) knows(a netip.Addr) bool { return slices.Contains(t.locals, a) }
 
 // arm sees to it that a timer goes off no later than the conversation's
 // deadline, once settle is called: a SYN-ACK sets a timer that the RST behind it, read

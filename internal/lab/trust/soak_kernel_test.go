@@ -60,8 +60,7 @@ func (s *soak) holdAgainst(p *soakPeer, k kernelCount, first, last figures) (mis
 
 // agree takes the targets away and then holds probed's counters of segments against
 // the kernels', as the bench does: what a device dropped and what the tap says it lost
-// is all that may be missing. A SYN-ACK that finds its probe forgotten is answered by
-// our kernel alone, in a segment that probed does not count as its own.
+// is all that may be missing.
 func (s *soak) agree() (unexplained int) {
 	s.t.Helper()
 	s.d.write("jobs: []\n")
@@ -69,7 +68,7 @@ func (s *soak) agree() (unexplained int) {
 		s.t.Fatalf("reload: %d %s", code, body)
 	}
 	var said string
-	deadline := time.Now().Add(patience)
+	began, moved := time.Now(), time.Now()
 	for {
 		f := s.figures()
 		calm, rough := s.calm.counted(s.t), s.rough.counted(s.t)
@@ -78,23 +77,29 @@ func (s *soak) agree() (unexplained int) {
 		sent, received := f.of("probed_segments_sent_total", ""), f.of("probed_segments_received_total", "")
 		unseen := f.of("probed_tap_drops_total", "")
 		there, back := calmThere+roughThere, calmBack+roughBack
-		strays := calm.again + rough.again
-		thither := beyond(calm.arrived+rough.arrived-sent, -there, unseen+strays)
+		thither := beyond(calm.arrived+rough.arrived-sent, -there, unseen)
 		hither := beyond(calm.answered+rough.answered-received, 0, unseen+back)
-		said = fmt.Sprintf("%d sent, %d arrived, %d dropped; %d sent back, %d received, %d dropped; %d lost by the tap, %d SYN-ACKs again",
-			sent, calm.arrived+rough.arrived, there, calm.answered+rough.answered, received, back, unseen, strays)
+		now := fmt.Sprintf("%d sent, %d arrived, %d dropped; %d sent back, %d received, %d dropped; %d lost by the tap",
+			sent, calm.arrived+rough.arrived, there, calm.answered+rough.answered, received, back, unseen)
+		if now != said {
+			said, moved = now, time.Now()
+		}
 		unexplained = thither + hither
 		if unexplained == 0 {
 			s.t.Log(said)
 			return 0
 		}
-		if time.Now().After(deadline) {
+		if time.Since(moved) > settled || time.Since(began) > patience {
 			s.t.Errorf("%d segments unexplained: %s", unexplained, said)
 			return unexplained
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
 }
+
+// settled is for how long nothing moves any more, when nothing will: no loop here is as
+// late.
+const settled = 5 * time.Second
 
 // beyond is how far n is outside of a range.
 func beyond(n, least, most int) int { return max(0, least-n, n-most) }
