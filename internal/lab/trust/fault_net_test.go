@@ -220,7 +220,8 @@ func (r *netRig) end() {
 	left := max(0, descriptors(r.t, r.d.cmd.Process.Pid)-r.descriptors-2) // ours may come and go
 	r.d.signal(syscall.SIGTERM)
 	r.d.end(patience)
-	left += r.leftovers()
+	held := r.leftovers()
+	left += len(held)
 	flows := r.flows()
 	for _, f := range r.done {
 		row := Row{
@@ -237,21 +238,54 @@ func (r *netRig) end() {
 	}
 }
 
-// leftovers counts what the peers still hold of connections with the daemon's ports.
-func (r *netRig) leftovers() (n int) {
+// leftovers is what the peers still hold of connections with the daemon's ports.
+func (r *netRig) leftovers() (left []lab.Socket) {
+	r.t.Helper()
 	for end := time.Now().Add(15 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		n = 0
+		left = left[:0]
 		for _, h := range []*lab.Host{r.there, r.aside} {
 			for _, s := range lab.SS(h, "SYN-RECV", "ESTAB", "FIN-WAIT-1", "FIN-WAIT-2", "CLOSE-WAIT", "LAST-ACK", "CLOSING") {
 				if p := s.RemotePort(); 61000 <= p && p <= 61255 {
-					n++
+					left = append(left, s)
 				}
 			}
 		}
-		if n == 0 || time.Now().After(end) {
-			return n
+		if len(left) == 0 {
+			return nil
+		}
+		if time.Now().After(end) {
+			r.tellOf(left)
+			return left
 		}
 	}
+}
+
+// tellOf logs the last that the wire had of sockets of peers.
+func (r *netRig) tellOf(left []lab.Socket) {
+	r.t.Helper()
+	packets := r.capture.Packets()
+	for _, s := range left {
+		r.t.Logf("left: %+v", s)
+		local, remote := unmapped(s.Local), unmapped(s.Remote)
+		var said []string
+		for _, p := range packets {
+			var in wire.Packet
+			if wire.ParseUnverified(p.Data, &in) != nil || in.Kind != wire.KindTCP {
+				continue
+			}
+			from, to := netip.AddrPortFrom(in.Src, in.SrcPort), netip.AddrPortFrom(in.Dst, in.DstPort)
+			if from == local && to == remote || from == remote && to == local {
+				said = append(said, fmt.Sprintf("%s %v > %v: %+v", time.Unix(0, p.Wall).UTC().Format("15:04:05.000000"), from, to, in.Segment))
+			}
+		}
+		r.t.Log(strings.Join(said[max(0, len(said)-30):], "\n"))
+	}
+}
+
+// unmapped is an address and a port as ss writes them.
+func unmapped(s string) netip.AddrPort {
+	a, _ := netip.ParseAddrPort(s)
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
 // said is what the metrics said while a fault lasted.
