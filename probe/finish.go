@@ -169,17 +169,45 @@ func (c *Conversation) part(now Instant, out *Output) {
 	c.wait(parting, now.Add(partAgain))
 }
 
-// sendResets sends a RST for each sequence number that may be the peer's
-// RCV.NXT: it accepts the one that is (RFC 5961 §3.2), and whether it got what
-// we sent last is not known.
-func (c *Conversation) sendResets(out *Output) {
+// partingSeqs are the sequence numbers of which one is the peer's RCV.NXT: whether it
+// got what we sent last is not known.
+func (c *Conversation) partingSeqs() (all [3]Seq, n int) {
 	k := &c.conn
-	out.send(Segment{Seq: c.sndNxt, Flags: RST})
+	all[0], n = c.sndNxt, 1
 	if k.sndUna != c.sndNxt {
-		out.send(Segment{Seq: k.sndUna, Flags: RST})
+		all[n] = k.sndUna
+		n++
 		if k.finTimes > 0 && k.sndUna.Less(k.dataEnd) {
-			out.send(Segment{Seq: k.dataEnd, Flags: RST})
+			all[n] = k.dataEnd
+			n++
 		}
+	}
+	return all, n
+}
+
+// sendResets sends a RST for each sequence number that may be the peer's
+// RCV.NXT: it accepts the one that is (RFC 5961 §3.2).
+func (c *Conversation) sendResets(out *Output) {
+	all, n := c.partingSeqs()
+	for _, seq := range all[:n] {
+		out.send(Segment{Seq: seq, Flags: RST})
+	}
+}
+
+// partingSent notes a RST that was seen leaving. The peer is closed by all of those that
+// sendResets sends, one of which it takes, or by one that answers what it said.
+func (c *Conversation) partingSent(seq Seq) {
+	k := &c.conn
+	all, n := c.partingSeqs()
+	every := uint8(1)<<n - 1
+	which := every
+	for i, one := range all[:n] {
+		if one == seq {
+			which = 1 << i
+		}
+	}
+	if k.partingLeft |= which; k.partingLeft == every {
+		c.peer = Closed
 	}
 }
 
@@ -196,7 +224,7 @@ const partedAfter = 2
 func (c *Conversation) Parted() bool { return c.phase == parting && c.conn.partings >= partedAfter }
 
 // partingTimeout sends the RSTs once more, and lingers. A host that has lost its
-// interface, address or route lets none out: until one was seen leaving they go again,
+// interface, address or route lets none out: until they were seen leaving they go again,
 // lest the peer keep the connection for ever.
 func (c *Conversation) partingTimeout(now Instant, out *Output) {
 	k := &c.conn
@@ -207,8 +235,38 @@ func (c *Conversation) partingTimeout(now Instant, out *Output) {
 			c.wait(parting, now.Add(partAgain<<min(k.partings, maxDoubled)))
 			return
 		}
+		if c.peer == Closed && c.silent() {
+			k.partings = 0
+			c.wait(insisting, now.Add(insistAgain))
+			return
+		}
 	}
 	c.wait(lingering, now.Add(c.Linger))
+}
+
+// insistAgain is how long after the second RST to a silent peer the third goes, and four
+// times that until the fourth: a path that is broken for a few seconds takes the first
+// two from a peer who, with nothing to send, would keep the connection for ever.
+const insistAgain = time.Second
+
+// insistingTimeout sends the RSTs twice more.
+func (c *Conversation) insistingTimeout(now Instant, out *Output) {
+	if k := &c.conn; !k.gone {
+		out.Note = NoteResetAgain
+		c.sendResets(out)
+		if k.partings++; k.partings == 1 {
+			c.wait(insisting, now.Add(4*insistAgain))
+			return
+		}
+	}
+	c.wait(lingering, now.Add(c.Linger))
+}
+
+// silent reports whether the peer owed us an acknowledgement when the connection ran out of
+// time. One in SYN-RECEIVED, as its SYN-ACKs said, gives the connection up by itself.
+func (c *Conversation) silent() bool {
+	k := &c.conn
+	return !k.aborted && c.inFlight() > 0 && (k.progress || k.synAcks == 0)
 }
 
 // freeAnswers is how often a closed connection answers at once.
@@ -300,6 +358,7 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 		}
 		if c.mayAnswer(now) {
 			out.send(c.ack(now))
+			c.conn.ackKept = true
 		}
 		c.wait(lingering, now.Add(c.Linger))
 	case c.came(s): // an ACK that its FIN has overtaken wants none
@@ -324,7 +383,11 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	switch {
 	case s.Flags.Has(RST):
 		out.Note = NoteResetSent
-		if !k.finished {
+		switch {
+		case k.finished:
+		case c.phase == parting:
+			c.partingSent(s.Seq)
+		default:
 			c.peer = Closed
 		}
 		return
@@ -370,6 +433,7 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		}
 	}
 	if k.finTaken && s.Ack == c.rcvNxt {
+		k.ackKept = false
 		if !k.finAnswered {
 			c.answersFIN(now, ev.Stamp)
 		}
