@@ -98,7 +98,7 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 	c.countHalfClose(out)
 	switch {
 	case c.settled:
-	case c.unsent():
+	case c.unsent(now):
 		why := DiscardSendError
 		if k := &c.conn; k.lag.since.Wall != 0 && now.Sub(k.lag.read) < tardy {
 			why = DiscardStalled // it was too late to send anything
@@ -116,9 +116,9 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 // unsent reports whether a segment that the peer should have answered did not leave
 // this host, or not when it was sent first. Once the peer has acknowledged all that there
 // was, that explains nothing any more.
-func (c *Conversation) unsent() bool {
+func (c *Conversation) unsent(now Instant) bool {
 	k := &c.conn
-	return k.lag.refused != 0 || k.kept && (c.inFlight() > 0 || !k.progress) || !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.inFlight() > 0 && k.left.LessEq(k.sndUna)
+	return k.lag.kept != 0 && now.Sub(k.lag.kept) > tardy || k.kept && (c.inFlight() > 0 || !k.progress) || !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.inFlight() > 0 && k.left.LessEq(k.sndUna)
 }
 
 // awaited names what a connection that runs out of time has waited for.
@@ -339,10 +339,13 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		k.retransmitAt = at
 	}
 	if k.left.Less(s.End()) {
-		k.left = s.End()
+		k.left = k.leaves.add(k.left, s.Seq, s.End())
 	}
-	if c.sndNxt.LessEq(k.left) {
-		c.letOut(now)
+	if s.SegLen() > 0 && s.Seq.LessEq(k.sndUna) && k.sndUna.Less(s.End()) {
+		k.resent = false
+	}
+	if c.sndNxt.LessEq(k.left) && !k.resent {
+		c.letOut(now, ev.Stamp)
 	}
 	if s.Flags.Has(FIN) && s.Seq.Add(s.Len) == k.dataEnd {
 		if !k.finLeft || k.finTimes == 1 && !k.finAcked { // the first FIN, not one that went again
