@@ -114,11 +114,19 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 }
 
 // unsent reports whether a segment that the peer should have answered did not leave
-// this host, or not when it was sent first. Once the peer has acknowledged all that there
-// was, that explains nothing any more.
+// this host, or not when it was sent first, or that nothing has left since the peer spoke
+// last. What did not leave at first explains nothing any more once the peer has
+// acknowledged all that there was.
 func (c *Conversation) unsent(now Instant) bool {
 	k := &c.conn
-	return k.lag.kept != 0 && now.Sub(k.lag.kept) > tardy || k.kept && (c.inFlight() > 0 || !k.progress) || !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.inFlight() > 0 && k.left.LessEq(k.sndUna)
+	l := &k.lag
+	switch {
+	case l.kept != 0 && now.Sub(l.kept) > tardy, l.since.Wall != 0 && now.Sub(l.read) >= longWait:
+		return true
+	case !k.progress && (k.kept || !k.ackLeft), c.inFlight() > 0 && (k.kept || k.left.LessEq(k.sndUna)):
+		return true
+	}
+	return k.finTimes > 0 && !k.finLeft
 }
 
 // awaited names what a connection that runs out of time has waited for.
@@ -179,6 +187,9 @@ func (c *Conversation) sendResets(out *Output) {
 		out.send(Segment{Seq: k.sndUna, Flags: RST})
 		if k.finTimes > 0 && k.sndUna.Less(k.dataEnd) {
 			out.send(Segment{Seq: k.dataEnd, Flags: RST})
+		}
+		if k.left != c.sndNxt && k.left != k.sndUna && k.left != k.dataEnd {
+			out.send(Segment{Seq: k.left, Flags: RST}) // the rest did not leave
 		}
 	}
 }
@@ -323,8 +334,10 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	c.answers(now, ev.Stamp)
 	switch {
 	case s.Flags.Has(RST):
+		// One that is not at its RCV.NXT the peer answers by a challenge ACK (RFC 5961 §3.2),
+		// and keeps the connection.
 		out.Note = NoteResetSent
-		if !k.finished {
+		if !k.finished && s.Seq == k.left {
 			c.peer = Closed
 		}
 		return
@@ -338,7 +351,7 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	if at := now.Add(k.rto); s.SegLen() > 0 && s.Seq == k.sndUna && k.retransmitAt != 0 && at.Sub(k.retransmitAt) > tardy {
 		k.retransmitAt = at
 	}
-	if k.left.Less(s.End()) {
+	if k.left.Less(s.End()) && s.End().LessEq(c.sndNxt) {
 		k.left = k.leaves.add(k.left, s.Seq, s.End())
 	}
 	if s.SegLen() > 0 && s.Seq.LessEq(k.sndUna) && k.sndUna.Less(s.End()) {

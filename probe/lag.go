@@ -162,7 +162,8 @@ func (c *Conversation) answersFIN(now Instant, left Stamp) {
 // wait, and that has said nothing since: applications do so after a second or more,
 // kernels later.
 func (c *Conversation) ours(now Instant, at Stamp) bool {
-	return c.conn.lag.long || c.waited(now, at, resendsAfter)
+	l := &c.conn.lag
+	return l.long || c.waited(now, at, resendsAfter) || l.kept != 0 && now.Sub(l.kept) >= resendsAfter
 }
 
 // overran reports whether a connection that has closed did so within Timeout but for us.
