@@ -424,9 +424,7 @@ func (c *Conversation) resetSeen(now Instant, stamp Stamp, out *Output) {
 func (c *Conversation) sendFailed(now Instant, out *Output) {
 	if k := &c.conn; c.established {
 		k.kept = true
-		if k.lag.refused == 0 {
-			k.lag.refused = now
-		}
+		c.keeps(now)
 	}
 	if c.phase == opening && !c.seen {
 		c.discard(now, DiscardSendError, out)

@@ -98,7 +98,7 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 	c.countHalfClose(out)
 	switch {
 	case c.settled:
-	case c.unsent():
+	case c.unsent(now):
 		why := DiscardSendError
 		if k := &c.conn; k.lag.since.Wall != 0 && now.Sub(k.lag.read) < tardy {
 			why = DiscardStalled // it was too late to send anything
@@ -114,11 +114,19 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 }
 
 // unsent reports whether a segment that the peer should have answered did not leave
-// this host, or not when it was sent first. Once the peer has acknowledged all that there
-// was, that explains nothing any more.
-func (c *Conversation) unsent() bool {
+// this host, or not when it was sent first, or that nothing has left since the peer spoke
+// last. What did not leave at first explains nothing any more once the peer has
+// acknowledged all that there was.
+func (c *Conversation) unsent(now Instant) bool {
 	k := &c.conn
-	return k.lag.refused != 0 || k.kept && (c.inFlight() > 0 || !k.progress) || !k.ackLeft && !k.progress || k.finTimes > 0 && !k.finLeft || c.inFlight() > 0 && k.left.LessEq(k.sndUna)
+	l := &k.lag
+	switch {
+	case l.kept != 0 && now.Sub(l.kept) > tardy, l.since.Wall != 0 && now.Sub(l.read) >= longWait:
+		return true
+	case !k.progress && (k.kept || !k.ackLeft), c.inFlight() > 0 && (k.kept || k.left.LessEq(k.sndUna)):
+		return true
+	}
+	return k.finTimes > 0 && !k.finLeft
 }
 
 // awaited names what a connection that runs out of time has waited for.
@@ -170,17 +178,21 @@ func (c *Conversation) part(now Instant, out *Output) {
 }
 
 // partingSeqs are the sequence numbers of which one is the peer's RCV.NXT: whether it
-// got what we sent last is not known.
-func (c *Conversation) partingSeqs() (all [3]Seq, n int) {
+// got what we sent last is not known, and what did not leave it has not got.
+func (c *Conversation) partingSeqs() (all [4]Seq, n int) {
 	k := &c.conn
 	all[0], n = c.sndNxt, 1
-	if k.sndUna != c.sndNxt {
-		all[n] = k.sndUna
+	if k.sndUna == c.sndNxt {
+		return all, n
+	}
+	all[1], n = k.sndUna, 2
+	if k.finTimes > 0 && k.sndUna.Less(k.dataEnd) {
+		all[n] = k.dataEnd
 		n++
-		if k.finTimes > 0 && k.sndUna.Less(k.dataEnd) {
-			all[n] = k.dataEnd
-			n++
-		}
+	}
+	if k.left != c.sndNxt && k.left != k.sndUna && k.left != k.dataEnd {
+		all[n] = k.left
+		n++
 	}
 	return all, n
 }
@@ -382,6 +394,8 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	c.answers(now, ev.Stamp)
 	switch {
 	case s.Flags.Has(RST):
+		// One that is not at its RCV.NXT the peer answers by a challenge ACK (RFC 5961 §3.2),
+		// and keeps the connection.
 		out.Note = NoteResetSent
 		switch {
 		case k.finished:
@@ -395,17 +409,20 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		c.touchSent(now, ev, out)
 		return
 	}
-	out.Note, k.ackLeft = NoteLeft, true
+	out.Note, k.ackLeft, k.partingLeft = NoteLeft, true, 0
 	// The retransmission timer runs from when the segment leaves, not from when we meant
 	// it to.
 	if at := now.Add(k.rto); s.SegLen() > 0 && s.Seq == k.sndUna && k.retransmitAt != 0 && at.Sub(k.retransmitAt) > tardy {
 		k.retransmitAt = at
 	}
-	if k.left.Less(s.End()) {
-		k.left = s.End()
+	if k.left.Less(s.End()) && s.End().LessEq(c.sndNxt) {
+		k.left = k.leaves.add(k.left, s.Seq, s.End())
 	}
-	if c.sndNxt.LessEq(k.left) {
-		c.letOut(now)
+	if s.SegLen() > 0 && s.Seq.LessEq(k.sndUna) && k.sndUna.Less(s.End()) {
+		k.resent = false
+	}
+	if c.sndNxt.LessEq(k.left) && !k.resent {
+		c.letOut(now, ev.Stamp)
 	}
 	if s.Flags.Has(FIN) && s.Seq.Add(s.Len) == k.dataEnd {
 		if !k.finLeft || k.finTimes == 1 && !k.finAcked { // the first FIN, not one that went again
