@@ -14,8 +14,9 @@ type connection struct {
 	rcvWnd    uint32 // RCV.WND, in octets: it never closes, since what comes is counted and not kept
 	dataEnd   Seq    // the sequence number after our last octet: our FIN's
 	recover   Seq    // SND.NXT when the timer went off last: what lies before goes again, as room is made
-	left      Seq    // the end of what was seen leaving
+	left      Seq    // the end of what was seen leaving with nothing missing before it
 	lastACK   Seq    // Last.ACK.sent of RFC 7323 §4.3
+	leaves    gaps   // what was seen leaving beyond that
 	gaps      gaps   // what came ahead of RCV.NXT
 	theirFIN  Seq    // its sequence number, if finCame
 
@@ -46,11 +47,15 @@ type connection struct {
 	tornDown    bool  // and the whole was observed
 	ackReacted  bool  // our reaction to the SYN-ACK is observed
 	ackLeft     bool  // an acknowledgement of the SYN-ACK was seen leaving
+	resent      bool  // what is at SND.UNA was sent again, and not seen leaving since
 	dataAgain   bool  // our last octet was sent more than once
 	ackOwed     bool  // something that came was not acknowledged
 	ackTwice    bool  // the handshake's ACK went again
 	kept        bool  // our host kept a segment from leaving: how long all took is not the peer's doing
 	partings    uint8 // how often the RSTs went that end it
+	partingLeft uint8 // which of them were seen leaving: bits in the order of partingSeqs
+	ackKept     bool  // the peer's FIN came again, and our acknowledgement was not seen leaving since
+	aborted     bool  // by ABORT
 	gone        bool  // the peer has said by a RST that it has nothing open
 	prompts     bool  // the next conversation is to prompt the peer
 	delayed     bool  // our FIN's acknowledgement was delayed: no figure is made of its stamp

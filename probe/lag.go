@@ -4,7 +4,7 @@ import "time"
 
 // A lag is for how long a peer has waited for this host: from the stamp of a segment
 // that wants an answer to the stamp of the answer, what timers of ours went off late, and
-// what our host refused to send until it let it out. A loop that does not run, or a host
+// what our host kept from leaving until it let it out. A loop that does not run, or a host
 // that does not send, makes a connection last that much longer, and is no fault of the
 // peer's.
 type lag struct {
@@ -16,7 +16,7 @@ type lag struct {
 	closing bool          // some wait came after the first FIN
 	total   time.Duration // what the connection may last longer
 	reached Instant       // up to when total has what there was: nothing is in it twice
-	refused Instant       // when our host refused what has not left since; 0: nothing
+	kept    Instant       // when the first of what was not seen leaving was sent, or refused; 0: all has left
 	long    bool          // the peer has waited for so long that it may give up
 	spoke   Stamp         // of what left first after that
 	fin     Stamp         // of our acknowledgement of the peer's FIN, if it left late
@@ -74,11 +74,28 @@ func (c *Conversation) answers(now Instant, left Stamp) {
 	}
 }
 
-// letOut notes that all that there is to send has left.
-func (c *Conversation) letOut(now Instant) {
-	l := &c.conn.lag
-	if d := now.Sub(l.refused); l.refused != 0 {
-		l.refused = 0
+// keeps notes that our host is to let something out, or has refused to.
+func (c *Conversation) keeps(now Instant) {
+	if l := &c.conn.lag; l.kept == 0 {
+		l.kept = now
+	}
+}
+
+// letOut notes that all that there is to send has left, the last of it as stamped. A
+// queue of this host's that says nothing of what it drops, or holds it for long, keeps
+// it no less than one that refuses it.
+func (c *Conversation) letOut(now Instant, left Stamp) {
+	k := &c.conn
+	if k.lag.kept == 0 {
+		return
+	}
+	at := now // or before, if our loop was late to hear of it: the SYN left at c.deadline − …
+	if d, ok := c.interval(now, c.synSent, left); ok {
+		at = min(at, c.deadline.Add(d-c.Timeout-c.grace()))
+	}
+	d := at.Sub(k.lag.kept)
+	k.lag.kept = 0
+	if k.kept || d >= longWait {
 		c.lagged(now, d, d)
 	}
 }
@@ -145,7 +162,8 @@ func (c *Conversation) answersFIN(now Instant, left Stamp) {
 // wait, and that has said nothing since: applications do so after a second or more,
 // kernels later.
 func (c *Conversation) ours(now Instant, at Stamp) bool {
-	return c.conn.lag.long || c.waited(now, at, resendsAfter)
+	l := &c.conn.lag
+	return l.long || c.waited(now, at, resendsAfter) || l.kept != 0 && now.Sub(l.kept) >= resendsAfter
 }
 
 // overran reports whether a connection that has closed did so within Timeout but for us.

@@ -28,6 +28,7 @@ const (
 	toTap                   // something reaches our tap: a segment of the peer's or an ICMP error
 	seenSent                // a segment of ours passes the tap on its way out
 	refused                 // our host refuses a segment of ours
+	dropped                 // our host drops one and says nothing
 	resend                  // the peer's retransmission timer
 	tick                    // something of the server's own
 )
@@ -92,18 +93,18 @@ type sim struct {
 
 	// Of the kinds that go past the SYN-ACK.
 	srv      server
-	lost     int           // copies that the path dropped
-	refusals int           // segments that our host would not send
-	sentTo   probe.Seq     // the end of what left
-	finSent  bool          // our FIN was handed to our host
-	finLeft  probe.Instant // when our FIN left first
-	ackLeft  probe.Instant // when anything behind our SYN did
-	lags     time.Duration // for how long our loop was late in all, where that was long
-	busy     time.Duration // by how much our loop is late always, at most
-	longest  time.Duration // the longest of these
-	keptAt   probe.Instant // when our host refused what nothing has made up for since; 0: nothing
-	keptTo   probe.Seq     // and its end
-	kept     time.Duration // for how long it did in all
+	lost     int             // copies that the path dropped
+	refusals int             // segments that our host would not send
+	sentTo   probe.Seq       // the end of what left
+	finSent  bool            // our FIN was handed to our host
+	finLeft  probe.Instant   // when our FIN left first
+	ackLeft  probe.Instant   // when anything behind our SYN did
+	lags     time.Duration   // for how long our loop was late in all, where that was long
+	busy     time.Duration   // by how much our loop is late always, at most
+	longest  time.Duration   // the longest of these
+	keptAt   probe.Instant   // when our host refused what nothing has made up for since; 0: nothing
+	keptBack []probe.Segment // and what that is
+	kept     time.Duration   // for how long it did in all
 	figures  [probe.NumObservations]time.Duration
 	least    time.Duration
 	answer   probe.Answer
@@ -144,8 +145,12 @@ func (s *sim) carry(e simEvent) {
 func (s *sim) send(seg probe.Segment) {
 	s.finSent = s.finSent || seg.Flags.Has(probe.FIN)
 	at := s.now.Add(time.Duration(1000 + s.rnd.IntN(20_000)))
-	if s.rnd.IntN(200) == 0 {
+	switch s.rnd.IntN(300) {
+	case 0:
 		s.push(simEvent{at: at, simWhat: refused, segment: seg})
+		return
+	case 1:
+		s.push(simEvent{at: at, simWhat: dropped, segment: seg})
 		return
 	}
 	s.push(simEvent{at: at, simWhat: seenSent, segment: seg})
@@ -313,18 +318,21 @@ func (s *sim) run() error {
 			wake = s.sooner(wake)
 			s.left(&e)
 			s.carry(simEvent{simWhat: toPeer, segment: e.segment})
-		case refused:
+		case refused, dropped:
 			s.refusals++
 			switch {
 			case e.segment.Flags.Has(probe.RST):
 				s.rstRefused++
-			case s.keptAt == 0:
-				s.keptAt, s.keptTo = e.at, e.segment.End()
-			case s.keptTo.Less(e.segment.End()):
-				s.keptTo = e.segment.End()
+			default:
+				if s.keptAt == 0 {
+					s.keptAt = e.at
+				}
+				s.keptBack = append(s.keptBack, e.segment)
 			}
-			inbox = append(inbox, e)
-			wake = s.sooner(wake)
+			if e.simWhat == refused {
+				inbox = append(inbox, e)
+				wake = s.sooner(wake)
+			}
 		}
 	}
 	return fmt.Errorf("the world never comes to rest")
@@ -350,7 +358,10 @@ func (s *sim) left(e *simEvent) {
 	if s.sentTo.Less(g.End()) {
 		s.sentTo = g.End()
 	}
-	if s.keptAt != 0 && s.keptTo.LessEq(s.sentTo) {
+	s.keptBack = slices.DeleteFunc(s.keptBack, func(k probe.Segment) bool {
+		return e.segment.Seq.LessEq(k.Seq) && k.End().LessEq(e.segment.End()) || k.SegLen() == 0 && k.Seq.LessEq(s.sentTo)
+	})
+	if s.keptAt != 0 && len(s.keptBack) == 0 {
 		s.kept, s.keptAt = s.kept+e.at.Sub(s.keptAt), 0
 	}
 }

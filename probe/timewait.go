@@ -243,7 +243,7 @@ func (c *Conversation) newConnection(now Instant, ev *Event, out *Output) {
 	recycled := s.Seq == c.rcvNxt.Add(recycledDistance-1) || s.Seq == c.rcvNxt.Add(recycledDistance)
 	c.irs, c.rcvNxt = s.Seq, s.Seq.Add(1)
 	c.iss, c.sndNxt = w.seq, w.seq.Add(1)
-	c.conn.sndUna, c.conn.dataEnd, c.conn.finTimes = c.sndNxt, c.sndNxt, 0
+	c.conn.sndUna, c.conn.left, c.conn.dataEnd, c.conn.finTimes = c.sndNxt, c.sndNxt, c.sndNxt, 0
 	c.conn.finished = false
 	c.peer = SynReceived
 	out.Note = NoteTimeWaitOver

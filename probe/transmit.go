@@ -114,6 +114,7 @@ func (c *Conversation) sendFIN(now Instant, n uint32, out *Output) {
 // §5.1), and times this segment if none is being timed.
 func (c *Conversation) startTimers(now Instant) {
 	k := &c.conn
+	c.keeps(now)
 	if k.retransmitAt == 0 {
 		k.retransmitAt = now.Add(k.rto)
 	}
@@ -155,7 +156,7 @@ func (c *Conversation) retransmit(now Instant, out *Output) {
 		return
 	}
 	out.Note = NoteRetransmit
-	k.kept = k.kept || k.left.LessEq(k.sndUna) // it was not seen leaving
+	k.kept = k.kept || k.resent || k.left.LessEq(k.sndUna) // it was not seen leaving
 	k.recover = c.sndNxt
 	c.sendAgain(now, out)
 }
@@ -178,6 +179,8 @@ func (c *Conversation) sendAgain(now Instant, out *Output) {
 		}
 	}
 	out.send(c.segment(now, k.sndUna, f, n))
+	k.resent = true
+	c.keeps(now)
 	if fin && c.Prompt && c.local == FinWait1 {
 		c.prompt(now, out)
 	}
@@ -201,7 +204,13 @@ func (k *connection) shrinkSegments(v6 bool) {
 // retransmission queue that are thereby entirely acknowledged are removed".
 func (c *Conversation) acknowledged(now Instant, ack Seq, out *Output) {
 	k := &c.conn
-	k.sndUna, k.icmp = ack, OK
+	k.sndUna, k.icmp, k.resent = ack, OK, false
+	if k.left.Less(ack) {
+		if k.left = k.leaves.add(ack, ack, ack); ack == c.sndNxt {
+			k.leaves = gaps{}
+			c.letOut(now, Stamp{})
+		}
+	}
 	if k.timedAt != 0 && k.timedEnd.LessEq(ack) {
 		if d := now.Sub(k.timedAt); d > 0 {
 			if k.srtt > 0 && d > k.srtt+delayedACK && out.Note == NoteNone {
