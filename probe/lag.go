@@ -179,8 +179,8 @@ func (c *Conversation) touchedLate(now Instant) bool {
 	return ok && c.tw.left && d > c.After+touchTardy
 }
 
-// touchedSeldom reports whether less than half of the touches were made that a
-// TIME-WAIT is measured by.
-func (c *Conversation) touchedSeldom() bool {
-	return 2*time.Duration(c.tw.touches)*(touchEvery+touchJitter) < c.Limit
+// tooFew reports whether so many touches are less than half of those that a TIME-WAIT is
+// measured by.
+func (c *Conversation) tooFew(touches uint16) bool {
+	return 2*time.Duration(touches)*(touchEvery+touchJitter) < c.Limit
 }
