@@ -53,13 +53,13 @@ type timeWait struct {
 	ever    bool    // one was seen leaving
 	touches uint16
 	gone    uint16 // of them, those seen leaving
-	alive   bool  // one was answered from TIME-WAIT
-	lastAck Stamp // our FIN's acknowledgement, received
-	sent    Stamp // the SYN that is out, transmitted
-	seen    Stamp // the last SYN that was answered from TIME-WAIT, transmitted
-	silent  Stamp // the last SYN but one that was not answered, transmitted
-	quiet   Stamp // the last one
-	unheard uint8 // how many were not
+	alive   bool   // one was answered from TIME-WAIT
+	lastAck Stamp  // our FIN's acknowledgement, received
+	sent    Stamp  // the SYN that is out, transmitted
+	seen    Stamp  // the last SYN that was answered from TIME-WAIT, transmitted
+	silent  Stamp  // the last SYN but one that was not answered, transmitted
+	quiet   Stamp  // the last one
+	unheard uint8  // how many were not
 }
 
 const (
