@@ -53,6 +53,9 @@ type connection struct {
 	ackTwice    bool  // the handshake's ACK went again
 	kept        bool  // our host kept a segment from leaving: how long all took is not the peer's doing
 	partings    uint8 // how often the RSTs went that end it
+	partingLeft uint8 // which of them were seen leaving: bits in the order of partingSeqs
+	ackKept     bool  // the peer's FIN came again, and our acknowledgement was not seen leaving since
+	aborted     bool  // by ABORT
 	gone        bool  // the peer has said by a RST that it has nothing open
 	prompts     bool  // the next conversation is to prompt the peer
 	delayed     bool  // our FIN's acknowledgement was delayed: no figure is made of its stamp

@@ -94,6 +94,7 @@ const (
 	parting                // our RST to have reached the peer; RETRANSMISSION TIMEOUT
 	measuring              // the peer's TIME-WAIT to end; REOPEN and USER TIMEOUT
 	lingering              // old segments to drain, as in TIME-WAIT; TIME-WAIT TIMEOUT
+	insisting              // likewise, and our RSTs are to go again, for the peer has been silent; RETRANSMISSION TIMEOUT
 	done                   // nothing: the four-tuple is free
 )
 
@@ -174,11 +175,20 @@ func (c *Conversation) Done() bool { return c.phase == done }
 // far as can be told here: it never answered, or a RST was seen leaving.
 func (c *Conversation) Closed() bool { return c.phase == idle || c.phase >= lingering }
 
+// Insists reports whether the conversation is closed, but has RSTs to send yet.
+func (c *Conversation) Insists() bool { return c.phase == insisting }
+
 // Rests reports whether the conversation has told everything, unless something more
 // arrives: it is settled and closed, and our last ACK was seen leaving, with which
 // the teardown ends.
 func (c *Conversation) Rests() bool {
 	return c.settled && c.Closed() && (c.local != TimeWait || c.conn.tornDown)
+}
+
+// OwesACK reports whether the conversation lingers in TIME-WAIT and the peer may be in
+// LAST-ACK for want of an acknowledgement of ours that was not seen leaving.
+func (c *Conversation) OwesACK() bool {
+	return c.settled && c.Closed() && c.local == TimeWait && (!c.conn.tornDown || c.conn.ackKept)
 }
 
 // Timer returns the event to deliver when nothing else happens, and when. The
@@ -193,7 +203,7 @@ func (c *Conversation) Timer() (EventKind, Instant) {
 		return Reopen, c.deadline
 	case lingering:
 		return TimeWaitTimeout, c.deadline
-	case parting:
+	case parting, insisting:
 		return RetransmissionTimeout, c.deadline
 	case connected:
 		return c.connectionTimer()
@@ -356,10 +366,11 @@ func (c *Conversation) abort(now Instant, r DiscardReason, out *Output) {
 	case resetting:
 		out.send(c.reset())
 	case connected:
+		c.conn.aborted = true
 		c.part(now, out)
 		out.Note = NoteAborted
 		return
-	case parting:
+	case parting, insisting:
 		c.sendResets(out)
 	}
 	c.local, c.phase = Closed, done
@@ -427,6 +438,8 @@ func (c *Conversation) timeout(now Instant, kind EventKind, out *Output) {
 		c.connectionTimeout(now, kind, out)
 	case c.phase == parting:
 		c.partingTimeout(now, out)
+	case c.phase == insisting:
+		c.insistingTimeout(now, out)
 	case c.phase == measuring:
 		c.measureTimeout(now, out)
 	case c.phase == lingering:

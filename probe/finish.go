@@ -177,20 +177,49 @@ func (c *Conversation) part(now Instant, out *Output) {
 	c.wait(parting, now.Add(partAgain))
 }
 
-// sendResets sends a RST for each sequence number that may be the peer's
-// RCV.NXT: it accepts the one that is (RFC 5961 §3.2), and whether it got what
-// we sent last is not known.
-func (c *Conversation) sendResets(out *Output) {
+// partingSeqs are the sequence numbers of which one is the peer's RCV.NXT: whether it
+// got what we sent last is not known, and what did not leave it has not got.
+func (c *Conversation) partingSeqs() (all [4]Seq, n int) {
 	k := &c.conn
-	out.send(Segment{Seq: c.sndNxt, Flags: RST})
-	if k.sndUna != c.sndNxt {
-		out.send(Segment{Seq: k.sndUna, Flags: RST})
-		if k.finTimes > 0 && k.sndUna.Less(k.dataEnd) {
-			out.send(Segment{Seq: k.dataEnd, Flags: RST})
+	all[0], n = c.sndNxt, 1
+	if k.sndUna == c.sndNxt {
+		return all, n
+	}
+	all[1], n = k.sndUna, 2
+	if k.finTimes > 0 && k.sndUna.Less(k.dataEnd) {
+		all[n] = k.dataEnd
+		n++
+	}
+	if k.left != c.sndNxt && k.left != k.sndUna && k.left != k.dataEnd {
+		all[n] = k.left
+		n++
+	}
+	return all, n
+}
+
+// sendResets sends a RST for each sequence number that may be the peer's
+// RCV.NXT: it accepts the one that is (RFC 5961 §3.2).
+func (c *Conversation) sendResets(out *Output) {
+	all, n := c.partingSeqs()
+	for _, seq := range all[:n] {
+		out.send(Segment{Seq: seq, Flags: RST})
+	}
+}
+
+// partingSent notes a RST that was seen leaving. The peer is closed by all of those that
+// sendResets sends, one of which it takes, or by one that answers what it said.
+func (c *Conversation) partingSent(seq Seq) {
+	k := &c.conn
+	all, n := c.partingSeqs()
+	every := uint8(1)<<n - 1
+	which := every
+	for i, one := range all[:n] {
+		if one == seq {
+			which = 1 << i
 		}
-		if k.left != c.sndNxt && k.left != k.sndUna && k.left != k.dataEnd {
-			out.send(Segment{Seq: k.left, Flags: RST}) // the rest did not leave
-		}
+	}
+	if k.partingLeft |= which; k.partingLeft == every {
+		c.peer = Closed
 	}
 }
 
@@ -207,7 +236,7 @@ const partedAfter = 2
 func (c *Conversation) Parted() bool { return c.phase == parting && c.conn.partings >= partedAfter }
 
 // partingTimeout sends the RSTs once more, and lingers. A host that has lost its
-// interface, address or route lets none out: until one was seen leaving they go again,
+// interface, address or route lets none out: until they were seen leaving they go again,
 // lest the peer keep the connection for ever.
 func (c *Conversation) partingTimeout(now Instant, out *Output) {
 	k := &c.conn
@@ -218,8 +247,38 @@ func (c *Conversation) partingTimeout(now Instant, out *Output) {
 			c.wait(parting, now.Add(partAgain<<min(k.partings, maxDoubled)))
 			return
 		}
+		if c.peer == Closed && c.silent() {
+			k.partings = 0
+			c.wait(insisting, now.Add(insistAgain))
+			return
+		}
 	}
 	c.wait(lingering, now.Add(c.Linger))
+}
+
+// insistAgain is how long after the second RST to a silent peer the third goes, and four
+// times that until the fourth: a path that is broken for a few seconds takes the first
+// two from a peer who, with nothing to send, would keep the connection for ever.
+const insistAgain = time.Second
+
+// insistingTimeout sends the RSTs twice more.
+func (c *Conversation) insistingTimeout(now Instant, out *Output) {
+	if k := &c.conn; !k.gone {
+		out.Note = NoteResetAgain
+		c.sendResets(out)
+		if k.partings++; k.partings == 1 {
+			c.wait(insisting, now.Add(4*insistAgain))
+			return
+		}
+	}
+	c.wait(lingering, now.Add(c.Linger))
+}
+
+// silent reports whether the peer owed us an acknowledgement when the connection ran out of
+// time. One in SYN-RECEIVED, as its SYN-ACKs said, gives the connection up by itself.
+func (c *Conversation) silent() bool {
+	k := &c.conn
+	return !k.aborted && c.inFlight() > 0 && (k.progress || k.synAcks == 0)
 }
 
 // freeAnswers is how often a closed connection answers at once.
@@ -311,6 +370,7 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 		}
 		if c.mayAnswer(now) {
 			out.send(c.ack(now))
+			c.conn.ackKept = true
 		}
 		c.wait(lingering, now.Add(c.Linger))
 	case c.came(s): // an ACK that its FIN has overtaken wants none
@@ -337,7 +397,11 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		// One that is not at its RCV.NXT the peer answers by a challenge ACK (RFC 5961 §3.2),
 		// and keeps the connection.
 		out.Note = NoteResetSent
-		if !k.finished && s.Seq == k.left {
+		switch {
+		case k.finished:
+		case c.phase == parting:
+			c.partingSent(s.Seq)
+		default:
 			c.peer = Closed
 		}
 		return
@@ -345,7 +409,7 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		c.touchSent(now, ev, out)
 		return
 	}
-	out.Note, k.ackLeft = NoteLeft, true
+	out.Note, k.ackLeft, k.partingLeft = NoteLeft, true, 0
 	// The retransmission timer runs from when the segment leaves, not from when we meant
 	// it to.
 	if at := now.Add(k.rto); s.SegLen() > 0 && s.Seq == k.sndUna && k.retransmitAt != 0 && at.Sub(k.retransmitAt) > tardy {
@@ -386,6 +450,7 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		}
 	}
 	if k.finTaken && s.Ack == c.rcvNxt {
+		k.ackKept = false
 		if !k.finAnswered {
 			c.answersFIN(now, ev.Stamp)
 		}

@@ -180,25 +180,32 @@ func TestHeldIsBounded(t *testing.T) {
 func TestHeldInLastACK(t *testing.T) {
 	for name, tt := range map[string]struct {
 		ports       uint16
-		least, most int // discarded
+		least, most int  // discarded
+		lost        bool // the first on the way, and those that answer the FIN again are kept here
 	}{
-		"no other four-tuples": {10, 5, 12},
-		"others":               {40, 0, 0},
+		"no other four-tuples":       {10, 5, 12, false},
+		"others":                     {40, 0, 0, false},
+		"lost, no other four-tuples": {10, 5, 12, true},
+		"lost, others":               {40, 0, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			heldInLastACK(t, tt.ports, tt.least, tt.most)
+			heldInLastACK(t, tt.ports, tt.least, tt.most, tt.lost)
 		})
 	}
 }
 
-func heldInLastACK(t *testing.T, ports uint16, least, most int) {
+func heldInLastACK(t *testing.T, ports uint16, least, most int, lost bool) {
 	w := newWorld(t, func(c *Config) { c.Guarded = Ports{61128, 61127 + ports} })
 	type closing struct {
 		acked probe.Seq
 		since probe.Instant
+		again bool // it has sent its FIN again
 	}
 	lastACK := make(map[uint16]closing)
+	kept := false
+	w.after(2*time.Second, func() { kept = true })
+	w.after(12*time.Second, func() { kept = false })
 	w.peer = func(s *sim, p *wire.Packet) {
 		q := p.Segment
 		at, holds := lastACK[p.SrcPort]
@@ -208,10 +215,14 @@ func heldInLastACK(t *testing.T, ports uint16, least, most int) {
 		switch {
 		case holds && q.Flags == probe.SYN:
 			s.reply(p, 10*time.Millisecond, &probe.Segment{Flags: probe.ACK, Seq: 7, Ack: at.acked, Window: 65535})
+		case holds && lost && kept && !at.again && q.Flags == probe.ACK && q.Seq == at.acked:
+			at.again = true
+			lastACK[p.SrcPort] = at
+			s.reply(p, 200*time.Millisecond, &probe.Segment{Flags: probe.FIN | probe.ACK, Seq: q.Ack - 1, Ack: at.acked, Window: 65535})
 		case holds && (q.Flags.Has(probe.RST) || q.Seq == at.acked):
 			delete(lastACK, p.SrcPort)
 		case q.Flags.Has(probe.FIN):
-			lastACK[p.SrcPort] = closing{q.End(), s.now}
+			lastACK[p.SrcPort] = closing{q.End(), s.now, false}
 			closes(10*time.Millisecond)(s, p)
 		default:
 			closes(10*time.Millisecond)(s, p)
@@ -228,13 +239,10 @@ func heldInLastACK(t *testing.T, ports uint16, least, most int) {
 			t.Errorf("%d transcripts of %d conversations", told, ended)
 		}
 	})
-	w.after(2*time.Second, func() {
-		w.refuse = func(p *Packet) bool {
-			_, holds := lastACK[binary.BigEndian.Uint16(p.Segment)]
-			return holds && probe.Flags(p.Segment[13]) == probe.ACK
-		}
-	})
-	w.after(12*time.Second, func() { w.refuse = nil })
+	w.refuse = func(p *Packet) bool {
+		at, holds := lastACK[binary.BigEndian.Uint16(p.Segment)]
+		return kept && holds && (at.again || !lost) && probe.Flags(p.Segment[13]) == probe.ACK
+	}
 	w.run(160 * time.Second)
 	if n := sum(l.verdicts[:]); n != l.verdicts[probe.OK] || n < 300 {
 		t.Errorf("verdicts %v", l.verdicts)

@@ -36,7 +36,7 @@ func (s *Shard) rule(r Rules) {
 	}
 	for i := range s.table.len() {
 		sl := s.table.slot(i)
-		if sl.target != free && s.table.isOpen(sl) && s.forbids(s.entries[sl.target].peer) {
+		if sl.target != free && (s.table.isOpen(sl) || s.table.insists(sl)) && s.forbids(s.entries[sl.target].peer) {
 			s.step(i, &probe.Event{Kind: probe.Abort, Discard: probe.DiscardReload})
 		}
 	}

@@ -187,8 +187,12 @@ func (t *table) owesACK(sl *slot) bool {
 	if sl.whole == none {
 		return false
 	}
-	c := &t.wholes.at(sl.whole).Conversation
-	return c.Settled() && c.Closed() && !c.Rests()
+	return t.wholes.at(sl.whole).OwesACK()
+}
+
+// insists reports whether a conversation is closed, but has RSTs to send yet.
+func (t *table) insists(sl *slot) bool {
+	return sl.whole != none && t.wholes.at(sl.whole).Insists()
 }
 
 // isSettled reports whether a conversation has its verdict or discard.

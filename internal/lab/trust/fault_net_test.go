@@ -220,7 +220,8 @@ func (r *netRig) end() {
 	left := max(0, descriptors(r.t, r.d.cmd.Process.Pid)-r.descriptors-2) // ours may come and go
 	r.d.signal(syscall.SIGTERM)
 	r.d.end(patience)
-	left += r.leftovers()
+	held := r.leftovers()
+	left += len(held)
 	flows := r.flows()
 	for _, f := range r.done {
 		row := Row{
@@ -237,21 +238,54 @@ func (r *netRig) end() {
 	}
 }
 
-// leftovers counts what the peers still hold of connections with the daemon's ports.
-func (r *netRig) leftovers() (n int) {
+// leftovers is what the peers still hold of connections with the daemon's ports.
+func (r *netRig) leftovers() (left []lab.Socket) {
+	r.t.Helper()
 	for end := time.Now().Add(15 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		n = 0
+		left = left[:0]
 		for _, h := range []*lab.Host{r.there, r.aside} {
 			for _, s := range lab.SS(h, "SYN-RECV", "ESTAB", "FIN-WAIT-1", "FIN-WAIT-2", "CLOSE-WAIT", "LAST-ACK", "CLOSING") {
 				if p := s.RemotePort(); 61000 <= p && p <= 61255 {
-					n++
+					left = append(left, s)
 				}
 			}
 		}
-		if n == 0 || time.Now().After(end) {
-			return n
+		if len(left) == 0 {
+			return nil
+		}
+		if time.Now().After(end) {
+			r.tellOf(left)
+			return left
 		}
 	}
+}
+
+// tellOf logs the last that the wire had of sockets of peers.
+func (r *netRig) tellOf(left []lab.Socket) {
+	r.t.Helper()
+	packets := r.capture.Packets()
+	for _, s := range left {
+		r.t.Logf("left: %+v", s)
+		local, remote := unmapped(s.Local), unmapped(s.Remote)
+		var said []string
+		for _, p := range packets {
+			var in wire.Packet
+			if wire.ParseUnverified(p.Data, &in) != nil || in.Kind != wire.KindTCP {
+				continue
+			}
+			from, to := netip.AddrPortFrom(in.Src, in.SrcPort), netip.AddrPortFrom(in.Dst, in.DstPort)
+			if from == local && to == remote || from == remote && to == local {
+				said = append(said, fmt.Sprintf("%s %v > %v: %+v", time.Unix(0, p.Wall).UTC().Format("15:04:05.000000"), from, to, in.Segment))
+			}
+		}
+		r.t.Log(strings.Join(said[max(0, len(said)-30):], "\n"))
+	}
+}
+
+// unmapped is an address and a port as ss writes them.
+func unmapped(s string) netip.AddrPort {
+	a, _ := netip.ParseAddrPort(s)
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
 // said is what the metrics said while a fault lasted.
@@ -284,6 +318,10 @@ type flow struct {
 	finSent  bool
 	peerFIN  int64 // the stamp of the peer's FIN; 0: none
 	finAcked int64 // likewise of our FIN's acknowledgement
+
+	theirs     probe.Seq // the sequence number after the peer's FIN, once that has come
+	owed       bool      // the peer may wait for a RST or an acknowledgement of ours that has not left
+	challenged bool      // a challenge ACK answered the SYN, though all had left that closes the connection before
 }
 
 // cut reports whether a connection was not closed from both sides within its timeout.
@@ -306,43 +344,62 @@ func (r *netRig) flows() (all []*flow) {
 			continue
 		}
 		seg := &in.Segment
+		k := key{netip.AddrPortFrom(in.Dst, in.DstPort).String(), in.SrcPort}
+		if !p.Outgoing {
+			k = key{netip.AddrPortFrom(in.Src, in.SrcPort).String(), in.DstPort}
+		}
+		f := last[k]
 		switch {
-		case p.Outgoing && seg.Flags == probe.SYN:
-			k := key{netip.AddrPortFrom(in.Dst, in.DstPort).String(), in.SrcPort}
-			if f := last[k]; f != nil && f.iss == seg.Seq { // another layer's
-				f.at = p.Wall
-				continue
-			}
-			last[k] = &flow{target: k.target, port: k.port, at: p.Wall, iss: seg.Seq}
+		case p.Outgoing && seg.Flags == probe.SYN && (f == nil || f.iss != seg.Seq):
+			last[k] = &flow{target: k.target, port: k.port, at: p.Wall, iss: seg.Seq, owed: f != nil && f.owed}
 			all = append(all, last[k])
-		case p.Outgoing && seg.Flags.Has(probe.FIN):
-			if f := last[key{netip.AddrPortFrom(in.Dst, in.DstPort).String(), in.SrcPort}]; f != nil {
-				f.fin, f.finSent = seg.End(), true
-			}
-		case !p.Outgoing && seg.Flags.Has(probe.ACK):
-			f := last[key{netip.AddrPortFrom(in.Src, in.SrcPort).String(), in.DstPort}]
-			if f == nil {
-				continue
-			}
-			if (seg.Flags.Has(probe.SYN) || seg.Flags.Has(probe.RST)) && f.answered == 0 && seg.Ack == f.iss.Add(1) {
-				f.answered = p.Wall
-			}
-			if seg.Flags.Has(probe.FIN) && f.peerFIN == 0 {
-				f.peerFIN = p.Wall
-			}
-			if f.finSent && seg.Ack == f.fin && f.finAcked == 0 {
-				f.finAcked = p.Wall
-			}
+		case f == nil:
+		case p.Outgoing && seg.Flags == probe.SYN: // another layer's
+			f.at = p.Wall
+		case p.Outgoing:
+			f.sent(seg)
+		case seg.Flags.Has(probe.ACK):
+			f.arrived(seg, p.Wall)
 		}
 	}
 	return all
+}
+
+// sent notes a segment of ours behind the SYN.
+func (f *flow) sent(seg *probe.Segment) {
+	if seg.Flags.Has(probe.FIN) {
+		f.fin, f.finSent = seg.End(), true
+	}
+	if seg.Flags.Has(probe.RST) || f.finSent && f.peerFIN != 0 && seg.Ack == f.theirs {
+		f.owed = false
+	}
+}
+
+// arrived notes a segment of the peer's.
+func (f *flow) arrived(seg *probe.Segment, at int64) {
+	if f.answered == 0 && seg.Ack == f.iss.Add(1) && (seg.Flags.Has(probe.SYN) || seg.Flags.Has(probe.RST)) {
+		f.answered = at
+	}
+	if f.answered == 0 && !seg.Flags.Has(probe.SYN) && !seg.Flags.Has(probe.RST) && !f.owed {
+		f.challenged = true
+	}
+	f.owed = f.owed || seg.Flags.Has(probe.SYN) || seg.Flags.Has(probe.FIN)
+	if seg.Flags.Has(probe.FIN) {
+		f.theirs = seg.End()
+		if f.peerFIN == 0 {
+			f.peerFIN = at
+		}
+	}
+	if f.finSent && seg.Ack == f.fin && f.finAcked == 0 {
+		f.finAcked = at
+	}
 }
 
 // judge counts the verdicts and the figures during a fault that the capture does not
 // bear out.
 func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 	r.t.Helper()
-	type count struct{ answered, unanswered, late, cut int }
+	type count struct{ answered, unanswered, late, cut, challenged int }
 	slow := 0 // round trips above a tenth of a second: a peer that has to find us again, say
 	wires := make(map[string]*count)
 	for _, x := range flows {
@@ -356,6 +413,9 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 		}
 		if x.answered == 0 || x.answered-x.at > int64(380*time.Millisecond) { // half_open's timeout is 400 ms
 			c.unanswered++
+		}
+		if x.challenged {
+			c.challenged++
 		}
 		if x.answered == 0 {
 			continue
@@ -380,7 +440,7 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 	}
 	// Failures: none that this host is to blame for, and else no more than SYNs were
 	// not answered, or connections not closed. Several jobs share a target.
-	failed, broken, was := make(map[string]int), make(map[string]int), netFailures(f.before)
+	failed, broken, challenged, was := make(map[string]int), make(map[string]int), make(map[string]int), netFailures(f.before)
 	for of, all := range netFailures(f.after) {
 		reason, n := of[2], int(all-was[of])
 		if c := wires[r.onWire(of[1])]; c != nil && reason == "timeout" && !slices.Contains(f.lost, reason) {
@@ -391,6 +451,8 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 			complain(n, "%v failed %d times", of, n)
 		} else if slices.Contains(ofConnections, reason) {
 			broken[r.onWire(of[1])] += n
+		} else if reason == "challenge_ack" {
+			challenged[r.onWire(of[1])] += n
 		} else if reason != "unreachable" && reason != "not_resolved" && reason != "refused" {
 			failed[r.onWire(of[1])] += n
 		}
@@ -403,6 +465,11 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 	for target, n := range broken {
 		if c := wires[target]; c == nil || n > c.cut {
 			complain(n, "%s failed %d times once it had answered, and the wire has %+v", target, n, c)
+		}
+	}
+	for target, n := range challenged {
+		if c := wires[target]; c == nil || n > c.challenged {
+			complain(n, "%s answered %d times by a challenge ACK, and the wire has %+v", target, n, c)
 		}
 	}
 	good, had := make(map[string]int), netGoods(f.before)
