@@ -17,6 +17,7 @@ type lag struct {
 	total   time.Duration // what the connection may last longer
 	reached Instant       // up to when total has what there was: nothing is in it twice
 	kept    Instant       // when the first of what was not seen leaving was sent, or refused; 0: all has left
+	before  time.Duration // total at that moment
 	long    bool          // the peer has waited for so long that it may give up
 	spoke   Stamp         // of what left first after that
 	fin     Stamp         // of our acknowledgement of the peer's FIN, if it left late
@@ -77,7 +78,7 @@ func (c *Conversation) answers(now Instant, left Stamp) {
 // keeps notes that our host is to let something out, or has refused to.
 func (c *Conversation) keeps(now Instant) {
 	if l := &c.conn.lag; l.kept == 0 {
-		l.kept = now
+		l.kept, l.before = now, l.total
 	}
 }
 
@@ -93,10 +94,12 @@ func (c *Conversation) letOut(now Instant, left Stamp) {
 	if d, ok := c.interval(now, c.synSent, left); ok {
 		at = min(at, c.deadline.Add(d-c.Timeout-c.grace()))
 	}
-	d := at.Sub(k.lag.kept)
-	k.lag.kept = 0
+	l := &k.lag
+	d := at.Sub(l.kept)
+	l.kept = 0
 	if k.kept || d >= longWait {
-		c.lagged(now, d, d)
+		l.reached = 0
+		c.lagged(now, d, d-(l.total-l.before)) // other waits meanwhile are in it already
 	}
 }
 
@@ -179,8 +182,8 @@ func (c *Conversation) touchedLate(now Instant) bool {
 	return ok && c.tw.left && d > c.After+touchTardy
 }
 
-// touchedSeldom reports whether less than half of the touches were made that a
-// TIME-WAIT is measured by.
-func (c *Conversation) touchedSeldom() bool {
-	return 2*time.Duration(c.tw.touches)*(touchEvery+touchJitter) < c.Limit
+// tooFew reports whether so many touches are less than half of those that a TIME-WAIT is
+// measured by.
+func (c *Conversation) tooFew(touches uint16) bool {
+	return 2*time.Duration(touches)*(touchEvery+touchJitter) < c.Limit
 }

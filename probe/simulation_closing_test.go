@@ -146,6 +146,11 @@ func (s *sim) judgeClosing() error {
 	if w.verdict == probe.OK && w.seen[probe.Verdict] > 0 && !v.everClosed && v.rstSent == 0 && (!v.finSent || !v.finHeard) {
 		return fmt.Errorf("ok, but the server has not closed")
 	}
+	if d := min(s.owed, w.c.Timeout); d >= 100*time.Millisecond && w.seen[probe.Verdict] > 0 && w.verdict != probe.OK && !measures {
+		if b := s.accountOf(w.c.Timeout + d); b.complete {
+			return fmt.Errorf("verdict %v of who closed in time but for the %v that our host kept what he waited for", w.verdict, s.owed)
+		}
+	}
 	a = s.accountOf(w.c.Timeout + s.lagged())
 	if err := s.judgeFigures(&a); err != nil {
 		return err

@@ -104,6 +104,8 @@ type sim struct {
 	longest  time.Duration   // the longest of these
 	keptAt   probe.Instant   // when our host refused what nothing has made up for since; 0: nothing
 	keptBack []probe.Segment // and what that is
+	owed     time.Duration   // for how long it kept octets or a FIN
+	owedAt   probe.Instant   // as keptAt, of those
 	kept     time.Duration   // for how long it did in all
 	figures  [probe.NumObservations]time.Duration
 	least    time.Duration
@@ -328,6 +330,9 @@ func (s *sim) run() error {
 					s.keptAt = e.at
 				}
 				s.keptBack = append(s.keptBack, e.segment)
+				if s.owedAt == 0 && e.segment.SegLen() > 0 {
+					s.owedAt = e.at
+				}
 			}
 			if e.simWhat == refused {
 				inbox = append(inbox, e)
@@ -361,6 +366,9 @@ func (s *sim) left(e *simEvent) {
 	s.keptBack = slices.DeleteFunc(s.keptBack, func(k probe.Segment) bool {
 		return e.segment.Seq.LessEq(k.Seq) && k.End().LessEq(e.segment.End()) || k.SegLen() == 0 && k.Seq.LessEq(s.sentTo)
 	})
+	if s.owedAt != 0 && !slices.ContainsFunc(s.keptBack, func(k probe.Segment) bool { return k.SegLen() > 0 }) {
+		s.owed, s.owedAt = s.owed+e.at.Sub(s.owedAt), 0
+	}
 	if s.keptAt != 0 && len(s.keptBack) == 0 {
 		s.kept, s.keptAt = s.kept+e.at.Sub(s.keptAt), 0
 	}

@@ -52,13 +52,14 @@ type timeWait struct {
 	left    bool    // and was seen leaving
 	ever    bool    // one was seen leaving
 	touches uint16
-	alive   bool  // one was answered from TIME-WAIT
-	lastAck Stamp // our FIN's acknowledgement, received
-	sent    Stamp // the SYN that is out, transmitted
-	seen    Stamp // the last SYN that was answered from TIME-WAIT, transmitted
-	silent  Stamp // the last SYN but one that was not answered, transmitted
-	quiet   Stamp // the last one
-	unheard uint8 // how many were not
+	gone    uint16 // of them, those seen leaving
+	alive   bool   // one was answered from TIME-WAIT
+	lastAck Stamp  // our FIN's acknowledgement, received
+	sent    Stamp  // the SYN that is out, transmitted
+	seen    Stamp  // the last SYN that was answered from TIME-WAIT, transmitted
+	silent  Stamp  // the last SYN but one that was not answered, transmitted
+	quiet   Stamp  // the last one
+	unheard uint8  // how many were not
 }
 
 const (
@@ -148,6 +149,9 @@ func jitter(n uint16) time.Duration {
 // touchSent takes the transmit stamp of a touch.
 func (c *Conversation) touchSent(now Instant, ev *Event, out *Output) {
 	if w := &c.tw; c.phase == measuring && w.out && ev.Segment.Seq == w.seq {
+		if !w.left {
+			w.gone++
+		}
 		w.sent, w.left, w.ever = ev.Stamp, true, true
 		if c.Measure == MeasureReuse {
 			c.deadline = now.Add(c.Timeout)
@@ -311,8 +315,10 @@ func (c *Conversation) measureTimeout(now Instant, out *Output) {
 	case !w.ever || c.Measure == MeasureReuse && !w.left:
 		c.discard(now, DiscardSendError, out)
 	case c.Measure == MeasureReuse && c.touchedLate(now),
-		c.Measure == MeasureDuration && !w.alive && c.touchedSeldom():
+		c.Measure == MeasureDuration && !w.alive && c.tooFew(w.touches):
 		c.discard(now, DiscardStalled, out)
+	case c.Measure == MeasureDuration && !w.alive && c.tooFew(w.gone):
+		c.discard(now, DiscardSendError, out)
 	case c.Measure == MeasureReuse:
 		c.measured(Observation{Kind: TimeWaitReuse, Answer: AnswerSilence, Duration: -1}, out)
 		c.settle(r, out)
