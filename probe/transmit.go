@@ -206,10 +206,11 @@ func (c *Conversation) acknowledged(now Instant, ack Seq, out *Output) {
 	k := &c.conn
 	k.sndUna, k.icmp, k.resent = ack, OK, false
 	if k.left.Less(ack) {
-		if k.left = k.leaves.add(ack, ack, ack); ack == c.sndNxt {
-			k.leaves = gaps{}
-			c.letOut(now, Stamp{})
-		}
+		k.left = k.leaves.add(ack, ack, ack)
+	}
+	if ack == c.sndNxt { // what went again and did not leave, nobody waits for any more
+		k.leaves = gaps{}
+		c.letOut(now, Stamp{})
 	}
 	if k.timedAt != 0 && k.timedEnd.LessEq(ack) {
 		if d := now.Sub(k.timedAt); d > 0 {
