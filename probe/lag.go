@@ -98,8 +98,10 @@ func (c *Conversation) letOut(now Instant, left Stamp) {
 	d := at.Sub(l.kept)
 	l.kept = 0
 	if k.kept || d >= longWait {
+		reached := l.reached
 		l.reached = 0
 		c.lagged(now, d, d-(l.total-l.before)) // other waits meanwhile are in it already
+		l.reached = max(l.reached, reached)
 	}
 }
 
