@@ -207,12 +207,16 @@ func (c *Conversation) sendResets(out *Output) {
 }
 
 // partingSent notes a RST that was seen leaving. The peer is closed by all of those that
-// sendResets sends, one of which it takes, or by one that answers what it said.
+// sendResets sends, one of which it takes, or by one that answers what it said. One that
+// went before more of ours has left may be neither.
 func (c *Conversation) partingSent(seq Seq) {
 	k := &c.conn
 	all, n := c.partingSeqs()
 	every := uint8(1)<<n - 1
-	which := every
+	which := uint8(0)
+	if k.answers > 0 {
+		which = every
+	}
 	for i, one := range all[:n] {
 		if one == seq {
 			which = 1 << i
