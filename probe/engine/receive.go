@@ -310,6 +310,11 @@ func (s *Shard) goOff(i int32) {
 		if s.lingersOn(i) {
 			return
 		}
+	case probe.RetransmissionTimeout:
+		if s.noRoomToInsist(s.table.slot(i)) {
+			s.insistLater(i)
+			return
+		}
 	case probe.UserTimeout:
 		s.excuse(i)
 		s.excuseHeld(i, s.table.slot(i))

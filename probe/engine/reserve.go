@@ -99,6 +99,35 @@ func (s *Shard) bookFurther(sl *slot, e *entry) {
 	a.window.add(s.now, 1)
 }
 
+// RSTs that go again to who was silent, for whom no room is reserved any more, are the only
+// segments behind a SYN that wait for room under the limits: many were silent at once where
+// a path is broken, and all that insist send when the loop ends. They are looked at again
+// every insistsEvery, for insistFor.
+const (
+	insistsEvery = 250 * time.Millisecond
+	insistFor    = 10 * time.Second
+)
+
+// noRoomToInsist reports whether a conversation has RSTs to send again that there is no room
+// for.
+func (s *Shard) noRoomToInsist(sl *slot) bool {
+	if !s.table.insists(sl) {
+		return false
+	}
+	a := s.entries[sl.target].peer.address
+	return s.window.room(s.now, resetsReserved+s.taken(), s.limits.Global) > s.now ||
+		a.window.room(s.now, resetsReserved+a.taken(), s.limits.PerAddress) > s.now
+}
+
+// insistLater sets the timer of such a conversation anew, or gives it up.
+func (s *Shard) insistLater(i int32) {
+	if _, due := s.table.wholes.at(s.table.slot(i).whole).Timer(); s.now.Sub(due) >= insistFor {
+		s.release(i)
+		return
+	}
+	s.table.arm(i, probe.RetransmissionTimeout, s.now.Add(insistsEvery))
+}
+
 // bookQueued is bookFurther for one that is in the batch, and leaves with it.
 func (s *Shard) bookQueued(sl *slot, e *entry) {
 	s.bookFurther(sl, e)

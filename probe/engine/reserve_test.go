@@ -249,3 +249,38 @@ func TestLimitsUnderLoss(t *testing.T) {
 		}
 	}
 }
+
+// Peers that say no more than a SYN-ACK have our RSTs again and again: no second has more
+// than the limits for that, that in which the loop ends or all is forbidden included.
+func TestLimitsOfSilentPeers(t *testing.T) {
+	const addresses, ports = 4, 100
+	for name, end := range map[string]func(w *world){
+		"stops": func(*world) {},
+		"denies": func(w *world) {
+			all := &forbidden{}
+			for a := range addresses {
+				(*all)[netip.AddrFrom4([4]byte{198, 19, 0, byte(1 + a)})] = true
+			}
+			w.shard.SetLimits(Limits{Global: 120, PerAddress: 40, Rules: all})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			limits := Limits{Global: 120, PerAddress: 40}
+			w := newWorld(t, func(c *Config) { c.Limits = limits })
+			w.churn = true
+			log := w.logWire()
+			w.booksHold(log)
+			w.crowd(0, addresses, ports, func(func(time.Duration) peerFunc) peerFunc { return listening(10 * time.Millisecond) })
+			for _, l := range w.ledgers {
+				l.target.Params.Timeout = 900 * time.Millisecond
+			}
+			w.after(60*time.Second, func() { end(w) })
+			w.run(60*time.Second + 10*time.Millisecond)
+			room := log.within(t, limits, addresses, 60, 2) // what is open is reset twice
+			if again := float64(w.resets) / float64(w.syns); len(log.all) < room/2 || again < 6 {
+				t.Errorf("%d packets, room is for %d; %.1f RSTs a conversation", len(log.all), room, again)
+			}
+		})
+	}
+}

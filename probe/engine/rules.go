@@ -36,7 +36,11 @@ func (s *Shard) rule(r Rules) {
 	}
 	for i := range s.table.len() {
 		sl := s.table.slot(i)
-		if sl.target != free && (s.table.isOpen(sl) || s.table.insists(sl)) && s.forbids(s.entries[sl.target].peer) {
+		switch {
+		case sl.target == free || !s.table.isOpen(sl) && !s.table.insists(sl) || !s.forbids(s.entries[sl.target].peer):
+		case s.noRoomToInsist(sl):
+			s.release(i)
+		default:
 			s.step(i, &probe.Event{Kind: probe.Abort, Discard: probe.DiscardReload})
 		}
 	}

@@ -314,7 +314,11 @@ func (s *Shard) beat() probe.Instant {
 // abort ends every conversation that is left.
 func (s *Shard) abort(r probe.DiscardReason) {
 	for i := range s.table.len() {
-		if s.table.slot(i).target != free {
+		switch sl := s.table.slot(i); {
+		case sl.target == free:
+		case s.noRoomToInsist(sl):
+			s.release(i)
+		default:
 			s.step(i, &probe.Event{Kind: probe.Abort, Discard: r})
 		}
 	}
