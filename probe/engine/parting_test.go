@@ -78,3 +78,40 @@ func TestPathBroken(t *testing.T) {
 		}
 	}
 }
+
+// What goes again to peers that are silent makes no transcripts: there would be one of each
+// conversation for nine seconds, and no more to be seen in it.
+func TestInsistingKeepsNoTranscript(t *testing.T) {
+	w := newWorld(t, nil)
+	w.peer = listening(10 * time.Millisecond)
+	const targets = 200
+	for i := range targets {
+		x, l := w.target(uint64(i), remote(i).String(), func(x *Target) {
+			activeClose(x)
+			x.Interval, x.Params.Timeout = 2*time.Second, 900*time.Millisecond
+		})
+		x.Recorder = l
+		w.add(x)
+	}
+	insisting, most := 0, 0
+	for i := range 10 {
+		w.after(time.Duration(10+i)*time.Second, func() {
+			for j := range w.shard.table.len() {
+				if sl := w.shard.table.slot(j); sl.target != free && w.shard.table.insists(sl) {
+					insisting++
+				}
+			}
+			most = max(most, w.shard.table.transcripts.used())
+		})
+	}
+	again := 0
+	w.after(20*time.Second, func() {
+		for _, l := range w.ledgers {
+			again += l.records
+		}
+	})
+	w.run(21 * time.Second)
+	if insisting < 10*targets || most > targets || again > 0 {
+		t.Errorf("%d transcripts of %d targets, %d handed over again; %d conversations insist: nothing is shown if they are few", most, targets, again, insisting/10)
+	}
+}

@@ -407,10 +407,10 @@ func (s *Shard) transcribe(sl *slot, e *entry, c *probe.Conversation, ev *probe.
 
 // isIdle reports whether a step is no more than the end, or of what nobody believes, or of
 // a RST that answers that: a flood of those would make a transcript of each four-tuple that
-// lingers.
+// lingers. So would the RSTs that go again to peers that are silent, of each that is.
 func (s *Shard) isIdle(c *probe.Conversation, ev *probe.Event) bool {
 	out := &s.output
-	return c.Done() && len(out.Segments()) == 0 || out.Note.Noise(ev) || out.Note == probe.NoteResetSent && len(out.Observations()) == 0
+	return c.Done() && len(out.Segments()) == 0 || out.Note == probe.NoteResetAgain || out.Note.Noise(ev) || out.Note == probe.NoteResetSent && len(out.Observations()) == 0
 }
 
 // tell hands over an observation that no conversation made.
