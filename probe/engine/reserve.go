@@ -91,9 +91,9 @@ func (s *Shard) bookFurther(sl *slot, e *entry) {
 	a := e.peer.address
 	if sl.reserved > 0 {
 		s.setReserved(sl, e, int(sl.reserved)-1)
-		if e.counted {
-			s.lend(a, 1)
-		}
+	}
+	if e.counted { // beyond what is reserved, too
+		s.lend(a, 1)
 	}
 	s.window.add(s.now, 1)
 	a.window.add(s.now, 1)
@@ -114,8 +114,10 @@ func (s *Shard) noRoomToInsist(sl *slot) bool {
 	if !s.table.insists(sl) {
 		return false
 	}
-	a := s.entries[sl.target].peer.address
-	return s.window.room(s.now, resetsReserved+s.taken(), s.limits.Global) > s.now ||
+	e := s.entries[sl.target]
+	a := e.peer.address
+	return e.counted && s.lends(a, resetsReserved) > s.now ||
+		s.window.room(s.now, resetsReserved+s.taken(), s.limits.Global) > s.now ||
 		a.window.room(s.now, resetsReserved+a.taken(), s.limits.PerAddress) > s.now
 }
 
