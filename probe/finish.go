@@ -419,8 +419,8 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	if at := now.Add(k.rto); s.SegLen() > 0 && s.Seq == k.sndUna && k.retransmitAt != 0 && at.Sub(k.retransmitAt) > tardy {
 		k.retransmitAt = at
 	}
-	if k.left.Less(s.End()) && s.End().LessEq(c.sndNxt) {
-		k.left = k.leaves.add(k.left, s.Seq, s.End())
+	if end := c.leftTo(s); k.left.Less(end) && end.LessEq(c.sndNxt) {
+		k.left = k.leaves.add(k.left, s.Seq, end)
 	}
 	if s.SegLen() > 0 && s.Seq.LessEq(k.sndUna) && k.sndUna.Less(s.End()) {
 		k.resent = false
@@ -461,6 +461,24 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		k.finAnswered = true
 		c.finAckSent(now, ev, out)
 	}
+}
+
+// leftTo is the end of a segment that was seen leaving. Of one that is too long for our
+// network the tap sees the first fragment, which names less: the last, and each that has
+// another behind it as far on as a segment is long, have left whole.
+func (c *Conversation) leftTo(s *Segment) Seq {
+	k := &c.conn
+	full := s.Seq.Add(uint32(k.mss))
+	switch {
+	case s.Len == 0:
+	case s.Flags.Has(FIN):
+		return k.dataEnd.Add(1)
+	case s.Flags.Has(PSH):
+		return k.dataEnd
+	case s.End().Less(full) && full.LessEq(c.sndNxt) && full.LessEq(k.dataEnd):
+		return full
+	}
+	return s.End()
 }
 
 // finAckSent is the acknowledgement of the peer's FIN leaving.
