@@ -175,8 +175,10 @@ func (c *Conversation) Done() bool { return c.phase == done }
 // far as can be told here: it never answered, or a RST was seen leaving.
 func (c *Conversation) Closed() bool { return c.phase == idle || c.phase >= lingering }
 
-// Insists reports whether the conversation is closed, but has RSTs to send yet.
-func (c *Conversation) Insists() bool { return c.phase == insisting }
+// Insists reports whether the conversation is closed, but has something to send yet.
+func (c *Conversation) Insists() bool {
+	return c.phase == insisting || c.phase == lingering && c.ackDue() != 0
+}
 
 // Rests reports whether the conversation has told everything, unless something more
 // arrives: it is settled and closed, and our last ACK was seen leaving, with which
@@ -188,7 +190,7 @@ func (c *Conversation) Rests() bool {
 // OwesACK reports whether the conversation lingers in TIME-WAIT and the peer may be in
 // LAST-ACK for want of an acknowledgement of ours that was not seen leaving.
 func (c *Conversation) OwesACK() bool {
-	return c.settled && c.Closed() && c.local == TimeWait && (!c.conn.tornDown || c.conn.ackKept)
+	return c.settled && c.Closed() && c.owesACK()
 }
 
 // Timer returns the event to deliver when nothing else happens, and when. The
@@ -202,6 +204,9 @@ func (c *Conversation) Timer() (EventKind, Instant) {
 	case reopening:
 		return Reopen, c.deadline
 	case lingering:
+		if at := c.ackDue(); at != 0 && at < c.deadline {
+			return RetransmissionTimeout, at
+		}
 		return TimeWaitTimeout, c.deadline
 	case parting, insisting:
 		return RetransmissionTimeout, c.deadline
@@ -372,6 +377,10 @@ func (c *Conversation) abort(now Instant, r DiscardReason, out *Output) {
 		return
 	case parting, insisting:
 		c.sendResets(out)
+	case lingering:
+		if c.owesACK() {
+			out.send(c.ack(now))
+		}
 	}
 	c.local, c.phase = Closed, done
 	out.Note = NoteAborted
@@ -442,6 +451,8 @@ func (c *Conversation) timeout(now Instant, kind EventKind, out *Output) {
 		c.insistingTimeout(now, out)
 	case c.phase == measuring:
 		c.measureTimeout(now, out)
+	case c.phase == lingering && kind == RetransmissionTimeout:
+		c.ackAgain(now, out)
 	case c.phase == lingering:
 		c.phase = done
 		out.Note = NoteDone

@@ -30,6 +30,37 @@ func (c *Conversation) finish(now Instant, got, end Stamp, out *Output) {
 		c.settle(OK, out)
 	}
 	c.wait(lingering, now.Add(c.Linger))
+	if c.owesACK() {
+		k.retransmitAt = now.Add(partAgain)
+	}
+}
+
+// owesACK reports whether the peer may be in LAST-ACK for want of our acknowledgement, which
+// was not seen leaving.
+func (c *Conversation) owesACK() bool {
+	return c.local == TimeWait && (!c.conn.finAnswered || c.conn.ackKept)
+}
+
+// ackDue is when that goes again; 0: never.
+func (c *Conversation) ackDue() Instant {
+	if !c.owesACK() {
+		return 0
+	}
+	return c.conn.retransmitAt
+}
+
+// ackAgain acknowledges the peer's FIN again that this host let no acknowledgement of out,
+// and goes on so for as long as with a RST: the peer repeats its FIN ever more seldom.
+func (c *Conversation) ackAgain(now Instant, out *Output) {
+	k := &c.conn
+	k.retransmitAt = 0
+	out.Note = NoteRetransmit
+	out.send(c.ack(now))
+	c.wait(lingering, max(c.deadline, now.Add(c.Linger)))
+	if k.partings++; k.partings < maxPartings {
+		k.retransmitAt = now.Add(partAgain << min(k.partings, maxDoubled))
+		c.deadline = max(c.deadline, k.retransmitAt.Add(partAgain))
+	}
 }
 
 // countHalfClose tells what came after our FIN, whatever became of the connection.
@@ -356,6 +387,7 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 	case s.Flags.Has(RST):
 		if s.Seq == c.rcvNxt {
 			c.peer, out.Note = Closed, NoteAfter
+			c.conn.finAnswered, c.conn.ackKept, c.conn.retransmitAt = true, false, 0
 		} else {
 			out.reject(RejectBadSequence, NoteBadRST)
 		}
@@ -375,8 +407,9 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 		if c.mayAnswer(now) {
 			out.send(c.ack(now))
 			c.conn.ackKept = true
+			c.conn.retransmitAt = now.Add(partAgain << min(c.conn.partings, maxDoubled))
 		}
-		c.wait(lingering, now.Add(c.Linger))
+		c.wait(lingering, max(now.Add(c.Linger), c.conn.retransmitAt.Add(partAgain)))
 	case c.came(s): // an ACK that its FIN has overtaken wants none
 		out.Note = NoteAfter
 	case s.Seq == c.rcvNxt:
@@ -454,7 +487,9 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		}
 	}
 	if k.finTaken && s.Ack == c.rcvNxt {
-		k.ackKept = false
+		if k.ackKept = false; c.local == TimeWait {
+			k.retransmitAt = 0
+		}
 		if !k.finAnswered {
 			c.answersFIN(now, ev.Stamp)
 		}

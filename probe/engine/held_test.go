@@ -239,6 +239,13 @@ func heldInLastACK(t *testing.T, ports uint16, least, most int, lost bool) {
 			t.Errorf("%d transcripts of %d conversations", told, ended)
 		}
 	})
+	w.after(22*time.Second, func() { // 10 s after the last was kept
+		for port, at := range lastACK {
+			if w.now.Sub(at.since) > time.Second {
+				t.Errorf("the peer still waits for our last ACK to port %d", port)
+			}
+		}
+	})
 	w.refuse = func(p *Packet) bool {
 		at, holds := lastACK[binary.BigEndian.Uint16(p.Segment)]
 		return kept && holds && (at.again || !lost) && probe.Flags(p.Segment[13]) == probe.ACK

@@ -111,7 +111,7 @@ const (
 // noRoomToInsist reports whether a conversation has RSTs to send again that there is no room
 // for.
 func (s *Shard) noRoomToInsist(sl *slot) bool {
-	if !s.table.insists(sl) {
+	if !s.table.insists(sl) || s.table.owesACK(sl) { // a last ACK is one segment, and this host lets none out
 		return false
 	}
 	e := s.entries[sl.target]

@@ -33,7 +33,7 @@ type route struct {
 const maxFired = 256
 
 // send opens the conversations that are due, one burst at most, and returns when
-// the next are. One that is due takes others along: see along.
+// the next are. One that is due takes others along: see company.
 func (s *Shard) send() probe.Instant {
 	s.launched = s.launched[:0]
 	s.warmEntries()
@@ -42,15 +42,12 @@ func (s *Shard) send() probe.Instant {
 			s.sent()
 			return s.now
 		}
-		x, due := s.schedule.first(s.now)
-		if due {
-			s.company = company{x.at, maxCompany}
-		} else if x, due = s.along(); due {
-			s.company.room--
-		} else {
+		x, goes := s.next()
+		if !goes {
 			break
 		}
 		e := s.entries[x.value]
+		s.company.take(x, s.now, e.stretch())
 		if e.sends(s.now) {
 			packets := e.manner.packets
 			most := s.most(packets)
@@ -85,13 +82,13 @@ func (s *Shard) send() probe.Instant {
 	}
 	s.pace.abreast(s.now)
 	s.throttled = false
-	if _, more := s.along(); more {
+	if _, more := s.next(); more {
 		return s.now.Add(s.pace.gap())
 	}
 	s.company.room = 0
 	idle := s.now.Add(idlePause)
 	if x, soon := s.schedule.first(idle); soon {
-		return max(x.at, s.now.Add(tick))
+		return max(s.wake(x), s.now.Add(tick))
 	}
 	return idle
 }

@@ -16,8 +16,9 @@ const (
 	// that fall due within one go out together, in bursts.
 	tick = 800 * time.Microsecond
 	// readPause is how long frames may lie in the ring while conversations
-	// wait for them. The kernel has stamped them, so it delays no figure.
-	readPause = 20 * time.Millisecond
+	// wait for them: until the next stretch begins. The kernel has stamped them, so it
+	// delays no figure.
+	readPause = maxStretch
 	// idlePause is how long a loop sleeps at most: strays want an answer too.
 	idlePause = time.Second
 	// reactionGap is the least time between two turns that frames on guarded

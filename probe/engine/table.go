@@ -191,7 +191,7 @@ func (t *table) owesACK(sl *slot) bool {
 	return t.wholes.at(sl.whole).OwesACK()
 }
 
-// insists reports whether a conversation is closed, but has RSTs to send yet.
+// insists reports whether a conversation is closed, but has something to send yet.
 func (t *table) insists(sl *slot) bool {
 	return sl.whole != none && t.wholes.at(sl.whole).Insists()
 }
