@@ -3,7 +3,6 @@ package rawsock
 import (
 	"math"
 	"os"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,11 +62,10 @@ func (c Clock) Both() (monotonic, wall int64) {
 	return c.monotonic + int64(at[best].Sub(c.start)), at[best].UnixNano()
 }
 
-// PreciseTimers locks the calling goroutine to its thread and sets the
-// thread's timer slack to 1 ns: by default the kernel lets sleeps run over by
+// PreciseTimers sets the timer slack of the thread that the calling goroutine is locked to
+// to 1 ns: by default the kernel lets sleeps run over by
 // 50 µs to gather wake-ups (prctl(2), PR_SET_TIMERSLACK).
 func PreciseTimers() error {
-	runtime.LockOSThread()
 	err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	return os.NewSyscallError("prctl PR_SET_TIMERSLACK", err)
 }

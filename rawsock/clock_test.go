@@ -34,6 +34,7 @@ func TestClocksAreOneReading(t *testing.T) {
 func TestPreciseTimers(t *testing.T) {
 	done := make(chan int)
 	go func() { // its thread ends with it
+		runtime.LockOSThread()
 		if err := PreciseTimers(); err != nil {
 			t.Error(err)
 		}

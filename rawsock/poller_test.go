@@ -1,6 +1,7 @@
 package rawsock
 
 import (
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -78,6 +79,44 @@ func TestPollerWakeFromElsewhere(t *testing.T) {
 	}
 }
 
+// A nap is as long as it is to be, or ends early as a brief wait may, and by Wake, also by one from before, and leaves none
+// behind.
+func TestPollerNap(t *testing.T) {
+	p := newTestPoller(t)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	nap := func(d, least, most time.Duration) {
+		t.Helper()
+		began := time.Now()
+		if err := p.Nap(d); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took < least || took > most {
+			t.Errorf("a nap of %v took %v", d, took)
+		}
+	}
+	nap(LongNap, LongNap-oversleep, time.Second)
+	nap(30*time.Millisecond, 30*time.Millisecond-oversleep, time.Second)
+	p.Wake()
+	p.Wake()
+	nap(time.Minute, 0, 10*time.Second)
+	nap(30*time.Millisecond, 30*time.Millisecond-oversleep, time.Second)
+	for range 20 {
+		time.AfterFunc(time.Millisecond, p.Wake)
+		nap(time.Minute, 0, 10*time.Second)
+	}
+	if _, err := p.Wait(time.Millisecond, false); err != nil {
+		t.Fatal(err)
+	}
+	nap(30*time.Millisecond, 30*time.Millisecond-oversleep, time.Second)
+	if n := testing.AllocsPerRun(20, func() {
+		p.Wake()
+		_ = p.Nap(time.Minute)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestPollerWakeAfterClose(t *testing.T) {
 	p, err := NewPoller()
 	if err != nil {
@@ -100,6 +139,7 @@ func TestPollerSleepsThroughSignals(t *testing.T) {
 	done := make(chan time.Duration)
 	tid := make(chan int)
 	go func() {
+		runtime.LockOSThread()
 		if err := PreciseTimers(); err != nil {
 			t.Error(err)
 		}
@@ -133,7 +173,8 @@ func BenchmarkPollerOversleep(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer p.Close()
-	if err := PreciseTimers(); err != nil { // the thread stays locked and ends
+	runtime.LockOSThread() // the thread ends
+	if err := PreciseTimers(); err != nil {
 		b.Fatal(err)
 	}
 	var over []int64

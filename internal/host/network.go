@@ -200,6 +200,10 @@ func (n *Network) Wait(d time.Duration, frames bool) {
 	if !n.precise {
 		n.precise = rawsock.PreciseTimers() == nil
 	}
+	if !frames && d >= rawsock.LongNap {
+		_ = n.poller.Nap(d) // an error is a signal's or the timer slack's, and the loop looks again anyway
+		return
+	}
 	if rang, _ := n.poller.Wait(max(d, 0), frames); rang { // an error is a signal's, and the loop looks again anyway
 		n.bell.Silence()
 	}
