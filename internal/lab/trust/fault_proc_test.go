@@ -258,7 +258,7 @@ func (s scrape) told(x exchange) string {
 	text := fmt.Sprintf("failures %v, discarded %v, skipped %v", s.values("probed_probe_failures_total", "reason"),
 		s.values("probed_probes_discarded_total", "reason"), s.values("probed_probes_skipped_total", "reason"))
 	for _, name := range againsts {
-		text += fmt.Sprintf(", %s %.0f", name, s.sum(name))
+		text += fmt.Sprintf(", %s %.0f %v", name, s.sum(name), s.values(name, "side"))
 	}
 	for _, name := range peersFigures {
 		text += fmt.Sprintf(", %s beyond %v: %d", name, bound, s.above(bound, name))
