@@ -428,7 +428,7 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 // segment that is seen more than once the last stamp is nearest to the wire.
 func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	s, k := &ev.Segment, &c.conn
-	c.answers(now, ev.Stamp)
+	c.answers(now, s, ev.Stamp)
 	switch {
 	case s.Flags.Has(RST):
 		// One that is not at its RCV.NXT the peer answers by a challenge ACK (RFC 5961 §3.2),

@@ -58,9 +58,13 @@ func (c *Conversation) owe(now Instant, ev *Event, fresh bool, out *Output) {
 	}
 }
 
-// answers notes that a segment has left, by which all that came before is answered.
-func (c *Conversation) answers(now Instant, left Stamp) {
+// answers notes that a segment has left, by which all that came before is answered, unless
+// it was made before that came: a prompt may have lain here.
+func (c *Conversation) answers(now Instant, s *Segment, left Stamp) {
 	l := &c.conn.lag
+	if s.Flags.Has(ACK) && s.Ack.Less(c.rcvNxt) {
+		return
+	}
 	if l.since.Wall != 0 {
 		d, ok := c.interval(now, l.since, left)
 		if l.delayed {
