@@ -187,12 +187,6 @@ func (c *Conversation) Rests() bool {
 	return c.settled && c.Closed() && (c.local != TimeWait || c.conn.tornDown)
 }
 
-// OwesACK reports whether the conversation lingers in TIME-WAIT and the peer may be in
-// LAST-ACK for want of an acknowledgement of ours that was not seen leaving.
-func (c *Conversation) OwesACK() bool {
-	return c.settled && c.Closed() && c.owesACK()
-}
-
 // Timer returns the event to deliver when nothing else happens, and when. The
 // event is 0 for a conversation that waits for nothing.
 func (c *Conversation) Timer() (EventKind, Instant) {
@@ -378,7 +372,7 @@ func (c *Conversation) abort(now Instant, r DiscardReason, out *Output) {
 	case parting, insisting:
 		c.sendResets(out)
 	case lingering:
-		if c.owesACK() {
+		if c.OwesACK() {
 			out.send(c.ack(now))
 		}
 	}

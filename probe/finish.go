@@ -30,20 +30,20 @@ func (c *Conversation) finish(now Instant, got, end Stamp, out *Output) {
 		c.settle(OK, out)
 	}
 	c.wait(lingering, now.Add(c.Linger))
-	if c.owesACK() {
+	if c.OwesACK() {
 		k.retransmitAt = now.Add(partAgain)
 	}
 }
 
-// owesACK reports whether the peer may be in LAST-ACK for want of our acknowledgement, which
-// was not seen leaving.
-func (c *Conversation) owesACK() bool {
+// OwesACK reports whether the conversation lingers in TIME-WAIT, and the peer may be in
+// LAST-ACK for want of our acknowledgement, which was not seen leaving.
+func (c *Conversation) OwesACK() bool {
 	return c.local == TimeWait && (!c.conn.finAnswered || c.conn.ackKept)
 }
 
 // ackDue is when that goes again; 0: never.
 func (c *Conversation) ackDue() Instant {
-	if !c.owesACK() {
+	if !c.OwesACK() {
 		return 0
 	}
 	return c.conn.retransmitAt
@@ -238,7 +238,8 @@ func (c *Conversation) sendResets(out *Output) {
 }
 
 // partingSent notes a RST that was seen leaving. The peer is closed by all of those that
-// sendResets sends, one of which it takes, or by one that answers what it said. One that
+// sendResets sends, one of which it takes, or by one that answers what it said; any other it
+// answers by a challenge ACK (RFC 5961 §3.2), and keeps the connection. One that
 // went before more of ours has left may be neither.
 func (c *Conversation) partingSent(seq Seq) {
 	k := &c.conn
@@ -431,8 +432,6 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	c.answers(now, s, ev.Stamp)
 	switch {
 	case s.Flags.Has(RST):
-		// One that is not at its RCV.NXT the peer answers by a challenge ACK (RFC 5961 §3.2),
-		// and keeps the connection.
 		out.Note = NoteResetSent
 		switch {
 		case k.finished:
