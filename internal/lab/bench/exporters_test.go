@@ -15,12 +15,18 @@ import (
 // dialer starts the loop around net.Dialer: this program under another name.
 func (w *world) dialer(h *lab.Host, core int, args ...string) *lab.Cmd {
 	w.t.Helper()
+	return w.self(asDialer, h, core, args...)
+}
+
+// self is this program in one of its other roles.
+func (w *world) self(role string, h *lab.Host, core int, args ...string) *lab.Cmd {
+	w.t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	cmd := w.command(core, h, self, args...)
-	cmd.Env = append(os.Environ(), asDialer+"=1")
+	cmd.Env = append(os.Environ(), as+"="+role)
 	return cmd
 }
 

@@ -14,6 +14,9 @@ const scanned = 1 << 16
 // probedRates are what the daemon is tried at.
 func probedRates() []int { return []int{50_000, 80_000, 100_000, 140_000, 200_000} }
 
+// bareRates are what bare is tried at; without the last it would overrun the targets' kernel.
+func bareRates() []int { return []int{60_000, 100_000, 140_000, 200_000, 0} }
+
 // A place is where the kernel does its part of a handshake.
 type place struct {
 	name        string
@@ -30,6 +33,8 @@ func TestHandshakes(t *testing.T) {
 	tools := []scanner{
 		{name: "probed", rates: probedRates(), settle: 2, start: scanning("probe: half_open"), agrees: agrees},
 		{name: "probed-packet", rates: probedRates(), settle: 2, start: scanning("probe: half_open, transmit: packet"), agrees: agrees},
+		{name: "bare", rates: bareRates(), settle: 1, start: theLeast()},
+		{name: "bare-packet", rates: bareRates(), settle: 1, start: theLeast("-packet")},
 		{name: "zmap", rates: []int{60_000, 120_000, 0}, start: zmap, length: 250 * time.Millisecond},
 		{name: "masscan", rates: []int{40_000, 160_000, 400_000}, settle: 1, start: masscan()},
 		{name: "masscan-noreset", rates: []int{40_000, 160_000, 400_000}, settle: 1, start: masscan("--noreset")},

@@ -16,13 +16,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// asDialer turns this program into the loop around net.Dialer that is measured.
-const asDialer = "PROBED_BENCH_DIALER"
+// as turns this program into one of those that are measured.
+const (
+	as       = "PROBED_BENCH_AS"
+	asDialer = "dialer" // the loop around net.Dialer
+	asBare   = "bare"   // the least that a program can do
+)
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asDialer) != "" {
-		if err := dial(os.Args[1:], os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, "dialer:", err)
+	if role := os.Getenv(as); role != "" {
+		if err := play(role, os.Args[1:]); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", role, err)
 			os.Exit(1)
 		}
 		return
@@ -35,6 +39,14 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+// play is one of those that are measured.
+func play(role string, args []string) error {
+	if role == asBare {
+		return bare(args)
+	}
+	return dial(args, os.Stdout)
 }
 
 // report writes the tables of a file of results, and puts those that there are into

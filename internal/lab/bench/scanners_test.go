@@ -62,3 +62,12 @@ func (w *world) gateway() string {
 	})
 	return mac
 }
+
+// theLeast is what is left of a scanner without anything to do: bare.
+func theLeast(options ...string) func(*world, int) *lab.Cmd {
+	return func(w *world, rate int) *lab.Cmd {
+		return w.self(asBare, w.here, ours, append([]string{
+			"-first", fmt.Sprintf("%s:%d", target(0), firstPort), "-n", fmt.Sprint(scanned), "-rate", fmt.Sprint(rate),
+		}, options...)...)
+	}
+}

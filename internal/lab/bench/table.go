@@ -37,7 +37,8 @@ func rows() (all []Row) {
 			all = append(all,
 				Row{"zmap", work, name(ours), name("zmap"), unit, "", c.zmap},
 				Row{"masscan", work, name(ours), name("masscan"), unit, "", c.masscan},
-				Row{"masscan --noreset", work, name(ours), name("masscan-noreset"), unit, "", 0})
+				Row{"masscan --noreset", work, name(ours), name("masscan-noreset"), unit, "", 0},
+				Row{"the kernel's part alone", work, name(ours), name(strings.Replace(ours, "probed", "bare", 1)), unit, "", 0})
 		}
 	}
 	const at1s = "Monitoring/targets=%d/tool=%s"

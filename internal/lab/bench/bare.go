@@ -1,0 +1,111 @@
+package bench
+
+import (
+	"errors"
+	"flag"
+	"net/netip"
+	"runtime"
+	"time"
+
+	"github.com/probed/probed/internal/host"
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/engine"
+	"github.com/probed/probed/probe/wire"
+)
+
+// bare makes handshakes without measuring them: the daemon's sockets and SYNs, a batch at
+// a time, and the ring emptied, with nothing looked up, timed, judged or kept. What it
+// takes of a processor is the kernel's part, below which no probe can be that is sent and
+// seen in this way.
+func bare(args []string) error {
+	flags := flag.NewFlagSet("bare", flag.ContinueOnError)
+	first := flags.String("first", "", "the first target's address:port")
+	n := flags.Int("n", 1, "how many targets: the following addresses")
+	rate := flags.Int("rate", 0, "SYNs a second; 0: as fast as it goes")
+	packet := flags.Bool("packet", false, "send by packet socket")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	to, err := netip.ParseAddrPort(*first)
+	if err != nil {
+		return err
+	}
+	b := &bareLoop{every: bareBatch * time.Second / time.Duration(max(*rate, 1)), port: to.Port()}
+	if *rate == 0 {
+		b.every = 0
+	}
+	reserved := host.Range{First: 20000, Last: 27743}
+	if b.net, err = host.Open(host.Ports{Reserved: reserved, Guarded: host.Range{First: 27744, Last: 27999}, Packet: *packet}); err != nil {
+		return err
+	}
+	defer b.net.Close()
+	src, _, err := b.net.Source(to.Addr(), netip.Addr{}, "")
+	if err != nil {
+		return err
+	}
+	for dst := to.Addr(); len(b.targets) < *n; dst = dst.Next() {
+		b.targets = append(b.targets, bareTarget{dst, wire.PseudoSum(src, dst)})
+	}
+	return b.run(src, reserved)
+}
+
+// bareBatch is how many SYNs go together: as many as the daemon sends at once under load.
+const bareBatch = 64
+
+type bareTarget struct {
+	dst     netip.Addr
+	between uint64 // wire.PseudoSum of the two ends
+}
+
+type bareLoop struct {
+	net     *host.Network
+	targets []bareTarget
+	port    uint16
+	every   time.Duration // from batch to batch; 0: at once
+	refused error
+}
+
+// run sends to all targets in turn, from another port each time round, until the
+// kernel refuses a segment.
+func (b *bareLoop) run(src netip.Addr, ports host.Range) error {
+	runtime.LockOSThread()
+	syn := wire.NewTemplate(&probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{
+		Set: probe.OptMSS | probe.OptSACKPermitted | probe.OptTimestamps | probe.OptWindowScale, MSS: 1460, WindowScale: 7,
+	}})
+	var (
+		segments []byte
+		hops     = make([]uint64, len(b.targets))
+		heard    = b.net.RouteGeneration() - 1
+		failed   = func(_ int, err error) { b.refused = errors.Join(b.refused, err) }
+		ignore   = func(*engine.Frame) {}
+	)
+	next, _ := b.net.Clocks()
+	for sent, port := 0, ports.First; b.refused == nil; {
+		if g := b.net.RouteGeneration(); g != heard {
+			heard = g
+			for i, t := range b.targets {
+				hops[i] = b.net.Hop(t.dst, src, 0, 0)
+			}
+		}
+		segments = segments[:0]
+		for range bareBatch {
+			i := sent % len(b.targets)
+			from := len(segments)
+			segments = syn.Append(segments, b.targets[i].between, port, b.port, probe.Seq(sent)<<8, uint32(sent))
+			b.net.Queue(engine.Packet{Segment: segments[from:], Src: src, Dst: b.targets[i].dst, Hop: hops[i]})
+			if sent++; i == len(b.targets)-1 {
+				if port++; port > ports.Last {
+					port = ports.First
+				}
+			}
+		}
+		b.net.Flush(failed)
+		for b.net.Receive(bareBatch, ignore) == bareBatch {
+		}
+		next = next.Add(b.every)
+		if now, _ := b.net.Clocks(); b.every > 0 && next > now {
+			b.net.Wait(next.Sub(now), false)
+		}
+	}
+	return b.refused
+}
