@@ -56,8 +56,10 @@ func TestStackedDevices(t *testing.T) {
 				if sent, received := stats.SegmentsSent.Load(), stats.SegmentsReceived.Load(); sent != uint64(2*n) || received != uint64(n) {
 					t.Errorf("%d probes: %d segments sent and %d received, want %d and %d", n, sent, received, 2*n, n)
 				}
-				if len(o.skipped) > 0 {
-					t.Errorf("skipped: %v", o.skipped)
+				for reason, n := range o.skips() {
+					if reason != engine.SkipLate { // a machine that is busy otherwise
+						t.Errorf("%d skipped: %v", n, reason)
+					}
 				}
 				packets := capture.Packets()
 				if want := 3 * n * tt.layers; len(packets) != want {
