@@ -181,8 +181,10 @@ fuzz-short: go ## run every fuzz target with some hundred inputs made of the see
 	@internal/tools/fuzz.sh 500x blind
 
 .PHONY: vulncheck
-vulncheck: go build $(GOVULNCHECK) ## look for known vulnerabilities in our code and in ./probed (GOVULNDB=file:///… for a database of your own)
-	@internal/tools/vulncheck.sh $(GOVULNCHECK) probed
+vulncheck: go $(GOVULNCHECK) ## look for known vulnerabilities in our code and in the binary (GOVULNDB=file:///… for a database of your own)
+	@mkdir -p $(CACHE)
+	$(GO) build -o $(CACHE)/probed-symbols ./cmd/probed
+	@internal/tools/vulncheck.sh $(GOVULNCHECK) $(CACHE)/probed-symbols
 
 .PHONY: bench
 bench bench-profile: BENCH_ENV = BENCH_ROUNDS=$(BENCH_ROUNDS) BENCH_WINDOW=$(BENCH_WINDOW) BENCH_OUT=$(RESULTS) PROBED_SYMBOLS=$(CACHE)/probed-symbols

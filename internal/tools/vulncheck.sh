@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # vulncheck.sh GOVULNCHECK PROBED: known vulnerabilities in our code, by what it calls,
-# and in the binary, by what is linked into it. GOVULNDB names another database than
+# and in the binary, by what is linked into it: one with its symbols, for without them
+# whatever a module has counts, called or not. GOVULNDB names another database than
 # Go's own: file:///path of a folder laid out as that is.
 set -euo pipefail
 govulncheck=$1 probed=$2
