@@ -6,7 +6,7 @@ import "math"
 // synchronized states, with RFC 5961's and RFC 7323's stricter checks.
 func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 	s, k := &ev.Segment, &c.conn
-	if !c.settled && c.late(now, ev.Stamp) {
+	if !c.settled && c.late(now, ev.Stamp) && !(c.waitsOn(now) && !c.late(now, ev.Stamp)) {
 		c.tooLate(now, s, out)
 		return
 	}
@@ -337,7 +337,7 @@ func (c *Conversation) takeFIN(now Instant, ev *Event, out *Output) {
 		}
 		// A FIN that does not acknowledge ours was sent before ours came: it is no
 		// answer of an application's, even if an acknowledgement has overtaken it.
-		if d, ok := c.interval(now, k.finAckGot, k.finGot); ok && !k.delayed && !k.crossed {
+		if d, ok := c.interval(now, k.finAckGot, k.finGot); ok && !k.delayed && !k.crossed && !c.slowed(now, k.lag.closing, k.finGot) {
 			c.closedAfter(d)
 			c.measured(Observation{Kind: CloseWaitTime, Duration: d}, out)
 		}
@@ -356,7 +356,7 @@ func (c *Conversation) peerCloses(now Instant, out *Output) {
 		if c.Send > 0 {
 			from, once = k.lastSent, !k.dataAgain
 		}
-		if d, ok := c.interval(now, from, k.finGot); ok && once {
+		if d, ok := c.interval(now, from, k.finGot); ok && once && !c.slowed(now, k.lag.late, k.finGot) {
 			c.measured(Observation{Kind: PeerCloseTime, Duration: d}, out)
 		}
 	}

@@ -238,7 +238,9 @@ func (c *Conversation) connectionTimeout(now Instant, kind EventKind, out *Outpu
 	k := &c.conn
 	switch kind {
 	case UserTimeout:
-		c.giveUp(now, out)
+		if !c.waitsOn(now) {
+			c.giveUp(now, out)
+		}
 	case RetransmissionTimeout:
 		c.retransmit(now, out)
 	case Close:

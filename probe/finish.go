@@ -470,13 +470,14 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		out.Note = NotePrompt
 	}
 	if s.Len > 0 && s.Seq.Add(s.Len) == k.dataEnd && !k.finCame {
-		k.lastSent = ev.Stamp
+		k.lastSent, k.lag.late = ev.Stamp, false
 	}
 	if s.Ack == c.irs.Add(1) && s.Seq == c.iss.Add(1) && s.SegLen() == 0 && k.synAcks == 0 &&
 		(!k.progress || k.ackSent.Wall == 0) {
 		if !k.ackTwice {
 			k.ackSent = ev.Stamp
 		}
+		k.lag.late = false
 		if d, ok := c.interval(now, c.synAckGot, ev.Stamp); ok && !k.ackReacted {
 			k.ackReacted = true
 			c.measured(Observation{Kind: Reaction, Duration: d}, out)

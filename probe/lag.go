@@ -14,6 +14,7 @@ type lag struct {
 	delayed bool          // it may be answered after ackDelay
 	short   uint8         // short waits that total has
 	closing bool          // some wait came after the first FIN
+	late    bool          // some wait came after what the peer's close is reckoned from
 	total   time.Duration // what the connection may last longer
 	reached Instant       // up to when total has what there was: nothing is in it twice
 	kept    Instant       // when the first of what was not seen leaving was sent, or refused; 0: all has left
@@ -119,6 +120,7 @@ func (c *Conversation) lagged(now Instant, d, idle time.Duration) {
 		return
 	}
 	l.closing = l.closing || k.finLeft || k.finCame
+	l.late = true
 	if d >= resendsAfter {
 		l.long, l.spoke = true, Stamp{}
 	}
@@ -138,6 +140,28 @@ func (c *Conversation) lagged(now Instant, d, idle time.Duration) {
 
 // grace is how much longer than Timeout the connection may last.
 func (c *Conversation) grace() time.Duration { return min(c.conn.lag.total, c.Timeout) }
+
+// waitsOn moves the USER TIMEOUT out that has come while the peer is waiting for us: what
+// it waits for was read too late to have left before, and lags are counted as answers leave.
+func (c *Conversation) waitsOn(now Instant) bool {
+	l := &c.conn.lag
+	d, ok := c.interval(now, c.synSent, l.since)
+	if l.since.Wall == 0 || !ok || now.Sub(l.read) >= longWait { // beyond that it is unsent
+		return false
+	}
+	d = now.Sub(c.deadline.Add(d - c.Timeout - c.grace())) // the SYN left at c.deadline − …
+	if l.delayed {
+		d -= ackDelay
+	}
+	c.lagged(now, d, d-l.went)
+	return now < c.deadline
+}
+
+// slowed reports whether what has just come may be that late because we let the peer wait:
+// since a moment that late says, or until now.
+func (c *Conversation) slowed(now Instant, late bool, at Stamp) bool {
+	return late || c.waited(now, at, tardy+ackDelay)
+}
 
 // waited reports whether at a moment the peer had been waiting for us since d before.
 func (c *Conversation) waited(now Instant, at Stamp, d time.Duration) bool {
