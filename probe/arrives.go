@@ -6,9 +6,11 @@ import "math"
 // synchronized states, with RFC 5961's and RFC 7323's stricter checks.
 func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 	s, k := &ev.Segment, &c.conn
-	if !c.settled && c.late(now, ev.Stamp) && !(c.waitsOn(now) && !c.late(now, ev.Stamp)) {
-		c.tooLate(now, s, out)
-		return
+	if !c.settled && c.late(now, ev.Stamp) {
+		if c.waitsOn(now); c.late(now, ev.Stamp) {
+			c.tooLate(now, s, out)
+			return
+		}
 	}
 	if s.Flags.Has(SYN|ACK) && !s.Flags.Has(RST) && s.Seq == c.irs && s.Ack == c.iss.Add(1) {
 		c.synAckAgain(now, ev.Stamp, out)

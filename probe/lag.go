@@ -14,7 +14,7 @@ type lag struct {
 	delayed bool          // it may be answered after ackDelay
 	short   uint8         // short waits that total has
 	closing bool          // some wait came after the first FIN
-	late    bool          // some wait came after what the peer's close is reckoned from
+	late    bool          // some wait came after what PeerCloseTime begins with
 	total   time.Duration // what the connection may last longer
 	reached Instant       // up to when total has what there was: nothing is in it twice
 	kept    Instant       // when the first of what was not seen leaving was sent, or refused; 0: all has left
@@ -141,12 +141,13 @@ func (c *Conversation) lagged(now Instant, d, idle time.Duration) {
 // grace is how much longer than Timeout the connection may last.
 func (c *Conversation) grace() time.Duration { return min(c.conn.lag.total, c.Timeout) }
 
-// waitsOn moves the USER TIMEOUT out that has come while the peer is waiting for us: what
-// it waits for was read too late to have left before, and lags are counted as answers leave.
+// waitsOn moves the USER TIMEOUT out if the peer waits for an answer that has not left yet,
+// since what it waits for was read late: answers count what they took when they leave. It
+// reports whether there is time left. An answer that doesn't leave for long is one that was kept.
 func (c *Conversation) waitsOn(now Instant) bool {
 	l := &c.conn.lag
 	d, ok := c.interval(now, c.synSent, l.since)
-	if l.since.Wall == 0 || !ok || now.Sub(l.read) >= longWait { // beyond that it is unsent
+	if l.since.Wall == 0 || !ok || now.Sub(l.read) >= longWait {
 		return false
 	}
 	d = now.Sub(c.deadline.Add(d - c.Timeout - c.grace())) // the SYN left at c.deadline − …
@@ -157,8 +158,8 @@ func (c *Conversation) waitsOn(now Instant) bool {
 	return now < c.deadline
 }
 
-// slowed reports whether what has just come may be that late because we let the peer wait:
-// since a moment that late says, or until now.
+// slowed reports whether what the peer did at a moment may be that late because it waited for
+// us: late says whether it has, and it may have done so until then.
 func (c *Conversation) slowed(now Instant, late bool, at Stamp) bool {
 	return late || c.waited(now, at, tardy+ackDelay)
 }
