@@ -27,9 +27,6 @@ type lag struct {
 const (
 	// tardy is from when on an answer is late: the loop's own way there is shorter.
 	tardy = 10 * time.Millisecond
-	// resendsFIN is the least time after which a FIN that comes again was sent again:
-	// Linux waits for 200 ms, and nobody less (RFC 6298 §2.4 would have a second).
-	resendsFIN = 100 * time.Millisecond
 	// longWait is from when on a wait is no busy host's. Shorter ones are added to the
 	// timeout as often as a connection needs answers, shortWaits times: a peer that
 	// speaks when it likes would else be let wait for ever.
@@ -171,7 +168,8 @@ func (c *Conversation) waited(now Instant, at Stamp, d time.Duration) bool {
 }
 
 // peerFINAgain is the peer's FIN after we have taken it: our ACK was lost, unless we have
-// not sent it in time, or it has crossed that which we have sent too late.
+// not sent it in time, or it has crossed that which we have sent too late. A kernel may send it
+// again two round trips after it, if there was something before it (RFC 8985 §7.2).
 func (c *Conversation) peerFINAgain(now Instant, at Stamp, out *Output) {
 	k := &c.conn
 	if k.lag.fin.Wall != 0 {
@@ -179,7 +177,7 @@ func (c *Conversation) peerFINAgain(now Instant, at Stamp, out *Output) {
 			return
 		}
 	}
-	if k.finAnswered || !c.waited(now, at, resendsFIN) {
+	if k.finAnswered || !c.waited(now, at, tardy) {
 		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
 	}
 }

@@ -32,6 +32,8 @@ jobs:
 - {name: active, module: active, targets: ['198.18.0.2:80']}
 - {name: passive, module: passive, targets: ['198.18.0.2:81']}
 - {name: wait, module: wait, targets: ['198.18.0.2:82']}
+- {name: talks_then_closes, module: passive, targets: ['198.18.0.2:83']}
+- {name: closed_then_talks, module: active, targets: ['198.18.0.2:84']}
 `
 
 // everyKind is that configuration, with n targets of half_open.
@@ -43,14 +45,28 @@ func everyKind(n int) string {
 	return fmt.Sprintf(allKinds, strings.Join(all, ","))
 }
 
+// moreThanAWindow is what a kernel doesn't send before some of it is acknowledged: it begins
+// with ten segments (RFC 6928).
+const moreThanAWindow = 20_000
+
 // servers has a host accept what everyKind asks for: one port whose application closes
-// when we have, and two whose closes first.
+// when we have, and two whose closes first; and of either one that waits for our
+// acknowledgements before, since it has more to say.
 func servers(h *lab.Host) {
 	h.AnyIP("198.18.64.0/24")
 	h.Serve("tcp", "0.0.0.0:80", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	for _, port := range []string{"81", "82"} {
 		h.Serve("tcp", "0.0.0.0:"+port, func(c net.Conn) { _, _ = io.ReadFull(c, make([]byte, 2)) })
 	}
+	says := func(c net.Conn) { _, _ = c.Write(make([]byte, moreThanAWindow)) }
+	h.Serve("tcp", "0.0.0.0:83", func(c net.Conn) {
+		_, _ = io.ReadFull(c, make([]byte, 2))
+		says(c)
+	})
+	h.Serve("tcp", "0.0.0.0:84", func(c net.Conn) {
+		_, _ = io.Copy(io.Discard, c)
+		says(c)
+	})
 }
 
 // An exchange is what a capture shows of SYNs and their answers.
@@ -241,7 +257,7 @@ func falsehoods(x exchange, lives ...scrape) int {
 	// An answer after its timeout explains a half_open that timed out, and an application
 	// that did not close a connection that waited for it: neither anything else.
 	timeouts, unclosed := sum("probed_probe_failures_total", "reason", "timeout"), 0
-	for _, job := range []string{"active", "passive", "wait"} {
+	for _, job := range []string{"active", "passive", "wait", "talks_then_closes", "closed_then_talks"} {
 		timeouts -= sum("probed_probe_failures_total", "reason", "timeout", "job_name", job)
 	}
 	for _, reason := range []string{"fin_missing", "peer_never_closed"} {
