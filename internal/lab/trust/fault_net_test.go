@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -81,11 +82,20 @@ func netJobs(addrs ...netip.Addr) string {
 	return b.String()
 }
 
-// servePeer answers probes of every kind on all addresses of a host.
+// servePeer answers probes of every kind on all addresses of a host. Over IPv6 it has more to
+// say before it closes than it may without our acknowledgements.
 func servePeer(h *lab.Host) {
+	says := func(c net.Conn) {
+		if from, ok := c.RemoteAddr().(*net.TCPAddr); ok && from.IP.To4() == nil {
+			_, _ = c.Write(make([]byte, moreThanAWindow))
+		}
+	}
 	h.Listen("tcp", "[::]:80")
-	h.Serve("tcp", "[::]:81", lab.Discard)
-	h.Serve("tcp", "[::]:82", nil)
+	h.Serve("tcp", "[::]:81", func(c net.Conn) {
+		lab.Discard(c)
+		says(c)
+	})
+	h.Serve("tcp", "[::]:82", says)
 }
 
 // newNetRig joins the three hosts; start starts the daemon.
