@@ -27,6 +27,10 @@ type lag struct {
 const (
 	// tardy is from when on an answer is late: the loop's own way there is shorter.
 	tardy = 10 * time.Millisecond
+	// impatience is the least time after which a FIN that was not acknowledged comes again: if
+	// there were octets before it, two round trips and two ticks of the peer's clock
+	// (RFC 8985 §7.2; net/ipv4/tcp_output.c, tcp_schedule_loss_probe). What comes sooner is a copy.
+	impatience = 2 * time.Millisecond
 	// longWait is from when on a wait is no busy host's. Shorter ones are added to the
 	// timeout as often as a connection needs answers, shortWaits times: a peer that
 	// speaks when it likes would else be let wait for ever.
@@ -168,8 +172,7 @@ func (c *Conversation) waited(now Instant, at Stamp, d time.Duration) bool {
 }
 
 // peerFINAgain is the peer's FIN after we have taken it: our ACK was lost, unless we have
-// not sent it in time, or it has crossed that which we have sent too late. A kernel may send it
-// again two round trips after it, if there was something before it (RFC 8985 §7.2).
+// not sent it in time, or it has crossed that which we have sent too late.
 func (c *Conversation) peerFINAgain(now Instant, at Stamp, out *Output) {
 	k := &c.conn
 	if k.lag.fin.Wall != 0 {
@@ -177,7 +180,7 @@ func (c *Conversation) peerFINAgain(now Instant, at Stamp, out *Output) {
 			return
 		}
 	}
-	if k.finAnswered || !c.waited(now, at, tardy) {
+	if k.finAnswered || !c.waited(now, at, impatience) {
 		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
 	}
 }
@@ -185,7 +188,7 @@ func (c *Conversation) peerFINAgain(now Instant, at Stamp, out *Output) {
 // answersFIN notes that our first acknowledgement of the peer's FIN has left.
 func (c *Conversation) answersFIN(now Instant, left Stamp) {
 	k := &c.conn
-	if d, ok := c.interval(now, k.finGot, left); ok && d > tardy && !k.finWaited {
+	if d, ok := c.interval(now, k.finGot, left); ok && d > impatience && !k.finWaited {
 		k.lag.fin = left
 	}
 }
