@@ -235,7 +235,7 @@ func (c *Conversation) finAcknowledged(now Instant, ev *Event, out *Output) {
 		rtt = LastACKRTT
 	}
 	d, ok := c.interval(now, k.finSent, ev.Stamp)
-	once := k.finTimes == 1 && k.finLeft
+	once := k.finTimes == 1 && k.finLeft && !k.crowded
 	if c.local == FinWait1 && c.promptness(d, ok && once, ev.Segment.Flags.Has(FIN)) {
 		out.Note = NoteDelayedACK
 	} else if ok && once && (rtt == FINACKRTT || c.Kind != ActiveClose) {
@@ -337,7 +337,7 @@ func (c *Conversation) takeFIN(now Instant, ev *Event, out *Output) {
 		}
 		// A FIN that does not acknowledge ours was sent before ours came: it is no
 		// answer of an application's, even if an acknowledgement has overtaken it.
-		if d, ok := c.interval(now, k.finAckGot, k.finGot); ok && !k.delayed && !k.crossed {
+		if d, ok := c.interval(now, k.finAckGot, k.finGot); ok && !k.delayed && !k.crossed && !k.crowded {
 			c.closedAfter(d)
 			c.measured(Observation{Kind: CloseWaitTime, Duration: d}, out)
 		}
@@ -356,7 +356,7 @@ func (c *Conversation) peerCloses(now Instant, out *Output) {
 		if c.Send > 0 {
 			from, once = k.lastSent, !k.dataAgain
 		}
-		if d, ok := c.interval(now, from, k.finGot); ok && once {
+		if d, ok := c.interval(now, from, k.finGot); ok && once && !k.crowded {
 			c.measured(Observation{Kind: PeerCloseTime, Duration: d}, out)
 		}
 	}

@@ -79,6 +79,20 @@ func (c *Conversation) answers(now Instant, s *Segment, left Stamp) {
 	}
 }
 
+// noRoom notes that the limits keep a segment back. What the peer has sent is acknowledged
+// when there is room; data and a FIN go again by their timer, as after a loss, and so does the
+// last ACK. How long the peer took meanwhile is our doing.
+func (c *Conversation) noRoom(now Instant) {
+	k := &c.conn
+	if !c.established {
+		return
+	}
+	k.crowded = true
+	if c.phase == connected {
+		k.ackAt = now.Add(roomDelay)
+	}
+}
+
 // keeps notes that our host is to let something out, or has refused to.
 func (c *Conversation) keeps(now Instant) {
 	if l := &c.conn.lag; l.kept == 0 {
