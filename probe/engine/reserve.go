@@ -106,11 +106,11 @@ func (s *Shard) within(sl *slot, e *entry, local probe.State, f probe.Flags) boo
 	return int(sl.packets)+end < e.manner.packets || int(sl.reserved) > end
 }
 
-// roomFor reports whether there is room for a packet more under all limits, beside what is
-// reserved.
+// roomFor reports whether there is room for so many packets more of a target under all
+// limits, beside what is reserved.
 func (s *Shard) roomFor(e *entry, packets int) bool {
 	a := e.peer.address
-	return !(e.counted && s.lends(a, packets) > s.now) &&
+	return (!e.counted || s.lends(a, packets) <= s.now) &&
 		s.window.room(s.now, packets+s.taken(), s.limits.Global) <= s.now &&
 		a.window.room(s.now, packets+a.taken(), s.limits.PerAddress) <= s.now
 }
