@@ -237,7 +237,7 @@ func (c *Conversation) finAcknowledged(now Instant, ev *Event, out *Output) {
 		rtt = LastACKRTT
 	}
 	d, ok := c.interval(now, k.finSent, ev.Stamp)
-	once := k.finTimes == 1 && k.finLeft
+	once := k.finTimes == 1 && k.finLeft && !k.crowded
 	if c.local == FinWait1 && c.promptness(d, ok && once, ev.Segment.Flags.Has(FIN)) {
 		out.Note = NoteDelayedACK
 	} else if ok && once && (rtt == FINACKRTT || c.Kind != ActiveClose) {

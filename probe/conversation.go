@@ -287,6 +287,8 @@ func (c *Conversation) Step(now Instant, ev *Event, out *Output) {
 		c.icmpArrives(now, ev, out)
 	case SendFailed:
 		c.sendFailed(now, out)
+	case NoRoom:
+		c.noRoom(now)
 	case UserTimeout, RetransmissionTimeout, TimeWaitTimeout, ACKTimeout, Close:
 		if kind, at := c.Timer(); kind == ev.Kind && now >= at {
 			if c.phase == connected && kind != UserTimeout && kind != ACKTimeout { // that is of what is owed

@@ -21,10 +21,11 @@ const (
 	Reopen      // a new SYN on the same four-tuple
 	ACKTimeout  // what was left unacknowledged for a moment is to be acknowledged
 	Spoiled     // our own observation failed (Event.Discard says how): no verdict can be trusted
+	NoRoom      // the limits leave no room for a segment of ours, which was not sent, or for what ACK TIMEOUT is about
 )
 
 var eventNames = [...]string{"-", "OPEN", "CLOSE", "ABORT", "SEGMENT ARRIVES", "RETRANSMISSION TIMEOUT",
-	"USER TIMEOUT", "TIME-WAIT TIMEOUT", "SEGMENT SENT", "SEND FAILED", "ICMP ARRIVES", "REOPEN", "ACK TIMEOUT", "SPOILED"}
+	"USER TIMEOUT", "TIME-WAIT TIMEOUT", "SEGMENT SENT", "SEND FAILED", "ICMP ARRIVES", "REOPEN", "ACK TIMEOUT", "SPOILED", "NO ROOM"}
 
 // String names the event in RFC 9293's manner.
 func (k EventKind) String() string { return name(eventNames[:], int(k)) }

@@ -102,7 +102,7 @@ func (c *Conversation) tearDown(now Instant, from, to Stamp, out *Output) {
 		k.kept = k.kept || ok && d > ownShare
 	}
 	o := Observation{Kind: Teardown, Form: c.form(), Duration: -1}
-	if d, ok := c.interval(now, from, to); ok && !k.kept && !k.lag.closing {
+	if d, ok := c.interval(now, from, to); ok && !k.kept && !k.lag.closing && !k.crowded {
 		o.Duration = d
 	}
 	c.measured(o, out)
@@ -129,6 +129,9 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 	c.countHalfClose(out)
 	switch {
 	case c.settled:
+	case c.conn.crowded: // what would have come if we had not kept it waiting nobody knows
+		c.settled = true
+		out.observe(Observation{Kind: Discarded, Discard: DiscardStalled})
 	case c.unsent(now):
 		why := DiscardSendError
 		if k := &c.conn; k.lag.since.Wall != 0 && now.Sub(k.lag.read) < tardy {
@@ -270,6 +273,15 @@ const partedAfter = 2
 // Parted reports whether all that is left is to reset a peer again whom our RSTs, which
 // this host does not let out, have not reached so far.
 func (c *Conversation) Parted() bool { return c.phase == parting && c.conn.partings >= partedAfter }
+
+// Parts reports whether the peer was reset, and is to be once more.
+func (c *Conversation) Parts() bool { return c.phase == parting }
+
+// Resets is how many RSTs that takes.
+func (c *Conversation) Resets() int {
+	_, n := c.partingSeqs()
+	return n
+}
 
 // partingTimeout sends the RSTs once more, and lingers. A host that has lost its
 // interface, address or route lets none out: until they were seen leaving they go again,

@@ -120,7 +120,7 @@ func decode(r []byte, w *watch, now probe.Instant) (probe.Instant, probe.Event) 
 	} else {
 		now = now.Add(time.Duration(get40(r[12:17]) & (1<<39 - 1)))
 	}
-	ev := probe.Event{Kind: probe.EventKind(r[0] % (byte(probe.Spoiled) + 2))}
+	ev := probe.Event{Kind: probe.EventKind(r[0] % (byte(probe.NoRoom) + 2))}
 	if r[24] == 2 && kind != 0 {
 		ev.Kind = kind
 	}

@@ -81,6 +81,20 @@ func (c *Conversation) answers(now Instant, s *Segment, left Stamp) {
 	}
 }
 
+// noRoom notes that the limits keep a segment back. What the peer has sent is acknowledged
+// when there is room; data and a FIN go again by their timer, as after a loss, and so does the
+// last ACK. How long the peer took meanwhile is our doing.
+func (c *Conversation) noRoom(now Instant) {
+	k := &c.conn
+	if !c.established {
+		return
+	}
+	k.crowded = true
+	if c.phase == connected {
+		k.ackAt = now.Add(roomDelay)
+	}
+}
+
 // keeps notes that our host is to let something out, or has refused to.
 func (c *Conversation) keeps(now Instant) {
 	if l := &c.conn.lag; l.kept == 0 {
@@ -162,7 +176,7 @@ func (c *Conversation) waitsOn(now Instant) bool {
 // slowed reports whether what the peer did at a moment may be that late because it waited for
 // us: late says whether it has, and it may have done so until then.
 func (c *Conversation) slowed(now Instant, late bool, at Stamp) bool {
-	return late || c.waited(now, at, tardy+ackDelay)
+	return late || c.conn.crowded || c.waited(now, at, tardy+ackDelay)
 }
 
 // waited reports whether at a moment the peer had been waiting for us since d before.

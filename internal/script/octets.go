@@ -103,6 +103,8 @@ func (p *octetPlayer) event(b []byte) []byte {
 		p.step(probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardReason(1 + int(r[1])%(probe.NumDiscardReasons-1))})
 	case what < 28:
 		p.step(probe.Event{Kind: probe.SendFailed})
+	case what < 29:
+		p.step(probe.Event{Kind: probe.NoRoom})
 	default:
 		kind, due := p.conv.Timer()
 		p.now = max(p.now, due)

@@ -250,6 +250,11 @@ func parseEvent(w *words) (ev Event, err error) {
 		if err := w.expect("failed"); err != nil {
 			return ev, err
 		}
+	case "no":
+		ev.Kind = probe.NoRoom
+		if err := w.expect("room"); err != nil {
+			return ev, err
+		}
 	case "spoiled", "abort":
 		ev.Kind = probe.Spoiled
 		if word == "abort" {
@@ -267,7 +272,7 @@ func parseEvent(w *words) (ev Event, err error) {
 		return ev, nil
 	default:
 		return ev, fmt.Errorf("%q is no event: open, reopen, sent, <, USER TIMEOUT, RETRANSMISSION TIMEOUT, "+
-			"TIME-WAIT TIMEOUT, ACK TIMEOUT, CLOSE, send failed, spoiled, abort, clock", word)
+			"TIME-WAIT TIMEOUT, ACK TIMEOUT, CLOSE, send failed, no room, spoiled, abort, clock", word)
 	}
 	return ev, parseStamp(w, &ev)
 }

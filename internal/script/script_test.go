@@ -23,7 +23,7 @@ func TestParseErrors(t *testing.T) {
 		{head + "+1y open", `x:2: "1y" is no time, as in 20ms, of at most a day`},
 		{head + "+25h open", `x:2: "25h" is no time, as in 20ms, of at most a day`},
 		{head + "+0 open wide", `x:2: "wide" is too much`},
-		{head + "+0", `x:2: "" is no event: open, reopen, sent, <, USER TIMEOUT, RETRANSMISSION TIMEOUT, TIME-WAIT TIMEOUT, ACK TIMEOUT, CLOSE, send failed, spoiled, abort, clock`},
+		{head + "+0", `x:2: "" is no event: open, reopen, sent, <, USER TIMEOUT, RETRANSMISSION TIMEOUT, TIME-WAIT TIMEOUT, ACK TIMEOUT, CLOSE, send failed, no room, spoiled, abort, clock`},
 		{head + "+0 reopen X 0", `x:2: "X" are no flags: letters of FSRP.UEWe123, or none`},
 		{head + "+0 USER", `x:2: "" where TIMEOUT belongs`},
 		{head + "+0 send it", `x:2: "it" where failed belongs`},

@@ -232,8 +232,8 @@ func TestRefusal(t *testing.T) {
 	}
 }
 
-// Data that a peer sends without end costs no more segments than the limit
-// allows to others: what a conversation sends beyond its due counts.
+// Data that a peer sends without end costs no more segments than the limit allows, and
+// others nothing: what acknowledges it beyond a conversation's due waits for room.
 func TestMoreThanItsDue(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 1000, PerAddress: 100} })
 	next := make(map[uint16]probe.Seq)
@@ -266,11 +266,11 @@ func TestMoreThanItsDue(t *testing.T) {
 	}
 	w.run(30 * time.Second)
 	most := log.most(time.Second, packets)
-	if most > 220 {
+	if most > 100 || most < 90 {
 		t.Errorf("%d packets in a second under a limit of 100", most)
 	}
-	if w.skips[SkipRateLimit] == 0 {
-		t.Error("the others don't make room")
+	if n := w.skips[SkipRateLimit]; n > 0 {
+		t.Errorf("%d of the others' probes made room", n)
 	}
 }
 

@@ -311,8 +311,12 @@ func (s *Shard) goOff(i int32) {
 			return
 		}
 	case probe.RetransmissionTimeout:
-		if s.noRoomToInsist(s.table.slot(i)) {
+		if sl := s.table.slot(i); s.noRoomToInsist(sl) || s.noRoomToPart(sl) {
 			s.insistLater(i)
+			return
+		}
+	case probe.ACKTimeout:
+		if s.postpones(i) {
 			return
 		}
 	case probe.UserTimeout:
@@ -341,8 +345,13 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	if e.recorder != nil {
 		s.transcribe(sl, e, c, ev)
 	}
+	kept := false
 	for segments, j := out.Segments(), 0; j < len(segments); j++ {
 		if ev.Kind == probe.SegmentArrives && segments[j].Flags == probe.RST && out.Note.Disbelieves() && !s.mayRefuse(e.peer.address) {
+			continue
+		}
+		if !s.mayGo(sl, e, c, ev, &segments[j]) {
+			kept = kept || !out.Note.Disbelieves() // nobody waits for an answer to that
 			continue
 		}
 		s.queue(i, sl, e, c, ev, &segments[j])
@@ -373,7 +382,7 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 		s.noteUnheld(sl, ev, wasAnswered, wasSettled)
 	}
 	if sl.whole != none && out.Note == probe.NoteResetSent && c.KernelReset() {
-		s.bookFurther(sl, e)
+		s.bookFurther(sl, e, true)
 	}
 	if sl.reserved > 0 && settled && closed {
 		s.setReserved(sl, e, 0)
@@ -384,6 +393,12 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	}
 	if !sl.handed && c.Rests() {
 		s.handOver(sl, e)
+	}
+	if kept {
+		c.Step(s.now, &noRoom, out)
+		if e.recorder != nil && sl.transcript != none {
+			s.transcribe(sl, e, c, &noRoom)
+		}
 	}
 	if c.Done() {
 		s.release(i)

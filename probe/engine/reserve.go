@@ -85,11 +85,68 @@ func (s *Shard) setReserved(sl *slot, e *entry, packets int) {
 	}
 }
 
-// bookFurther books a segment that is not a conversation's first: out of what it has
-// reserved, or by itself.
-func (s *Shard) bookFurther(sl *slot, e *entry) {
+// forEnd is how many packets of those that a connection is reckoned with are not for a
+// segment of ours but for what is to end it: a FIN and an ACK, or RSTs. What a peer streams
+// and how small it has us cut our data does not use them up.
+func forEnd(local probe.State, f probe.Flags) int {
+	switch {
+	case f.Has(probe.SYN), f.Has(probe.FIN), f.Has(probe.RST):
+	case local == probe.Established:
+		return 2
+	case local == probe.FinWait1, local == probe.FinWait2:
+		return 1
+	}
+	return 0
+}
+
+// within reports whether the next segment of a connection is one of those that it is
+// reckoned with, or that room is reserved for.
+func (s *Shard) within(sl *slot, e *entry, local probe.State, f probe.Flags) bool {
+	end := forEnd(local, f)
+	return int(sl.packets)+end < e.manner.packets || int(sl.reserved) > end
+}
+
+// roomFor reports whether there is room for so many packets more of a target under all
+// limits, beside what is reserved.
+func (s *Shard) roomFor(e *entry, packets int) bool {
 	a := e.peer.address
-	if sl.reserved > 0 {
+	return (!e.counted || s.lends(a, packets) <= s.now) &&
+		s.window.room(s.now, packets+s.taken(), s.limits.Global) <= s.now &&
+		a.window.room(s.now, packets+a.taken(), s.limits.PerAddress) <= s.now
+}
+
+// noRoom tells a conversation that a segment did not go, or cannot yet.
+var noRoom = probe.Event{Kind: probe.NoRoom}
+
+// mayGo reports whether a segment of a connection may go: the peer decides how many of ours
+// what it streams and the sizes that it takes ask for, so that those beyond what was
+// reckoned with go only where there is room. SYNs have waited for it, RSTs that end what is
+// aborted are the last, and those by which a TIME-WAIT is measured few.
+func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event, seg *probe.Segment) bool {
+	p := &e.manner.params
+	return p.Kind == probe.HalfOpen || seg.Flags.Has(probe.SYN) || ev.Kind == probe.Abort ||
+		seg.Flags.Has(probe.RST) && p.Measure != probe.NoMeasure && ev.Kind == probe.SegmentArrives ||
+		s.within(sl, e, c.Local(), seg.Flags) || s.roomFor(e, 1)
+}
+
+// postpones has an acknowledgement wait that is due and that there is no room for.
+func (s *Shard) postpones(i int32) bool {
+	sl := s.table.slot(i)
+	e, c := s.entries[sl.target], &s.table.wholes.at(sl.whole).Conversation
+	if s.within(sl, e, c.Local(), probe.ACK) || s.roomFor(e, 1) {
+		return false
+	}
+	c.Step(s.now, &noRoom, &s.output)
+	kind, at := c.Timer()
+	s.table.arm(i, kind, at)
+	return true
+}
+
+// bookFurther books a segment that is not a conversation's first: out of what it has
+// reserved, if it is within that, or by itself.
+func (s *Shard) bookFurther(sl *slot, e *entry, within bool) {
+	a := e.peer.address
+	if within && sl.reserved > 0 {
 		s.setReserved(sl, e, int(sl.reserved)-1)
 	}
 	if e.counted { // beyond what is reserved, too
@@ -99,10 +156,9 @@ func (s *Shard) bookFurther(sl *slot, e *entry) {
 	a.window.add(s.now, 1)
 }
 
-// RSTs that go again to who was silent, for whom no room is reserved any more, are the only
-// segments behind a SYN that wait for room under the limits: many were silent at once where
-// a path is broken, and all that insist send when the loop ends. They are looked at again
-// every insistsEvery, for insistFor.
+// RSTs that go again, for which no room is reserved any more, wait for room under the limits,
+// too: many were silent at once where a path is broken, and all that insist send when the loop
+// ends. They are looked at again every insistsEvery, for insistFor.
 const (
 	insistsEvery = 250 * time.Millisecond
 	insistFor    = 10 * time.Second
@@ -114,11 +170,17 @@ func (s *Shard) noRoomToInsist(sl *slot) bool {
 	if !s.table.insists(sl) || s.table.owesACK(sl) { // a last ACK is one segment, and this host lets none out
 		return false
 	}
-	e := s.entries[sl.target]
-	a := e.peer.address
-	return e.counted && s.lends(a, resetsReserved) > s.now ||
-		s.window.room(s.now, resetsReserved+s.taken(), s.limits.Global) > s.now ||
-		a.window.room(s.now, resetsReserved+a.taken(), s.limits.PerAddress) > s.now
+	return !s.roomFor(s.entries[sl.target], s.table.resets(sl))
+}
+
+// noRoomToPart reports the same of one that was reset, if not yet to be seen, and is to be
+// once more.
+func (s *Shard) noRoomToPart(sl *slot) bool {
+	if !s.table.parts(sl) {
+		return false
+	}
+	_, due := s.table.wholes.at(sl.whole).Timer()
+	return s.now.Sub(due) < insistFor && !s.roomFor(s.entries[sl.target], s.table.resets(sl))
 }
 
 // insistLater sets the timer of such a conversation anew, or gives it up.
@@ -131,8 +193,8 @@ func (s *Shard) insistLater(i int32) {
 }
 
 // bookQueued is bookFurther for one that is in the batch, and leaves with it.
-func (s *Shard) bookQueued(sl *slot, e *entry) {
-	s.bookFurther(sl, e)
+func (s *Shard) bookQueued(sl *slot, e *entry, within bool) {
+	s.bookFurther(sl, e, within)
 	if len(s.booked) == 0 {
 		s.bookedFrom = s.now
 	}

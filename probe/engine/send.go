@@ -493,11 +493,11 @@ func (s *Shard) queue(i int32, sl *slot, e *entry, c *probe.Conversation, ev *pr
 		s.enqueue(w, &tuple, seg, payload)
 	}
 	s.sending = append(s.sending, s.table.ref(i))
+	if int(sl.packets) >= e.manner.booked {
+		s.bookQueued(sl, e, s.within(sl, e, c.Local(), seg.Flags))
+	}
 	if sl.packets < math.MaxUint16 {
 		sl.packets++
-	}
-	if int(sl.packets) > e.manner.booked {
-		s.bookQueued(sl, e)
 	}
 }
 

@@ -196,6 +196,14 @@ func (t *table) insists(sl *slot) bool {
 	return sl.whole != none && t.wholes.at(sl.whole).Insists()
 }
 
+// parts reports whether a connection was reset and is to be once more.
+func (t *table) parts(sl *slot) bool {
+	return sl.whole != none && t.wholes.at(sl.whole).Parts()
+}
+
+// resets is how many RSTs go to reset a connection.
+func (t *table) resets(sl *slot) int { return t.wholes.at(sl.whole).Resets() }
+
 // isSettled reports whether a conversation has its verdict or discard.
 func (t *table) isSettled(sl *slot) bool {
 	if sl.whole != none {
