@@ -158,11 +158,12 @@ func (c *Conversation) grace() time.Duration { return min(c.conn.lag.total, c.Ti
 
 // waitsOn moves the USER TIMEOUT out if the peer waits for an answer that has not left yet,
 // since what it waits for was read late: answers count what they took when they leave. It
-// reports whether there is time left. An answer that doesn't leave for long is one that was kept.
+// reports whether there is time left. An answer that doesn't leave for long is one that was kept,
+// and of one that there was no room for nobody knows when it will.
 func (c *Conversation) waitsOn(now Instant) bool {
 	l := &c.conn.lag
 	d, ok := c.interval(now, c.synSent, l.since)
-	if l.since.Wall == 0 || !ok || now.Sub(l.read) >= longWait {
+	if l.since.Wall == 0 || !ok || now.Sub(l.read) >= longWait || c.conn.crowded {
 		return false
 	}
 	d = now.Sub(c.deadline.Add(d - c.Timeout - c.grace())) // the SYN left at c.deadline − …
