@@ -214,7 +214,7 @@ func (d *daemon) routes(pages http.Handler) http.Handler {
 	mux.Handle("/targets/", some)
 	mux.Handle("POST /targets/{id}/probe", lasting(status.ProbeTimeout, pages))
 	mux.Handle("/api/", some)
-	mux.Handle("/static/", pages)
+	mux.Handle("/static/", some)
 	mux.Handle("/events", newQueue(queueOptions{places: mostStreams, wait: streamWait, level: true}, time.Now).serve(pages))
 	if d.metricsPath != "/" {
 		mux.Handle("GET /{$}", some)
