@@ -17,6 +17,11 @@ const (
 	mostStreams     = 64 // what the pages allow
 	mostReloads     = 4
 
+	// A connection of HTTP/2 is many clients: what it asks for at once is served at once,
+	// and whoever reads none of it has each answer wait with its goroutine and buffers.
+	mostHTTP2       = 64 // connections
+	mostMultiplexed = 8  // requests of each at once
+
 	scrapeWait = 10 * time.Second // for a place: what Prometheus waits by default
 	streamWait = 2 * time.Second
 	reloadWait = 30 * time.Second

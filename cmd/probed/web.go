@@ -142,7 +142,7 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 			// Else net/http itself answers OPTIONS *, before any handler and as often as asked.
 			DisableGeneralOptionsHandler: true,
 			HTTP2: &http.HTTP2Config{
-				MaxConcurrentStreams:          mostPages,
+				MaxConcurrentStreams:          mostMultiplexed,
 				MaxReceiveBufferPerConnection: 64 << 10,
 				MaxReceiveBufferPerStream:     mostBody,
 				SendPingTimeout:               idleTimeout,
@@ -165,7 +165,7 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 
 // serveWeb serves until the server is shut down.
 func (d *daemon) serveWeb(s *http.Server, l net.Listener) error {
-	err := web.Serve(&doors{l, d.callers}, s, d.web, sparingly(d.log, time.Now)) // which complains at each request
+	err := web.Serve(&doors{l, d.callers, d.multiplexed}, s, d.web, sparingly(d.log, time.Now)) // which complains at each request
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

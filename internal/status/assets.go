@@ -106,11 +106,12 @@ func (s *server) static(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Get("v") == a.hash {
 		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
 	}
+	body := a.content
 	if a.squeezed != nil && acceptsGzip(r) {
-		sendWhole(w, http.StatusOK, a.contentType, "gzip", a.squeezed)
-		return
+		w.Header().Set("Content-Encoding", "gzip")
+		body = a.squeezed
 	}
-	sendWhole(w, http.StatusOK, a.contentType, "", a.content)
+	sendWhole(w, http.StatusOK, a.contentType, body)
 }
 
 // compressAbove is the size in octets from which compressing is worth it.
@@ -119,20 +120,17 @@ const compressAbove = 1400
 // send answers with a body, compressed if the client likes that.
 func send(w http.ResponseWriter, r *http.Request, code int, contentType string, body []byte) {
 	if len(body) > compressAbove && acceptsGzip(r) {
-		sendWhole(w, code, contentType, "gzip", squeeze(body))
-		return
+		w.Header().Set("Content-Encoding", "gzip")
+		body = squeeze(body)
 	}
-	sendWhole(w, code, contentType, "", body)
+	sendWhole(w, code, contentType, body)
 }
 
 // sendWhole answers with a body as it is. A client that went away is no error of ours.
-func sendWhole(w http.ResponseWriter, code int, contentType, encoding string, body []byte) {
+func sendWhole(w http.ResponseWriter, code int, contentType string, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Vary", "Accept-Encoding")
-	if encoding != "" {
-		h.Set("Content-Encoding", encoding)
-	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(code)
 	_, _ = w.Write(body)
@@ -140,24 +138,20 @@ func sendWhole(w http.ResponseWriter, code int, contentType, encoding string, bo
 
 // squeezer is the one compressor, which is most of a megabyte: with one for each answer
 // a few hundred clients have the process need more memory than a container has.
-var squeezer struct {
-	sync.Mutex
-	*gzip.Writer
-}
+var (
+	squeezing   sync.Mutex
+	squeezer, _ = gzip.NewWriterLevel(nil, gzip.BestSpeed) // which is a level
+)
 
 // squeeze compresses, before anything is written to a client, who may be slow.
 func squeeze(body []byte) []byte {
-	squeezer.Lock()
-	defer squeezer.Unlock()
+	squeezing.Lock()
+	defer squeezing.Unlock()
 	var b bytes.Buffer
-	if squeezer.Writer == nil {
-		squeezer.Writer, _ = gzip.NewWriterLevel(&b, gzip.BestSpeed) // which is a level
-	} else {
-		squeezer.Reset(&b)
-	}
+	squeezer.Reset(&b)
+	defer squeezer.Reset(nil)   // it keeps no answer
 	_, _ = squeezer.Write(body) // into memory
 	_ = squeezer.Close()
-	squeezer.Reset(nil) // it keeps no answer
 	return b.Bytes()
 }
 
