@@ -209,8 +209,8 @@ func (d *daemon) routes(pages http.Handler) http.Handler {
 		Clock: time.Now, Log: sparingly(d.log, time.Now),
 	})))
 	mux.Handle("GET /debug/pprof/", d.profiles())
-	some := answers(mostPages).serve(inTurn(pages))
-	mux.Handle("GET /config", answers(mostPages).serve(http.HandlerFunc(d.serveConfig)))
+	some := answers(mostPages).serve(d.made(pages))
+	mux.Handle("GET /config", some)
 	mux.Handle("/targets/", some)
 	mux.Handle("POST /targets/{id}/probe", lasting(status.ProbeTimeout, pages))
 	mux.Handle("/api/", some)
@@ -220,6 +220,14 @@ func (d *daemon) routes(pages http.Handler) http.Handler {
 		mux.Handle("GET /{$}", some)
 	}
 	return mux
+}
+
+// made returns the handler of what is made in turn: the pages and the configuration.
+func (d *daemon) made(pages http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", pages)
+	mux.HandleFunc("GET /config", d.serveConfig)
+	return inTurn(mux)
 }
 
 // answers is a queue for what is soon answered. One client has three quarters of the
