@@ -137,7 +137,7 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 			ReadHeaderTimeout: headerTimeout,
 			ReadTimeout:       readTimeout,
 			WriteTimeout:      writeTimeout,
-			IdleTimeout:       idleTimeout,
+			IdleTimeout:       -1, // HTTP/2's: see below
 			MaxHeaderBytes:    mostHeader,
 			// Else net/http itself answers OPTIONS *, before any handler and as often as asked.
 			DisableGeneralOptionsHandler: true,
@@ -154,6 +154,10 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 		// exporter-toolkit puts its own handler before ours, and then serves. The guard
 		// stands before both: what is too much must not get as far as to bcrypt.
 		s.BaseContext = func(net.Listener) context.Context {
+			// HTTP/2 has been set up by now. Its timer for idle connections is set once more when
+			// one ends with streams open, and holds all of its memory until then: better none,
+			// since pings tell who is gone, and there are few places.
+			s.IdleTimeout = idleTimeout
 			s.Handler = &guard{next: s.Handler, hosts: d.hosts, guesses: trials, paces: paces, clock: time.Now}
 			return context.Background()
 		}

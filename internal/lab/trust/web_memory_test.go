@@ -73,7 +73,7 @@ func TestWebUnread(t *testing.T) {
 	for _, c := range []struct{ what, password string }{{"with a password", "right"}, {"without a password", ""}} {
 		w.under("streams of HTTP/2 that nobody reads, "+c.what, "requests", func() (int, string) {
 			var asked atomic.Int64
-			n := times(2000, 500)
+			n := times(4000, 1000)
 			held := make([]net.Conn, n)
 			all(n, 16, func(i int) {
 				s, err := w.unread(stranger(i), "/static/list.js", c.password)
