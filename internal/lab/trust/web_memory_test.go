@@ -38,9 +38,8 @@ func (w *webWorld) room() string {
 func stranger(i int) string { return fmt.Sprintf("198.19.0.%d", 1+i%250) }
 
 // TestWebCompressed has clients of many addresses ask for what is compressed, again and
-// again, and read nothing.
+// again, and read nothing. It has the machine to itself, as others' bounds in time need.
 func TestWebCompressed(t *testing.T) {
-	t.Parallel()
 	w := newWebWorld(t)
 	w.ready()
 	for _, path := range []string{"/static/list.js", "/static/nowhere", "/"} {
@@ -65,9 +64,8 @@ func TestWebCompressed(t *testing.T) {
 }
 
 // TestWebUnread has connections of HTTP/2 whose client takes nothing of what it asks for,
-// neither with a password nor without.
+// neither with a password nor without. It has the machine to itself too.
 func TestWebUnread(t *testing.T) {
-	t.Parallel()
 	w := newTLSWorld(t)
 	prometheus := w.http2Client(t)
 	for _, c := range []struct{ what, password string }{{"with a password", "right"}, {"without a password", ""}} {
