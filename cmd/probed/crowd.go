@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
@@ -143,10 +144,11 @@ func clientOf(remote string) netip.Prefix {
 	return p
 }
 
-// doors is a listener whose connections are a crowd's: of all the doors together.
+// doors is a listener whose connections are a crowd's: of all the doors together. Those
+// that speak HTTP/2, and so ask for much at once, are a smaller one's too.
 type doors struct {
 	net.Listener
-	crowd *crowd
+	crowd, multiplexed *crowd
 }
 
 // Accept implements net.Listener.
@@ -155,18 +157,25 @@ func (d *doors) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &caller{c, d.crowd.enter(clientOf(c.RemoteAddr().String()), false, func() {
-		if tcp, ok := c.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // a RST, and nothing is left of it here
-		}
-		_ = c.Close()
-	})}, nil
+	in := &caller{Conn: c, multiplexed: d.multiplexed}
+	in.guest = d.crowd.enter(clientOf(c.RemoteAddr().String()), false, in.reset)
+	return in, nil
 }
 
 // A caller is a connection that has come in by a door.
 type caller struct {
 	net.Conn
-	guest *guest
+	guest       *guest
+	multiplexed *crowd
+	second      *guest // in multiplexed, once it speaks HTTP/2; its server's goroutine has it
+}
+
+// reset ends the connection with a RST, so that nothing is left of it here.
+func (c *caller) reset() {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.Conn.Close()
 }
 
 // Close implements net.Conn.
@@ -183,13 +192,30 @@ func (c *caller) CloseWrite() error {
 	return nil
 }
 
+// is takes note of the connection's state.
+func (c *caller) is(state http.ConnState, protocol func() string) {
+	busy := state == http.StateActive
+	c.guest.works(busy)
+	switch {
+	case c.second == nil && busy && protocol() == "h2":
+		c.second = c.multiplexed.enter(c.guest.client, busy, c.reset)
+	case c.second == nil:
+	case state == http.StateClosed:
+		c.second.leave()
+	default:
+		c.second.works(busy)
+	}
+}
+
 // connState is http.Server's hook: a connection is at work from the end of a request's
 // header to the end of the answer.
 func connState(c net.Conn, state http.ConnState) {
-	if inner, ok := c.(interface{ NetConn() net.Conn }); ok { // TLS
-		c = inner.NetConn()
+	protocol := func() string { return "" }
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+		protocol = func() string { return secure.ConnectionState().NegotiatedProtocol }
 	}
 	if caller, ok := c.(*caller); ok {
-		caller.guest.works(state == http.StateActive)
+		caller.is(state, protocol)
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"sync"
 	"testing"
@@ -86,7 +88,7 @@ func TestDoors(t *testing.T) {
 	})}
 	var served sync.WaitGroup
 	served.Go(func() {
-		if err := s.Serve(&doors{l, c}); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.Serve(&doors{l, c, c}); !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("Serve: %v", err)
 		}
 	})
@@ -120,6 +122,63 @@ func TestDoors(t *testing.T) {
 		defer c.mu.Unlock()
 		if len(c.guests)+len(c.places) > 0 {
 			return fmt.Errorf("%d connections are left", len(c.guests))
+		}
+		return nil
+	})
+}
+
+// Connections of HTTP/2 have fewer places, of which others need none.
+func TestDoorsOfHTTP2(t *testing.T) {
+	t.Parallel()
+	const most = 5
+	all, multiplexed := newCrowd(100, time.Now), newCrowd(most, time.Now)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Proto)
+	}))
+	s.Listener = &doors{s.Listener, all, multiplexed}
+	s.Config.ConnState = connState
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	defer s.Close()
+	ask := func(two bool) {
+		transport := &http.Transport{TLSClientConfig: s.Client().Transport.(*http.Transport).TLSClientConfig.Clone(), ForceAttemptHTTP2: two}
+		t.Cleanup(transport.CloseIdleConnections)
+		if !two {
+			transport.TLSClientConfig.NextProtos = nil
+		}
+		want := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[two]
+		for range 2 {
+			resp, err := (&http.Client{Transport: transport}).Get(s.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err != nil || string(body) != want {
+				t.Errorf("%q, %v, want %s", body, err, want)
+			}
+		}
+	}
+	count := func(c *crowd) int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.guests)
+	}
+	for range 20 {
+		ask(true)
+		ask(false)
+	}
+	lab.Eventually(t, 10*time.Second, func() error {
+		if n, others := count(multiplexed), count(all); n != most || others != most+20 {
+			return fmt.Errorf("%d connections of HTTP/2, %d of all", n, others)
+		}
+		return nil
+	})
+	s.CloseClientConnections()
+	lab.Eventually(t, 10*time.Second, func() error {
+		if n := count(multiplexed) + count(all); n > 0 {
+			return fmt.Errorf("%d connections are left", n)
 		}
 		return nil
 	})

@@ -17,6 +17,11 @@ const (
 	mostStreams     = 64 // what the pages allow
 	mostReloads     = 4
 
+	// A connection of HTTP/2 is many clients: what it asks for at once is served at once,
+	// and whoever reads none of it has each answer wait with its goroutine and buffers.
+	mostHTTP2       = 64 // connections
+	mostMultiplexed = 8  // requests of each at once
+
 	scrapeWait = 10 * time.Second // for a place: what Prometheus waits by default
 	streamWait = 2 * time.Second
 	reloadWait = 30 * time.Second
@@ -26,6 +31,7 @@ const (
 	slowReader = 3 * time.Second
 
 	mostHeader = 32 << 10 // octets
+	mostFields = 100      // of it: each takes many times the four octets that it may have
 	mostBody   = 16 << 10
 
 	headerTimeout = 10 * time.Second // for a request's header, and for TLS's handshake
@@ -62,6 +68,12 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
+	if fields(r.Header) > mostFields {
+		r.Header = nil // which would be kept while the answer waits
+		h.Set("Connection", "close")
+		http.Error(w, "too many fields in the header", http.StatusRequestHeaderFieldsTooLarge)
+		return
+	}
 	if code, ok := g.paces.wait(r.Context(), clientOf(r.RemoteAddr), g.clock()); !ok {
 		if code != 0 {
 			h.Set("Connection", "close")
@@ -87,6 +99,14 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.guesses.serve(w, r, g.next)
+}
+
+// fields is how many a header has.
+func fields(h http.Header) (n int) {
+	for _, values := range h {
+		n += len(values)
+	}
+	return n
 }
 
 // checkHosts refuses what can be no name in Host, and brings the others into the form that

@@ -49,6 +49,28 @@ func TestGuardReset(t *testing.T) {
 	g.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/", nil))
 }
 
+// A header of many fields is not kept.
+func TestGuardFields(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]int{mostFields: 204, mostFields + 1: 431} {
+		for _, name := range []string{"Same", "Another%d"} {
+			r := httptest.NewRequest("GET", "/", nil)
+			for i := range n {
+				if strings.Contains(name, "%") {
+					r.Header.Add(fmt.Sprintf(name, i), "")
+				} else {
+					r.Header.Add(name, "")
+				}
+			}
+			w := httptest.NewRecorder()
+			guarded().ServeHTTP(w, r)
+			if w.Code != want || (want == 431) != (r.Header == nil) {
+				t.Errorf("%d fields: %d, %d kept", n, w.Code, len(r.Header))
+			}
+		}
+	}
+}
+
 func TestGuardBodies(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

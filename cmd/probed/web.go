@@ -137,12 +137,12 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 			ReadHeaderTimeout: headerTimeout,
 			ReadTimeout:       readTimeout,
 			WriteTimeout:      writeTimeout,
-			IdleTimeout:       idleTimeout,
+			IdleTimeout:       -1, // HTTP/2's: see below
 			MaxHeaderBytes:    mostHeader,
 			// Else net/http itself answers OPTIONS *, before any handler and as often as asked.
 			DisableGeneralOptionsHandler: true,
 			HTTP2: &http.HTTP2Config{
-				MaxConcurrentStreams:          mostPages,
+				MaxConcurrentStreams:          mostMultiplexed,
 				MaxReceiveBufferPerConnection: 64 << 10,
 				MaxReceiveBufferPerStream:     mostBody,
 				SendPingTimeout:               idleTimeout,
@@ -154,6 +154,10 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 		// exporter-toolkit puts its own handler before ours, and then serves. The guard
 		// stands before both: what is too much must not get as far as to bcrypt.
 		s.BaseContext = func(net.Listener) context.Context {
+			// HTTP/2 has been set up by now. Its timer for idle connections is set once more when
+			// one ends with streams open, and holds all of its memory until then: better none,
+			// since pings tell who is gone, and there are few places.
+			s.IdleTimeout = idleTimeout
 			s.Handler = &guard{next: s.Handler, hosts: d.hosts, guesses: trials, paces: paces, clock: time.Now}
 			return context.Background()
 		}
@@ -165,7 +169,7 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 
 // serveWeb serves until the server is shut down.
 func (d *daemon) serveWeb(s *http.Server, l net.Listener) error {
-	err := web.Serve(&doors{l, d.callers}, s, d.web, sparingly(d.log, time.Now)) // which complains at each request
+	err := web.Serve(&doors{l, d.callers, d.multiplexed}, s, d.web, sparingly(d.log, time.Now)) // which complains at each request
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -209,17 +213,25 @@ func (d *daemon) routes(pages http.Handler) http.Handler {
 		Clock: time.Now, Log: sparingly(d.log, time.Now),
 	})))
 	mux.Handle("GET /debug/pprof/", d.profiles())
-	some := answers(mostPages).serve(inTurn(pages))
-	mux.Handle("GET /config", answers(mostPages).serve(http.HandlerFunc(d.serveConfig)))
+	some := answers(mostPages).serve(d.made(pages))
+	mux.Handle("GET /config", some)
 	mux.Handle("/targets/", some)
 	mux.Handle("POST /targets/{id}/probe", lasting(status.ProbeTimeout, pages))
 	mux.Handle("/api/", some)
-	mux.Handle("/static/", pages)
+	mux.Handle("/static/", some)
 	mux.Handle("/events", newQueue(queueOptions{places: mostStreams, wait: streamWait, level: true}, time.Now).serve(pages))
 	if d.metricsPath != "/" {
 		mux.Handle("GET /{$}", some)
 	}
 	return mux
+}
+
+// made returns the handler of what is made in turn: the pages and the configuration.
+func (d *daemon) made(pages http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", pages)
+	mux.HandleFunc("GET /config", d.serveConfig)
+	return inTurn(mux)
 }
 
 // answers is a queue for what is soon answered. One client has three quarters of the

@@ -371,3 +371,35 @@ func TestNoPasswordsToGuess(t *testing.T) {
 		}
 	}
 }
+
+// The configuration is made while no page is, and the other way round.
+func TestConfigInTurn(t *testing.T) {
+	t.Parallel()
+	c, err := config.Parse("/config", []byte("jobs:\n- {name: a, targets: ['198.18.0.1:80']}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{config: c}
+	making, end := make(chan struct{}), make(chan struct{})
+	made := d.made(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(making)
+		<-end
+	}))
+	go made.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	<-making
+	answer, answered := httptest.NewRecorder(), make(chan struct{})
+	go func() {
+		defer close(answered)
+		made.ServeHTTP(answer, httptest.NewRequest("GET", "/config", nil))
+	}()
+	select {
+	case <-answered:
+		t.Error("made beside a page")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(end)
+	<-answered
+	if answer.Code != http.StatusOK || answer.Body.Len() == 0 {
+		t.Errorf("%d %q", answer.Code, answer.Body)
+	}
+}

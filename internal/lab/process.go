@@ -43,3 +43,19 @@ func Resident(tb testing.TB, pid int) float64 {
 	}
 	return float64(pages*os.Getpagesize()) / (1 << 20)
 }
+
+// MostResident is the most memory that a process has had resident, in MiB
+// (proc_pid_status(5)).
+func MostResident(tb testing.TB, pid int) float64 {
+	tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmHWM:")
+	var kibibytes float64
+	if _, err := fmt.Sscanf(rest, "%f kB", &kibibytes); err != nil {
+		tb.Fatalf("VmHWM of process %d: %v", pid, err)
+	}
+	return kibibytes / 1024
+}

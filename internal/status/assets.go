@@ -1,6 +1,7 @@
 package status
 
 import (
+	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
 	"embed"
@@ -12,6 +13,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/probed/probed/internal/show"
 )
@@ -22,6 +24,7 @@ var files embed.FS
 // An asset is a static file.
 type asset struct {
 	content     []byte
+	squeezed    []byte // content, compressed; nil where that is not worth it
 	contentType string
 	hash        string // of the content, to be a part of its address
 }
@@ -38,7 +41,11 @@ func loadAssets() (map[string]asset, error) {
 			return nil, err
 		}
 		sum := sha256.Sum256(content)
-		all[e.Name()] = asset{content, contentType(e.Name()), hex.EncodeToString(sum[:6])}
+		a := asset{content: content, contentType: contentType(e.Name()), hash: hex.EncodeToString(sum[:6])}
+		if len(content) > compressAbove {
+			a.squeezed = squeeze(content)
+		}
+		all[e.Name()] = a
 	}
 	return all, nil
 }
@@ -99,7 +106,12 @@ func (s *server) static(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Get("v") == a.hash {
 		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
 	}
-	send(w, r, http.StatusOK, a.contentType, a.content)
+	body := a.content
+	if a.squeezed != nil && acceptsGzip(r) {
+		w.Header().Set("Content-Encoding", "gzip")
+		body = a.squeezed
+	}
+	sendWhole(w, http.StatusOK, a.contentType, body)
 }
 
 // compressAbove is the size in octets from which compressing is worth it.
@@ -107,20 +119,40 @@ const compressAbove = 1400
 
 // send answers with a body, compressed if the client likes that.
 func send(w http.ResponseWriter, r *http.Request, code int, contentType string, body []byte) {
+	if len(body) > compressAbove && acceptsGzip(r) {
+		w.Header().Set("Content-Encoding", "gzip")
+		body = squeeze(body)
+	}
+	sendWhole(w, code, contentType, body)
+}
+
+// sendWhole answers with a body as it is. A client that went away is no error of ours.
+func sendWhole(w http.ResponseWriter, code int, contentType string, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Vary", "Accept-Encoding")
-	if len(body) > compressAbove && acceptsGzip(r) {
-		h.Set("Content-Encoding", "gzip")
-		w.WriteHeader(code)
-		z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // which is a level
-		_, _ = z.Write(body)                           // a client that went away is no error of ours
-		z.Close()
-		return
-	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(code)
-	w.Write(body)
+	_, _ = w.Write(body)
+}
+
+// squeezer is the one compressor, which is most of a megabyte: with one for each answer
+// a few hundred clients have the process need more memory than a container has.
+var (
+	squeezing   sync.Mutex
+	squeezer, _ = gzip.NewWriterLevel(nil, gzip.BestSpeed) // which is a level
+)
+
+// squeeze compresses, before anything is written to a client, who may be slow.
+func squeeze(body []byte) []byte {
+	squeezing.Lock()
+	defer squeezing.Unlock()
+	var b bytes.Buffer
+	squeezer.Reset(&b)
+	defer squeezer.Reset(nil)   // it keeps no answer
+	_, _ = squeezer.Write(body) // into memory
+	_ = squeezer.Close()
+	return b.Bytes()
 }
 
 // acceptsGzip reports whether a client named gzip, and did not refuse it by q=0.

@@ -13,6 +13,7 @@ import (
 	"mime"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -510,6 +511,25 @@ func TestFigures(t *testing.T) {
 	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
 		if got := grouped(n); got != want {
 			t.Errorf("%d: %s", n, got)
+		}
+	}
+}
+
+// TestCompressorIsShared asserts that answers that are compressed don't take a compressor
+// each, which is most of a megabyte.
+func TestCompressorIsShared(t *testing.T) {
+	h := edge(t).handler(t)
+	for _, path := range []string{"/static/list.js", "/static/nothing", "/api/v1/targets"} {
+		ask(t, h, "GET", path, "Accept-Encoding", "gzip")
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		const n = 50
+		for range n {
+			ask(t, h, "GET", path, "Accept-Encoding", "gzip")
+		}
+		runtime.ReadMemStats(&after)
+		if each := (after.TotalAlloc - before.TotalAlloc) / n; each > 200<<10 {
+			t.Errorf("%s: %d octets allocated an answer", path, each)
 		}
 	}
 }

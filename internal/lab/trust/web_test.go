@@ -55,9 +55,15 @@ func (w *webWorld) ready() {
 }
 
 // dial connects from there, with a receive buffer of so many octets, 0 for the usual.
-func (w *webWorld) dial(buffer int) (net.Conn, error) {
+func (w *webWorld) dial(buffer int) (net.Conn, error) { return w.dialFrom("", buffer) }
+
+// dialFrom connects from one of the addresses there, "" for the usual.
+func (w *webWorld) dialFrom(address string, buffer int) (net.Conn, error) {
 	var d net.Dialer
 	d.Timeout = patience
+	if address != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(address)}
+	}
 	d.SetMultipathTCP(false)
 	if buffer > 0 {
 		d.Control = func(_, _ string, c syscall.RawConn) (err error) {
@@ -181,7 +187,9 @@ func (w *webWorld) hold(n int, say string) []net.Conn {
 
 func closeConns(all []net.Conn) {
 	for _, c := range all {
-		_ = c.Close()
+		if c != nil {
+			_ = c.Close()
+		}
 	}
 }
 
