@@ -56,7 +56,8 @@ type connection struct {
 	partingLeft uint8 // which of them were seen leaving: bits in the order of partingSeqs
 	ackKept     bool  // the peer's FIN came again, and our acknowledgement was not seen leaving since
 	aborted     bool  // by ABORT
-	crowded     bool  // a segment of ours waited for room under the limits, and the peer for us
+	crowded     bool  // a segment of ours waited for room under the limits
+	excused     bool  // and the peer for it
 	gone        bool  // the peer has said by a RST that it has nothing open
 	prompts     bool  // the next conversation is to prompt the peer
 	delayed     bool  // our FIN's acknowledgement was delayed: no figure is made of its stamp
@@ -115,8 +116,8 @@ const (
 	quickACKs = 8
 	aheadACKs = 32 // as many because they come out of order
 	ackDelay  = 10 * time.Millisecond
-	// roomDelay is how long an acknowledgement waits that there is no room for, before room
-	// is looked for again.
+	// roomDelay is how long a segment waits that there is no room for, before room is looked
+	// for again.
 	roomDelay = 50 * time.Millisecond
 	// resendsAfter is the least time after which a SYN-ACK that comes again was
 	// sent again. Sooner it is the network's copy: the first retransmission

@@ -129,7 +129,7 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 	c.countHalfClose(out)
 	switch {
 	case c.settled:
-	case c.conn.crowded: // what would have come if we had not kept it waiting nobody knows
+	case c.conn.excused: // what would have come if we had not kept it waiting nobody knows
 		c.settled = true
 		out.observe(Observation{Kind: Discarded, Discard: DiscardStalled})
 	case c.unsent(now):
@@ -273,6 +273,9 @@ const partedAfter = 2
 // Parted reports whether all that is left is to reset a peer again whom our RSTs, which
 // this host does not let out, have not reached so far.
 func (c *Conversation) Parted() bool { return c.phase == parting && c.conn.partings >= partedAfter }
+
+// Connected reports whether the connection runs its course.
+func (c *Conversation) Connected() bool { return c.phase == connected }
 
 // Parts reports whether the peer was reset, and is to be once more.
 func (c *Conversation) Parts() bool { return c.phase == parting }

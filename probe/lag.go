@@ -82,15 +82,21 @@ func (c *Conversation) answers(now Instant, s *Segment, left Stamp) {
 }
 
 // noRoom notes that the limits keep a segment back. What the peer has sent is acknowledged
-// when there is room; data and a FIN go again by their timer, as after a loss, and so does the
-// last ACK. How long the peer took meanwhile is our doing.
+// when there is room, and what is to go again goes then; data and a FIN that did not go are as
+// if lost. How long the peer took meanwhile is our doing, and what it did not do, unless all
+// that was kept back had left before.
 func (c *Conversation) noRoom(now Instant) {
 	k := &c.conn
 	if !c.established {
 		return
 	}
 	k.crowded = true
-	if c.phase == connected {
+	k.excused = k.excused || k.lag.since.Wall != 0 || k.left.Less(c.sndNxt)
+	switch {
+	case c.phase != connected:
+	case k.retransmitAt != 0 && now >= k.retransmitAt:
+		k.retransmitAt = now.Add(roomDelay)
+	default:
 		k.ackAt = now.Add(roomDelay)
 	}
 }

@@ -315,6 +315,9 @@ func (s *Shard) goOff(i int32) {
 			s.insistLater(i)
 			return
 		}
+		if s.postpones(i) {
+			return
+		}
 	case probe.ACKTimeout:
 		if s.postpones(i) {
 			return

@@ -129,11 +129,15 @@ func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event
 		s.within(sl, e, c.Local(), seg.Flags) || s.roomFor(e, 1)
 }
 
-// postpones has an acknowledgement wait that is due and that there is no room for.
+// postpones has an acknowledgement wait, or what goes again, that is due and that there is no
+// room for.
 func (s *Shard) postpones(i int32) bool {
 	sl := s.table.slot(i)
+	if sl.whole == none {
+		return false
+	}
 	e, c := s.entries[sl.target], &s.table.wholes.at(sl.whole).Conversation
-	if s.within(sl, e, c.Local(), probe.ACK) || s.roomFor(e, 1) {
+	if !c.Connected() || s.within(sl, e, c.Local(), probe.ACK) || s.roomFor(e, 1) {
 		return false
 	}
 	c.Step(s.now, &noRoom, &s.output)

@@ -117,3 +117,21 @@ func TestSmallSegmentsWhereThereIsRoom(t *testing.T) {
 		t.Errorf("%d good of %d, %d teardowns measured", n, l.settled(), figures)
 	}
 }
+
+// Under a limit that is nearly used up, what went again to a peer that answers nothing may
+// have found no room. All has left once, so that its silence is its own.
+func TestNoRoomExcusesNoSilence(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 20000, PerAddress: 200} })
+	w.churn = true
+	w.peer = listening(5 * time.Millisecond)
+	x, l := w.target(999, "198.19.0.1:99", passiveClose)
+	w.add(x)
+	for i := range 97 {
+		y, _ := w.target(uint64(i), fmt.Sprintf("198.19.0.1:%d", 1000+i), nil)
+		w.add(y)
+	}
+	w.run(120 * time.Second)
+	if n := l.discards[probe.DiscardStalled] + l.discards[probe.DiscardSendError]; n > 0 || l.verdicts[probe.Timeout] < 30 {
+		t.Errorf("%d timeouts, %d excused", l.verdicts[probe.Timeout], n)
+	}
+}
