@@ -19,7 +19,7 @@ const (
 	stretchShare = 40
 	maxStretch   = 25 * time.Millisecond
 	// maxCompany is how many one takes along.
-	maxCompany = 63
+	maxCompany = 31
 )
 
 // A company is whom the last probe that was due may take along.
