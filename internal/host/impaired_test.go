@@ -241,8 +241,7 @@ func TestAccuracyOfVerdictsThroughLoss(t *testing.T) {
 	r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
 	r.shard.Update(targets, nil)
 	await(t, time.Minute, "the conversations", func() bool { return settled() >= conversations })
-	// No more conversations, but what the peer still sends is answered.
-	r.shard.SetLimits(engine.Limits{Global: 3, PerAddress: 3})
+	r.rest(targets)
 	await(t, 30*time.Second, "the end of what is open", func() bool { return r.shard.Stats.Conversations.Load() == 0 })
 	await(t, 40*time.Second, "the peer's end", func() bool { return len(left(b)) == 0 })
 	r.end()
