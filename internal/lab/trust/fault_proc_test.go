@@ -77,7 +77,7 @@ type exchange struct {
 	unclosed         int           // connections that we reset since the peer had acknowledged all and did not close
 	again            int           // SYN-ACKs and FINs that came again although we had answered them
 	slowest          time.Duration // SYN to SYN-ACK
-	slowestFIN       time.Duration // our last segment to the peer's FIN
+	slowestFIN       time.Duration // what a peer took from our SYN to its FIN, without what we let it wait
 }
 
 // closing is the timeout of everyKind's connections.
@@ -102,6 +102,20 @@ type connection struct {
 	acknowledged bool      // all of it
 	closed       bool      // the peer has sent its FIN
 	reset        bool
+
+	last int64         // when the last segment of either side passed
+	owes bool          // the peer has sent what we have not answered
+	took time.Duration // for how long we owed nothing, up to the peer's FIN
+}
+
+// passes takes in when a segment of ours or of the peer's passed. A peer that takes several
+// turns, each as slow as its host is busy, takes the sum of them.
+func (k *connection) passes(s *probe.Segment, ours bool, wall int64) {
+	const together = 50 * time.Millisecond // what the peer sends again comes after more
+	if d := time.Duration(wall - k.last); !k.closed && (!k.owes || !ours && d < together) {
+		k.took += d
+	}
+	k.last, k.owes = wall, !ours && (k.owes || s.Len > 0 || s.Flags&(probe.SYN|probe.FIN) != 0)
 }
 
 // sees takes in a segment of ours or of the peer's, and reports whether it is our RST to a
@@ -135,7 +149,7 @@ func exchangesOf(packets []lab.CapturedPacket, timeout time.Duration, halts []ha
 		local, remote netip.AddrPort
 		iss           probe.Seq
 	}
-	sent, last, fins := make(map[key]int64), make(map[key]int64), make(map[key]probe.Seq)
+	sent, fins := make(map[key]int64), make(map[key]probe.Seq)
 	came, answered := make(map[key]probe.Seq), make(map[key]bool) // what the peer sent that takes a number
 	for _, c := range packets {
 		var p wire.Packet
@@ -143,22 +157,24 @@ func exchangesOf(packets []lab.CapturedPacket, timeout time.Duration, halts []ha
 			continue
 		}
 		src, dst := netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)
-		if at, ok := last[key{dst, src, 0}]; ok && !c.Outgoing && p.Segment.Flags.Has(probe.FIN) {
-			x.slowestFIN = max(x.slowestFIN, time.Duration(c.Wall-at))
-		}
 		tuple := probe.FourTuple{Local: src, Remote: dst}
 		if !c.Outgoing {
 			tuple = probe.FourTuple{Local: dst, Remote: src}
 		}
 		if s := &p.Segment; c.Outgoing && s.Flags == probe.SYN && src.Port() >= 61128 {
 			if k := connections[tuple]; k == nil || k.iss != s.Seq {
-				connections[tuple] = &connection{opened: c.Wall, iss: s.Seq, end: s.End()}
+				connections[tuple] = &connection{opened: c.Wall, iss: s.Seq, end: s.End(), last: c.Wall}
 			}
-		} else if k := connections[tuple]; k != nil && k.sees(s, c.Outgoing, c.Wall, timeout, halts) {
-			x.unclosed++
+		} else if k := connections[tuple]; k != nil {
+			k.passes(s, c.Outgoing, c.Wall)
+			if k.sees(s, c.Outgoing, c.Wall, timeout, halts) {
+				x.unclosed++
+			}
+			if k.closed {
+				x.slowestFIN = max(x.slowestFIN, k.took)
+			}
 		}
 		if out := (key{src, dst, 0}); c.Outgoing {
-			last[out] = c.Wall
 			if end, ok := fins[out]; ok && p.Segment.Flags.Has(probe.FIN) && end == p.Segment.End() {
 				x.fins++
 			}
