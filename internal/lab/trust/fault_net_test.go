@@ -204,7 +204,8 @@ func (r *netRig) suffer(f netFault) {
 		f.quiet = patience
 	}
 	said := strings.Count(r.d.out.String(), "\n")
-	f.before, f.from = r.d.scrape(), time.Now().UnixNano()
+	f.from = time.Now().UnixNano() // before the scrape, which may take long on a busy machine
+	f.before = r.d.scrape()
 	for range f.tried {
 		f.make()
 		time.Sleep(f.lasts)
