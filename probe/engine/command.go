@@ -188,8 +188,15 @@ func (s *Shard) abandon(gone map[uint64]*entry) {
 		}
 		// A target with a count lends its ID: only its own conversations end.
 		if e := gone[of.id]; e != nil && (e.Count == 0 || e == of) {
-			s.step(w.slot, &probe.Event{Kind: probe.Abort, Discard: probe.DiscardReload})
+			s.takeAway(w.slot)
 		}
+	}
+}
+
+// takeAway ends a conversation for a reload, but for one whose RSTs wait for room.
+func (s *Shard) takeAway(i int32) {
+	if !s.noRoomToPart(s.table.slot(i)) {
+		s.step(i, &probe.Event{Kind: probe.Abort, Discard: probe.DiscardReload})
 	}
 }
 

@@ -120,13 +120,20 @@ var noRoom = probe.Event{Kind: probe.NoRoom}
 
 // mayGo reports whether a segment of a connection may go: the peer decides how many of ours
 // what it streams and the sizes that it takes ask for, so that those beyond what was
-// reckoned with go only where there is room. SYNs have waited for it, RSTs that end what is
-// aborted are the last, and those by which a TIME-WAIT is measured few.
+// reckoned with go only where there is room. SYNs have waited for it, and those by which a
+// TIME-WAIT is measured are few. RSTs go again, and so need room that is there still: a reload
+// may take away all that is open, and lower the limits. Those at our end are the last.
 func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event, seg *probe.Segment) bool {
 	p := &e.manner.params
-	return p.Kind == probe.HalfOpen || seg.Flags.Has(probe.SYN) || ev.Kind == probe.Abort ||
-		seg.Flags.Has(probe.RST) && p.Measure != probe.NoMeasure && ev.Kind == probe.SegmentArrives ||
-		s.within(sl, e, c.Local(), seg.Flags) || s.roomFor(e, 1)
+	switch {
+	case p.Kind == probe.HalfOpen, seg.Flags.Has(probe.SYN),
+		ev.Kind == probe.Abort && (ev.Discard == probe.DiscardShutdown || !c.Parts()),
+		seg.Flags.Has(probe.RST) && p.Measure != probe.NoMeasure && ev.Kind == probe.SegmentArrives:
+		return true
+	case c.Parts():
+		return s.roomFor(e, max(0, 1-int(sl.reserved)))
+	}
+	return s.within(sl, e, c.Local(), seg.Flags) || s.roomFor(e, 1)
 }
 
 // postpones has an acknowledgement wait, or what goes again, that is due and that there is no
@@ -184,7 +191,7 @@ func (s *Shard) noRoomToPart(sl *slot) bool {
 		return false
 	}
 	_, due := s.table.wholes.at(sl.whole).Timer()
-	return s.now.Sub(due) < insistFor && !s.roomFor(s.entries[sl.target], s.table.resets(sl))
+	return s.now.Sub(due) < insistFor && !s.roomFor(s.entries[sl.target], max(0, s.table.resets(sl)-int(sl.reserved)))
 }
 
 // insistLater sets the timer of such a conversation anew, or gives it up.

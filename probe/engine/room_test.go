@@ -2,6 +2,8 @@ package engine
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -97,6 +99,67 @@ func TestLimitsOfGreedyPeers(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What a reload takes away is reset as the new limits have room, and all of it.
+func TestRemovalKeepsTheLimits(t *testing.T) {
+	limits := Limits{Global: 60, PerAddress: 24}
+	everything := &forbidden{}
+	for i := range 4 {
+		(*everything)[netip.AddrFrom4([4]byte{198, 19, 0, byte(1 + i)})] = true
+	}
+	for name, take := range map[string]func(w *world, all []*Target){
+		"removed": func(w *world, all []*Target) {
+			w.shard.Update(nil, all)
+			w.shard.SetLimits(limits)
+		},
+		"denied": func(w *world, _ []*Target) {
+			w.shard.SetLimits(Limits{Global: limits.Global, PerAddress: limits.PerAddress, Rules: everything})
+		},
+		"removed, then denied": func(w *world, all []*Target) {
+			w.shard.Update(nil, all)
+			w.shard.SetLimits(Limits{Global: limits.Global, PerAddress: limits.PerAddress, Rules: everything})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 600, PerAddress: 240} })
+			w.churn = true
+			w.peer = stays(10 * time.Millisecond)
+			log := w.logWire()
+			resets, logs := make(map[probe.FourTuple]bool), w.onWire
+			w.onWire = func(at probe.Instant, p *wire.Packet) {
+				if logs(at, p); p.Segment.Flags == probe.RST {
+					resets[probe.FourTuple{Local: netip.AddrPortFrom(p.Src, p.SrcPort), Remote: netip.AddrPortFrom(p.Dst, p.DstPort)}] = true
+				}
+			}
+			var all []*Target
+			taken := false
+			for i := range 200 {
+				x, l := w.target(uint64(i), fmt.Sprintf("198.19.0.%d:%d", 1+i%4, 1000+i), passiveClose)
+				l.onEach = func(o *probe.Observation) {
+					if taken && o.Kind == probe.Discarded { // what is discarded from then on never left
+						w.sourceless++
+					}
+				}
+				x.Params.Timeout, x.Interval = time.Hour, time.Minute
+				all = append(all, x)
+			}
+			w.add(all...)
+			open, since := 0, probe.Instant(0)
+			w.after(90*time.Second, func() {
+				open, since = w.shard.table.open, w.now
+				take(w, all)
+			})
+			w.after(91*time.Second, func() { taken = true })
+			w.run(180 * time.Second)
+			log.all = slices.DeleteFunc(log.all, func(s sent) bool { return s.at < since })
+			log.within(t, limits, 4, 90, 0)
+			if open < 100 || len(resets) < open || w.shard.table.open > 0 {
+				t.Errorf("%d were open, %d reset, %d are open", open, len(resets), w.shard.table.open)
+			}
+		})
 	}
 }
 

@@ -1,10 +1,6 @@
 package engine
 
-import (
-	"time"
-
-	"github.com/probed/probed/probe"
-)
+import "time"
 
 // Rules say where nothing is sent, whoever asks. What they say of an address does not
 // change: other rules are another value, which == tells apart.
@@ -41,7 +37,7 @@ func (s *Shard) rule(r Rules) {
 		case s.noRoomToInsist(sl):
 			s.release(i)
 		default:
-			s.step(i, &probe.Event{Kind: probe.Abort, Discard: probe.DiscardReload})
+			s.takeAway(i)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package trust
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -91,5 +92,64 @@ func TestFloodLatePeers(t *testing.T) {
 		Probes: int(s.sum("probed_probes_total")), False: most.above,
 		Discarded: int(s.sum("probed_probes_discarded_total") + s.sum("probed_probes_skipped_total")),
 		Note:      fmt.Sprintf("in %s: %v (limits %d and %d); %.0f failures", short(took), most, all, each, s.sum("probed_probe_failures_total")),
+	})
+}
+
+// Connections to peers that don't close, all of which a reload takes away, with lower limits:
+// they are reset as those have room, and no peer keeps any.
+func TestFloodTakenAway(t *testing.T) {
+	t.Parallel()
+	const addresses, ports, all, each = 4, 25, 60, 20
+	here, there := lab.Pair(t)
+	there.AnyIP("198.18.68.0/24")
+	var targets []string
+	for port := range ports {
+		there.Serve("tcp", fmt.Sprintf("[::]:%d", 8000+port), func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+		for a := range addresses {
+			targets = append(targets, fmt.Sprintf("'198.18.68.%d:%d'", 1+a, 8000+port))
+		}
+	}
+	config := func(all, each int, targets ...string) string {
+		return fmt.Sprintf(`
+global: {limits: {packets_per_second: %d, packets_per_second_per_address: %d}}
+modules:
+  open: {probe: passive_close, interval: 5s, timeout: 1m, send: x}
+jobs: [{name: open, module: open, targets: [%s]}]
+`, all, each, strings.Join(targets, ", "))
+	}
+	capture := here.Capture(t, here.Iface(), fromOurs, lab.Immediate)
+	d := start(t, here, config(10000, 2000, targets...))
+	open := 0
+	lab.Eventually(t, patience, func() error {
+		if open = len(left(there)); open < times(8, 2)*len(targets) {
+			return fmt.Errorf("%d connections", open)
+		}
+		return nil
+	})
+	d.write(config(all, each, "'198.18.68.9:8000'"))
+	probes := d.scrape().sum("probed_probes_total")
+	from := time.Now()
+	if code, body := d.do("POST", "/-/reload"); code != 200 {
+		t.Fatal(code, body)
+	}
+	s := d.scrape()
+	lab.Eventually(t, patience, func() error {
+		if n := len(left(there)); n > 15 { // of the one that stays, one every 5 s
+			return fmt.Errorf("%d connections of %d are left", n, open)
+		}
+		return nil
+	})
+	took := time.Since(from)
+	d.signal(15)
+	d.end(patience)
+	most := loadOf(leavers(t, capture), from.UnixNano(), all, each)
+	if most.second < all*8/10 {
+		t.Errorf("%v: nothing is shown", most)
+	}
+	book(t, Row{
+		Part: "flood", What: "open connections that a reload takes away while it lowers the limits", Tried: open, Of: "connections",
+		Probes: int(probes), False: most.above + int(s.sum("probed_probe_failures_total")),
+		Recovery: took, Left: lasting(there),
+		Note: fmt.Sprintf("%v (limits %d and %d); recovery: until the peers had none", most, all, each),
 	})
 }
