@@ -60,8 +60,8 @@ func (t *Target) demands() demand {
 // what is sent, not with the limit.
 type window struct {
 	sent  []sending  // a ring of a power of two
-	head  int        // oldest
-	n     int        // entries in use
+	head  int32      // oldest
+	n     int32      // entries in use
 	total int        // packets in them
 	few   [2]sending // the ring that suffices for one probe a second
 }
@@ -72,7 +72,7 @@ type sending struct {
 }
 
 // entry returns the i-th oldest entry.
-func (w *window) entry(i int) *sending { return &w.sent[(w.head+i)&(len(w.sent)-1)] }
+func (w *window) entry(i int32) *sending { return &w.sent[int(w.head+i)&(len(w.sent)-1)] }
 
 // room returns when packets more may be sent under limit: now, or later.
 func (w *window) room(now probe.Instant, packets, limit int) probe.Instant {
@@ -99,7 +99,7 @@ func (w *window) add(now probe.Instant, packets int) {
 			return
 		}
 	}
-	if w.n == len(w.sent) {
+	if int(w.n) == len(w.sent) {
 		grown := w.few[:]
 		if w.n > 0 {
 			grown = make([]sending, 2*w.n)
@@ -136,7 +136,7 @@ func (w *window) idle(now probe.Instant) bool {
 func (w *window) forget(now probe.Instant) {
 	for w.n > 0 && w.entry(0).at.Add(limitSpan) <= now {
 		w.total -= w.entry(0).packets
-		w.head = (w.head + 1) & (len(w.sent) - 1)
+		w.head = (w.head + 1) & int32(len(w.sent)-1)
 		w.n--
 	}
 }

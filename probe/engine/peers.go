@@ -49,6 +49,7 @@ type address struct {
 	passed   uint32 // rises when a SYN passes those: they will never leave
 	judged   judgement
 	reserved int32         // packets that open conversations may send yet
+	wanted   int32         // packets of conversations that wait for room
 	lent     *lending      // what was sent beside the schedule; nil: nothing
 	scouted  probe.Instant // when one was sent all the same, to see
 	turn     probe.Instant // when the last of those that wait comes back, where room is reserved
@@ -121,7 +122,7 @@ func (ps *peers) sweep(now probe.Instant) {
 		ps.vacant = ps.vacant[1:]
 		switch st := ps.byAddress[a]; {
 		case st == nil || st.users > 0:
-		case st.window.idle(now) && st.reserved == 0:
+		case st.window.idle(now) && st.reserved == 0 && st.wanted == 0:
 			delete(ps.byAddress, a)
 		default:
 			ps.vacant = append(ps.vacant, a)

@@ -348,15 +348,18 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	if e.recorder != nil {
 		s.transcribe(sl, e, c, ev)
 	}
-	kept := false
+	went, kept := 0, 0
 	for segments, j := out.Segments(), 0; j < len(segments); j++ {
 		if ev.Kind == probe.SegmentArrives && segments[j].Flags == probe.RST && out.Note.Disbelieves() && !s.mayRefuse(e.peer.address) {
 			continue
 		}
 		if !s.mayGo(sl, e, c, ev, &segments[j]) {
-			kept = kept || !out.Note.Disbelieves() // nobody waits for an answer to that
+			if !out.Note.Disbelieves() { // nobody waits for an answer to that
+				kept++
+			}
 			continue
 		}
+		went++
 		s.queue(i, sl, e, c, ev, &segments[j])
 	}
 	if observations := out.Observations(); len(observations) > 0 {
@@ -397,7 +400,10 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	if !sl.handed && c.Rests() {
 		s.handOver(sl, e)
 	}
-	if kept {
+	if kept > 0 || went > 0 || settled && closed && !c.Parts() {
+		s.setWanted(sl, e, kept)
+	}
+	if kept > 0 {
 		c.Step(s.now, &noRoom, out)
 		if e.recorder != nil && sl.transcript != none {
 			s.transcribe(sl, e, c, &noRoom)

@@ -11,7 +11,7 @@ import (
 // and the peer may be late. So that a second has room for that, too, the room is
 // reserved: a SYN goes only if what left in the last second and what conversations
 // that are open may still send is no more than the limit. Each segment then moves from
-// what is reserved to what was sent, and none but SYNs ever waits.
+// what is reserved to what was sent, and only what goes beyond that waits.
 //
 // A half_open without a second handshake is not like that: its only other segment is the
 // RST that our kernel sends a round trip later, and both are booked when the SYN goes.
@@ -20,9 +20,8 @@ import (
 // close after half an hour, its TIME-WAIT last minutes, and what is kept for those who are
 // dead others don't have. Then room is kept for the RSTs of one that was answered, since those of
 // many may go together when their time is up, until resetsReservedFor after the SYN. What goes
-// later is booked as it goes, so that SYNs make way for it, and so is what goes beyond what was
-// reserved: after a loss, in answer to a SYN-ACK later than the timeout, to acknowledge a
-// stream. So much a second may have above the limit.
+// later waits for room, and SYNs make way for it; and so does, without that, what goes beyond what
+// a connection is reckoned with: after a loss, to acknowledge a stream.
 const (
 	reservedFor       = 2 * time.Second
 	resetsReservedFor = 10 * time.Second
@@ -99,11 +98,9 @@ func forEnd(local probe.State, f probe.Flags) int {
 	return 0
 }
 
-// within reports whether the next segment of a connection is one of those that it is
-// reckoned with, or that room is reserved for.
-func (s *Shard) within(sl *slot, e *entry, local probe.State, f probe.Flags) bool {
-	end := forEnd(local, f)
-	return int(sl.packets)+end < e.manner.packets || int(sl.reserved) > end
+// within reports whether room is reserved for the next segment of a connection.
+func within(sl *slot, local probe.State, f probe.Flags) bool {
+	return int(sl.reserved) > forEnd(local, f)
 }
 
 // roomFor reports whether there is room for so many packets more of a target under all
@@ -111,16 +108,32 @@ func (s *Shard) within(sl *slot, e *entry, local probe.State, f probe.Flags) boo
 func (s *Shard) roomFor(e *entry, packets int) bool {
 	a := e.peer.address
 	return (!e.counted || s.lends(a, packets) <= s.now) &&
-		s.window.room(s.now, packets+s.taken(), s.limits.Global) <= s.now &&
-		a.window.room(s.now, packets+a.taken(), s.limits.PerAddress) <= s.now
+		s.window.room(s.now, packets+s.taken()-s.wanted, s.limits.Global) <= s.now &&
+		a.window.room(s.now, packets+a.taken()-int(a.wanted), s.limits.PerAddress) <= s.now
+}
+
+// setWanted has so many packets of a connection wait for room. SYNs make way for those that it
+// is reckoned with, if it is the schedule's.
+func (s *Shard) setWanted(sl *slot, e *entry, packets int) {
+	if sl.whole == none {
+		return
+	}
+	w := s.table.wholes.at(sl.whole)
+	if e.counted {
+		packets = 0
+	}
+	more := int32(max(0, min(packets, e.manner.packets-int(sl.packets)))) - w.wanted
+	w.wanted += more
+	s.wanted += int(more)
+	e.peer.address.wanted += more
 }
 
 // noRoom tells a conversation that a segment did not go, or cannot yet.
 var noRoom = probe.Event{Kind: probe.NoRoom}
 
-// mayGo reports whether a segment of a connection may go: the peer decides how many of ours
-// what it streams and the sizes that it takes ask for, so that those beyond what was
-// reckoned with go only where there is room. SYNs have waited for it, and those by which a
+// mayGo reports whether a segment of a connection may go: the peer decides when ours go, and how
+// many what it streams and the sizes that it takes ask for, so that those which nothing is
+// reserved for go only where there is room. SYNs have waited for it, and those by which a
 // TIME-WAIT is measured are few. RSTs go again, and so need room that is there still: a reload
 // may take away all that is open, and lower the limits. Those at our end are the last.
 func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event, seg *probe.Segment) bool {
@@ -133,7 +146,7 @@ func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event
 	case c.Parts():
 		return s.roomFor(e, max(0, 1-int(sl.reserved)))
 	}
-	return s.within(sl, e, c.Local(), seg.Flags) || s.roomFor(e, 1)
+	return within(sl, c.Local(), seg.Flags) || s.roomFor(e, 1)
 }
 
 // postpones has an acknowledgement wait, or what goes again, that is due and that there is no
@@ -144,9 +157,10 @@ func (s *Shard) postpones(i int32) bool {
 		return false
 	}
 	e, c := s.entries[sl.target], &s.table.wholes.at(sl.whole).Conversation
-	if !c.Connected() || s.within(sl, e, c.Local(), probe.ACK) || s.roomFor(e, 1) {
+	if !c.Connected() || within(sl, c.Local(), probe.ACK) || s.roomFor(e, 1) {
 		return false
 	}
+	s.setWanted(sl, e, 1)
 	c.Step(s.now, &noRoom, &s.output)
 	kind, at := c.Timer()
 	s.table.arm(i, kind, at)
@@ -196,10 +210,12 @@ func (s *Shard) noRoomToPart(sl *slot) bool {
 
 // insistLater sets the timer of such a conversation anew, or gives it up.
 func (s *Shard) insistLater(i int32) {
-	if _, due := s.table.wholes.at(s.table.slot(i).whole).Timer(); s.now.Sub(due) >= insistFor {
+	sl := s.table.slot(i)
+	if _, due := s.table.wholes.at(sl.whole).Timer(); s.now.Sub(due) >= insistFor {
 		s.release(i)
 		return
 	}
+	s.setWanted(sl, s.entries[sl.target], s.table.resets(sl))
 	s.table.arm(i, probe.RetransmissionTimeout, s.now.Add(insistsEvery))
 }
 
@@ -275,7 +291,7 @@ const maxGap = 100 * time.Millisecond
 // as the limit could let them go.
 func (a *address) again(now probe.Instant, packets, most int) probe.Instant {
 	at := a.window.room(now, packets*(1+int(a.waiting))+a.taken(), most)
-	if a.reserved == 0 {
+	if a.reserved+a.wanted == 0 {
 		return at
 	}
 	gap := min(limitSpan*time.Duration(packets)/time.Duration(max(most, 1)), maxGap)
@@ -284,7 +300,7 @@ func (a *address) again(now probe.Instant, packets, most int) probe.Instant {
 }
 
 // taken is what is to leave yet.
-func (a *address) taken() int { return int(a.unsent) + int(a.reserved) }
+func (a *address) taken() int { return int(a.unsent) + int(a.reserved+a.wanted) }
 
 // taken is what is to leave yet to all addresses.
-func (s *Shard) taken() int { return s.unsent + s.reserved }
+func (s *Shard) taken() int { return s.unsent + s.reserved + s.wanted }

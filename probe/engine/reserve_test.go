@@ -13,13 +13,13 @@ import (
 // bookEvery is every how many turns tallyReserved looks, and more rarely at many.
 const bookEvery = 499
 
-// tallyReserved holds what is reserved in all against what conversations have, and what
-// addresses have, those included that only a target which is gone still names.
+// tallyReserved holds what is reserved in all, and waits for room, against what conversations
+// have, and what addresses have, those included that only a target which is gone still names.
 func (w *world) tallyReserved() {
 	w.tb.Helper()
 	s := w.shard
-	all, lent := 0, 0
-	of, lentOf := make(map[*address]int), make(map[*address]int)
+	all, lent, wanted := 0, 0, 0
+	of, lentOf, wantedOf := make(map[*address]int), make(map[*address]int), make(map[*address]int)
 	for _, a := range s.peers.byAddress {
 		of[a] = 0
 	}
@@ -37,6 +37,11 @@ func (w *world) tallyReserved() {
 		if n > 0 && e.manner.booked == e.manner.packets {
 			w.tb.Errorf("%d reserved for a %v that needs no more than it has booked", n, e.manner.params.Kind)
 		}
+		if sl.whole != none {
+			wants := int(s.table.wholes.at(sl.whole).wanted)
+			wanted += wants
+			wantedOf[e.peer.address] += wants
+		}
 		all += n
 		of[e.peer.address] += n
 		if e.counted {
@@ -47,7 +52,13 @@ func (w *world) tallyReserved() {
 	if s.reserved != all || s.lent.reserved != lent {
 		w.tb.Fatalf("%d reserved and %d lent, conversations have %d and %d", s.reserved, s.lent.reserved, all, lent)
 	}
+	if s.wanted != wanted {
+		w.tb.Fatalf("%d wait, of conversations %d", s.wanted, wanted)
+	}
 	for a, n := range of {
+		if int(a.wanted) != wantedOf[a] {
+			w.tb.Fatalf("%d wait at an address, of its conversations %d", a.wanted, wantedOf[a])
+		}
 		if int(a.reserved) != n {
 			w.tb.Fatalf("%d reserved at an address, its conversations have %d", a.reserved, n)
 		}

@@ -102,6 +102,60 @@ func TestLimitsOfGreedyPeers(t *testing.T) {
 	}
 }
 
+// closesEvery is a peer that closes all that was opened at each of certain moments.
+func closesEvery(d time.Duration) peerFunc {
+	return func(s *sim, p *wire.Packet) {
+		seg := &p.Segment
+		switch f := seg.Flags; {
+		case f == probe.SYN:
+			listening(time.Millisecond)(s, p)
+		case f.Has(probe.FIN):
+			s.reply(p, time.Millisecond, &probe.Segment{Flags: probe.ACK, Seq: seg.Ack, Ack: seg.End(), Window: 65535})
+		case seg.Len > 0:
+			s.reply(p, time.Millisecond, &probe.Segment{Flags: probe.ACK, Seq: seg.Ack, Ack: seg.End(), Window: 65535})
+			s.reply(p, d-time.Duration(s.now)%d, &probe.Segment{Flags: probe.FIN | probe.ACK, Seq: seg.Ack, Ack: seg.End(), Window: 65535})
+		}
+	}
+}
+
+// Peers may hold hundreds of connections and close them all at one moment, in the midst of
+// a schedule that asks for more than there is: no second has more than the limits, and each
+// is closed in its turn, which is a good verdict.
+func TestLimitsOfHoarders(t *testing.T) {
+	for _, asked := range []int{0, 20, 60} { // half_open a second, beside
+		t.Run(fmt.Sprint(asked), func(t *testing.T) {
+			t.Parallel()
+			limits := Limits{Global: 1000, PerAddress: 50}
+			w := newWorld(t, func(c *Config) { c.Limits = limits })
+			w.churn = true
+			w.peer = listening(time.Millisecond)
+			log := w.logWire()
+			var all []*ledger
+			for i := range 100 {
+				x, l := w.target(uint64(i), fmt.Sprintf("198.19.0.1:%d", 1000+i), passiveClose)
+				w.peers[x.Remote] = closesEvery(30 * time.Second)
+				x.Params.Timeout, x.Interval = time.Minute, 30*time.Second
+				w.add(x)
+				all = append(all, l)
+			}
+			for i := range asked {
+				x, _ := w.target(uint64(1000+i), fmt.Sprintf("198.19.0.1:%d", 2000+i), nil)
+				w.add(x)
+			}
+			w.run(200 * time.Second)
+			log.within(t, limits, 1, 200, 0)
+			good, settled := 0, 0
+			for _, l := range all {
+				good += l.verdicts[probe.OK]
+				settled += l.settled() - l.discards[probe.DiscardShutdown]
+			}
+			if good < 15 || good < settled {
+				t.Errorf("%d good of %d", good, settled)
+			}
+		})
+	}
+}
+
 // What a reload takes away is reset as the new limits have room, and all of it.
 func TestRemovalKeepsTheLimits(t *testing.T) {
 	limits := Limits{Global: 60, PerAddress: 24}

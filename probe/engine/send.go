@@ -154,7 +154,7 @@ func (s *Shard) fire(e *entry) {
 	if e.counted {
 		// The schedule's probes that wait go first.
 		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+int(a.waiting))+a.taken(), most)); at > s.now {
-			s.plan(e, s.recheck(at, int(a.reserved)+s.lent.reserved))
+			s.plan(e, s.recheck(at, int(a.reserved+a.wanted)+s.lent.reserved))
 			return
 		}
 	} else if a.window.room(s.now, packets+a.taken(), most) > s.now {
@@ -378,7 +378,7 @@ func (s *Shard) open(e *entry, port uint16, packets int) {
 		params := m.params
 		params.Prompt = e.prompt
 		sl.whole = s.table.wholes.take()
-		*s.table.wholes.at(sl.whole) = whole{probe.New(params), i}
+		*s.table.wholes.at(sl.whole) = whole{Conversation: probe.New(params), slot: i}
 	}
 	if e.recorder != nil {
 		sl.transcript = s.newTranscript(s.tuple(sl, e), e.manner.params.Kind)
@@ -416,6 +416,7 @@ func (s *Shard) release(i int32) {
 	if sl.reserved > 0 {
 		s.setReserved(sl, e, 0)
 	}
+	s.setWanted(sl, e, 0)
 	s.table.drop(i)
 	e.conversations--
 	s.letGo(e)
@@ -494,7 +495,7 @@ func (s *Shard) queue(i int32, sl *slot, e *entry, c *probe.Conversation, ev *pr
 	}
 	s.sending = append(s.sending, s.table.ref(i))
 	if int(sl.packets) >= e.manner.booked {
-		s.bookQueued(sl, e, s.within(sl, e, c.Local(), seg.Flags))
+		s.bookQueued(sl, e, within(sl, c.Local(), seg.Flags))
 	}
 	if sl.packets < math.MaxUint16 {
 		sl.packets++

@@ -52,7 +52,8 @@ type ref struct {
 // A whole is a conversation that needs more than a slot has.
 type whole struct {
 	probe.Conversation
-	slot int32 // whose it is, or none
+	slot   int32 // whose it is, or none
+	wanted int32 // packets of it that wait for room
 }
 
 // slotsApiece is how many slots are made at a time. Those that are there never move.
