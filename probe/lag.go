@@ -9,6 +9,7 @@ import "time"
 // peer's.
 type lag struct {
 	since   Stamp         // of the first segment that is not answered yet; Wall 0: none waits
+	upTo    Seq           // RCV.NXT then
 	read    Instant       // when that was handled
 	went    time.Duration // for how long the peer went on after it
 	delayed bool          // it may be answered after ackDelay
@@ -52,7 +53,7 @@ func (c *Conversation) owe(now Instant, ev *Event, fresh bool, out *Output) {
 		}
 		l.delayed = l.delayed && out.nSegments == 0
 	case out.nSegments > 0 || k.ackAt != 0:
-		l.since, l.read, l.went, l.delayed = ev.Stamp, now, 0, out.nSegments == 0
+		l.since, l.upTo, l.read, l.went, l.delayed = ev.Stamp, c.rcvNxt, now, 0, out.nSegments == 0
 	}
 	// An application that gave up while it was let wait says nothing after it has heard us.
 	if d, ok := c.interval(now, l.spoke, ev.Stamp); fresh && l.spoke.Wall != 0 && ok && d > k.handshake {
@@ -60,20 +61,23 @@ func (c *Conversation) owe(now Instant, ev *Event, fresh bool, out *Output) {
 	}
 }
 
-// answers notes that a segment has left, by which all that came before is answered, unless
-// it was made before that came: a prompt may have lain here.
+// answers notes that a segment has left, by which what came before it was made is answered: a
+// prompt may have lain here. For what came later the peer waits from there on.
 func (c *Conversation) answers(now Instant, s *Segment, left Stamp) {
 	l := &c.conn.lag
-	if s.Flags.Has(ACK) && s.Ack.Less(c.rcvNxt) {
-		return
-	}
 	if l.since.Wall != 0 {
+		if s.Flags.Has(ACK) && s.Ack.Less(l.upTo) {
+			return
+		}
 		d, ok := c.interval(now, l.since, left)
 		if l.delayed {
 			d -= ackDelay
 		}
 		if l.since = (Stamp{}); ok {
 			c.lagged(now, d, d-l.went)
+		}
+		if s.Flags.Has(ACK) && s.Ack.Less(c.rcvNxt) {
+			l.since, l.upTo, l.read, l.went, l.delayed = left, c.rcvNxt, now, 0, c.conn.ackAt != 0
 		}
 	}
 	if l.long && l.spoke.Wall == 0 {
