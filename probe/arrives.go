@@ -257,7 +257,7 @@ func (c *Conversation) finAcknowledged(now Instant, ev *Event, out *Output) {
 
 // takeText is the seventh check: the segment's octets are counted, in order or
 // ahead of their turn.
-func (c *Conversation) takeText(_ Instant, ev *Event, out *Output) {
+func (c *Conversation) takeText(now Instant, ev *Event, out *Output) {
 	s, k := &ev.Segment, &c.conn
 	if s.SegLen() == 0 {
 		return
@@ -278,7 +278,9 @@ func (c *Conversation) takeText(_ Instant, ev *Event, out *Output) {
 	switch {
 	case !fin:
 	case k.finCame:
-		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
+		if !c.waited(now, ev.Stamp, impatience) { // else it had no word of ours that this has come
+			out.observe(Observation{Kind: FINRetransmit, Side: Peer})
+		}
 	default:
 		k.finCame, k.theirFIN, k.finGot = true, to, ev.Stamp
 		k.crossed = k.finTimes > 0 && s.Ack.LessEq(k.dataEnd)
