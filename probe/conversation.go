@@ -288,7 +288,7 @@ func (c *Conversation) Step(now Instant, ev *Event, out *Output) {
 	case SendFailed:
 		c.sendFailed(now, out)
 	case NoRoom:
-		c.noRoom(now)
+		c.noRoom(now, &ev.Segment)
 	case UserTimeout, RetransmissionTimeout, TimeWaitTimeout, ACKTimeout, Close:
 		if kind, at := c.Timer(); kind == ev.Kind && now >= at {
 			if c.phase == connected && kind != UserTimeout && kind != ACKTimeout { // that is of what is owed

@@ -21,7 +21,7 @@ const (
 	Reopen      // a new SYN on the same four-tuple
 	ACKTimeout  // what was left unacknowledged for a moment is to be acknowledged
 	Spoiled     // our own observation failed (Event.Discard says how): no verdict can be trusted
-	NoRoom      // the limits leave no room for a segment of ours, which was not sent, or for what ACK TIMEOUT is about
+	NoRoom      // the limits leave no room for Event.Segment, which was not sent, or, without flags, for what a timer is to send
 )
 
 var eventNames = [...]string{"-", "OPEN", "CLOSE", "ABORT", "SEGMENT ARRIVES", "RETRANSMISSION TIMEOUT",

@@ -127,21 +127,21 @@ func (c *Conversation) giveUp(now Instant, out *Output) {
 // none yet.
 func (c *Conversation) conclude(now Instant, out *Output) {
 	c.countHalfClose(out)
+	k := &c.conn
+	l := &k.lag
+	unsent := c.unsent(now)
+	// It was too late to send anything: the loop did not run.
+	late := l.since.Wall != 0 && (now.Sub(l.read) < tardy || l.kept == 0 && now.Sub(c.deadline) >= tardy)
+	// What would have come if we had not kept it waiting nobody knows.
+	waits := k.excused && (c.inFlight() > 0 || l.since.Wall != 0)
 	switch {
 	case c.settled:
-	case c.conn.excused: // what would have come if we had not kept it waiting nobody knows
+	case waits, unsent && late, !unsent && l.total > c.Timeout:
 		c.settled = true
 		out.observe(Observation{Kind: Discarded, Discard: DiscardStalled})
-	case c.unsent(now):
-		why := DiscardSendError
-		if k := &c.conn; k.lag.since.Wall != 0 && now.Sub(k.lag.read) < tardy {
-			why = DiscardStalled // it was too late to send anything
-		}
+	case unsent:
 		c.settled = true
-		out.observe(Observation{Kind: Discarded, Discard: why})
-	case c.conn.lag.total > c.Timeout:
-		c.settled = true
-		out.observe(Observation{Kind: Discarded, Discard: DiscardStalled})
+		out.observe(Observation{Kind: Discarded, Discard: DiscardSendError})
 	default:
 		c.settle(c.awaited(now), out)
 	}
@@ -478,6 +478,7 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	if s.Flags.Has(FIN) && s.Seq.Add(s.Len) == k.dataEnd {
 		if !k.finLeft || k.finTimes == 1 && !k.finAcked { // the first FIN, not one that went again
 			k.finSent, k.finLeft = ev.Stamp, true
+			k.lag.begins()
 		}
 		out.Note = NoteFINLeft
 	}
@@ -485,14 +486,15 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		out.Note = NotePrompt
 	}
 	if s.Len > 0 && s.Seq.Add(s.Len) == k.dataEnd && !k.finCame {
-		k.lastSent, k.lag.late = ev.Stamp, false
+		k.lastSent = ev.Stamp
+		k.lag.begins()
 	}
 	if s.Ack == c.irs.Add(1) && s.Seq == c.iss.Add(1) && s.SegLen() == 0 && k.synAcks == 0 &&
 		(!k.progress || k.ackSent.Wall == 0) {
 		if !k.ackTwice {
 			k.ackSent = ev.Stamp
 		}
-		k.lag.late = false
+		k.lag.begins()
 		if d, ok := c.interval(now, c.synAckGot, ev.Stamp); ok && !k.ackReacted {
 			k.ackReacted = true
 			c.measured(Observation{Kind: Reaction, Duration: d}, out)

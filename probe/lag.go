@@ -16,11 +16,14 @@ type lag struct {
 	short   uint8         // short waits that total has
 	closing bool          // some wait came after the first FIN
 	late    bool          // some wait came after what PeerCloseTime begins with
+	paused  time.Duration // what short waits made the peer wait, from one of these on
+	pause   time.Duration // what the last wait did, if the peer waited for its end
+	ended   Stamp         // which was then; Wall 0: what it did is known
 	total   time.Duration // what the connection may last longer
 	reached Instant       // up to when total has what there was: nothing is in it twice
 	kept    Instant       // when the first of what was not seen leaving was sent, or refused; 0: all has left
 	before  time.Duration // total at that moment
-	long    bool          // the peer has waited for so long that it may give up
+	long    time.Duration // for how long the peer has waited, if it may give up for that
 	spoke   Stamp         // of what left first after that
 	fin     Stamp         // of our acknowledgement of the peer's FIN, if it left late
 }
@@ -46,6 +49,9 @@ const (
 func (c *Conversation) owe(now Instant, ev *Event, fresh bool, out *Output) {
 	k := &c.conn
 	l := &k.lag
+	if fresh {
+		l.paused, l.ended = c.pauses(now, ev.Stamp), Stamp{}
+	}
 	switch {
 	case l.since.Wall != 0:
 		if d, ok := c.interval(now, l.since, ev.Stamp); ok && fresh {
@@ -56,9 +62,22 @@ func (c *Conversation) owe(now Instant, ev *Event, fresh bool, out *Output) {
 		l.since, l.upTo, l.read, l.went, l.delayed = ev.Stamp, c.rcvNxt, now, 0, out.nSegments == 0
 	}
 	// An application that gave up while it was let wait says nothing after it has heard us.
-	if d, ok := c.interval(now, l.spoke, ev.Stamp); fresh && l.spoke.Wall != 0 && ok && d > k.handshake {
-		l.long, l.spoke = false, Stamp{}
+	if d, ok := c.interval(now, l.spoke, ev.Stamp); fresh && ok && d > k.handshake {
+		l.long, l.spoke = 0, Stamp{}
 	}
+}
+
+// begins notes that a time of the peer's begins, in which it has not waited for us yet.
+func (l *lag) begins() { l.late, l.paused, l.ended = false, 0, Stamp{} }
+
+// pauses is what short waits have made the peer wait, up to what it did at a moment: one that
+// comes a round trip after our answer may have waited for that.
+func (c *Conversation) pauses(now Instant, at Stamp) time.Duration {
+	l := &c.conn.lag
+	if d, ok := c.interval(now, l.ended, at); ok && d <= c.conn.handshake+tardy {
+		return l.paused + l.pause
+	}
+	return l.paused
 }
 
 // answers notes that a segment has left, by which what came before it was made is answered: a
@@ -70,6 +89,7 @@ func (c *Conversation) answers(now Instant, s *Segment, left Stamp) {
 			return
 		}
 		d, ok := c.interval(now, l.since, left)
+		l.pause, l.ended = d-l.went, left
 		if l.delayed {
 			d -= ackDelay
 		}
@@ -80,27 +100,28 @@ func (c *Conversation) answers(now Instant, s *Segment, left Stamp) {
 			l.since, l.upTo, l.read, l.went, l.delayed = left, c.rcvNxt, now, 0, c.conn.ackAt != 0
 		}
 	}
-	if l.long && l.spoke.Wall == 0 {
+	if l.long > 0 && l.spoke.Wall == 0 {
 		l.spoke = left
 	}
 }
 
-// noRoom notes that the limits keep a segment back. What the peer has sent is acknowledged
-// when there is room, and what is to go again goes then; data and a FIN that did not go are as
-// if lost. How long the peer took meanwhile is our doing, and what it did not do, unless all
-// that was kept back had left before.
-func (c *Conversation) noRoom(now Instant) {
+// noRoom notes that the limits keep a segment back, or what a timer is to send (no flags). It goes
+// when there is room; data and a FIN are as if lost. How long the peer took meanwhile is our doing,
+// and what it did not do, unless all that was kept back had left before.
+func (c *Conversation) noRoom(now Instant, s *Segment) {
 	k := &c.conn
-	if !c.established {
+	if c.phase != connected {
 		return
 	}
 	k.crowded = true
-	k.excused = k.excused || k.lag.since.Wall != 0 || k.left.Less(c.sndNxt)
-	switch {
-	case c.phase != connected:
-	case k.retransmitAt != 0 && now >= k.retransmitAt:
+	switch due := s.Flags == 0; {
+	case due && k.retransmitAt != 0 && now >= k.retransmitAt:
+		k.excused = k.excused || k.left.Less(c.sndNxt)
 		k.retransmitAt = now.Add(roomDelay)
-	default:
+	case s.SegLen() > 0:
+		k.excused = k.excused || k.left.Less(s.End())
+	case due || k.lag.since.Wall != 0: // else it is a prompt
+		k.excused = true
 		k.ackAt = now.Add(roomDelay)
 	}
 }
@@ -146,11 +167,11 @@ func (c *Conversation) lagged(now Instant, d, idle time.Duration) {
 	}
 	l.closing = l.closing || k.finLeft || k.finCame
 	l.late = true
-	if d >= resendsAfter {
-		l.long, l.spoke = true, Stamp{}
+	if d >= longWait {
+		l.long, l.spoke = max(l.long, d), Stamp{}
 	}
 	from := max(now.Add(-idle), l.reached)
-	if idle <= tardy || now <= from || idle < longWait && l.short == shortWaits {
+	if idle <= tardy || now <= from || idle < longWait && l.short == shortWaits && !k.crowded {
 		return
 	}
 	if idle < longWait {
@@ -185,9 +206,9 @@ func (c *Conversation) waitsOn(now Instant) bool {
 }
 
 // slowed reports whether what the peer did at a moment may be that late because it waited for
-// us: late says whether it has, and it may have done so until then.
+// us: late says whether it has, and it may have done so until then, or often for a little.
 func (c *Conversation) slowed(now Instant, late bool, at Stamp) bool {
-	return late || c.conn.crowded || c.waited(now, at, tardy+ackDelay)
+	return late || c.conn.crowded || c.waited(now, at, tardy+ackDelay) || c.pauses(now, at) > tardy
 }
 
 // waited reports whether at a moment the peer had been waiting for us since d before.
@@ -218,12 +239,22 @@ func (c *Conversation) answersFIN(now Instant, left Stamp) {
 	}
 }
 
-// ours reports whether a connection that the peer gives up is one that we have let
-// wait, and that has said nothing since: applications do so after a second or more,
-// kernels later.
+// ours reports whether a connection that the peer gives up is one that we have let wait, and
+// that has said nothing since: applications do so while they wait, and after a long wait also
+// when it has ended.
 func (c *Conversation) ours(now Instant, at Stamp) bool {
 	l := &c.conn.lag
-	return l.long || c.waited(now, at, resendsAfter) || l.kept != 0 && now.Sub(l.kept) >= resendsAfter
+	crosses, ok := c.interval(now, l.spoke, at)
+	return l.long >= resendsAfter || l.long > 0 && (!ok || crosses <= c.conn.handshake+tardy) ||
+		c.waited(now, at, longWait) || c.behind(now, at) || l.kept != 0 && now.Sub(l.kept) >= resendsAfter
+}
+
+// behind reports whether at a moment what a timer of ours was to send had been due for long,
+// and the loop did not run.
+func (c *Conversation) behind(now Instant, at Stamp) bool {
+	kind, due := c.Timer()
+	d, ok := c.interval(now, c.synSent, at) // the SYN left at c.deadline − …
+	return ok && kind != UserTimeout && due != 0 && c.deadline.Add(d-c.Timeout-c.grace()).Sub(due) >= longWait
 }
 
 // overran reports whether a connection that has closed did so within Timeout but for us.

@@ -171,7 +171,7 @@ func (s *sim) excused(a *account, want probe.Reason) bool {
 	case probe.OK:
 		return s.refusals > 0
 	case probe.Reset:
-		return s.longest+s.kept >= 500*time.Millisecond
+		return s.longest+s.kept >= 100*time.Millisecond || s.refusals > 0
 	case probe.FINMissing, probe.PeerNeverClosed:
 		// Of a peer that has all that we had to say, and has said so, nothing else excuses.
 		return late || s.keptAt != 0 || s.refusals > 0 && !a.progress

@@ -43,7 +43,8 @@
 //	                          follows; RETRANSMISSION TIMEOUT, TIME-WAIT TIMEOUT, ACK TIMEOUT
 //	                          and CLOSE (the CLOSE call, after hold) likewise
 //	send failed               our host refused a segment
-//	no room                   the limits leave none for a segment, which was not sent
+//	no room SEGMENT           the limits leave none for it, and it was not sent
+//	no room                   the limits leave none for what a timer is to send
 //	spoiled tap_drop          our own observation failed, and how
 //	abort shutdown            the ABORT call, and why
 //	clock +3s                 the packet clock steps, and it is noticed; "unseen": it is not

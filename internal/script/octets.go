@@ -104,7 +104,11 @@ func (p *octetPlayer) event(b []byte) []byte {
 	case what < 28:
 		p.step(probe.Event{Kind: probe.SendFailed})
 	case what < 29:
-		p.step(probe.Event{Kind: probe.NoRoom})
+		ev := probe.Event{Kind: probe.NoRoom}
+		if r[1]&1 != 0 {
+			ev.Segment = p.sent
+		}
+		p.step(ev)
 	default:
 		kind, due := p.conv.Timer()
 		p.now = max(p.now, due)

@@ -255,6 +255,11 @@ func parseEvent(w *words) (ev Event, err error) {
 		if err := w.expect("room"); err != nil {
 			return ev, err
 		}
+		if ev.Given = w.peek() != ""; ev.Given {
+			if ev.Segment, err = parseSegment(w); err != nil {
+				return ev, err
+			}
+		}
 	case "spoiled", "abort":
 		ev.Kind = probe.Spoiled
 		if word == "abort" {

@@ -64,6 +64,11 @@ func (c *clocks) resolve(s *Step, at Start) probe.Event {
 			}
 		}
 		return e
+	case probe.NoRoom:
+		if s.Event.Given {
+			e.Segment = s.Event.Segment.ours(at.ISS, at.IRS)
+		}
+		return e
 	case probe.SegmentSent:
 		e.Segment = s.Event.Segment.ours(at.ISS, at.IRS)
 	case probe.SegmentArrives:

@@ -28,7 +28,7 @@ type Step struct {
 type Event struct {
 	Kind      probe.EventKind // 0: the packet clock steps
 	Segment   Segment
-	Given     bool // reopen: Segment is what is given, and not the first that is expected
+	Given     bool // reopen, no room: there is a Segment, which is not the first that is expected
 	ICMP      probe.ICMP
 	Quote     Number // SEG.SEQ of ICMP's quote
 	Discard   probe.DiscardReason

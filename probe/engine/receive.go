@@ -348,14 +348,16 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	if e.recorder != nil {
 		s.transcribe(sl, e, c, ev)
 	}
-	went, kept := 0, 0
+	went, kept, first := 0, 0, probe.Segment{}
 	for segments, j := out.Segments(), 0; j < len(segments); j++ {
 		if ev.Kind == probe.SegmentArrives && segments[j].Flags == probe.RST && out.Note.Disbelieves() && !s.mayRefuse(e.peer.address) {
 			continue
 		}
 		if !s.mayGo(sl, e, c, ev, &segments[j]) {
 			if !out.Note.Disbelieves() { // nobody waits for an answer to that
-				kept++
+				if kept++; first.SegLen() == 0 {
+					first = segments[j]
+				}
 			}
 			continue
 		}
@@ -404,10 +406,7 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 		s.setWanted(sl, e, kept)
 	}
 	if kept > 0 {
-		c.Step(s.now, &noRoom, out)
-		if e.recorder != nil && sl.transcript != none {
-			s.transcribe(sl, e, c, &noRoom)
-		}
+		s.keepBack(sl, e, c, &first)
 	}
 	if c.Done() {
 		s.release(i)

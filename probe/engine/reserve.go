@@ -87,10 +87,10 @@ func (s *Shard) setReserved(sl *slot, e *entry, packets int) {
 // forEnd is how many packets of those that a connection is reckoned with are not for a
 // segment of ours but for what is to end it: a FIN and an ACK, or RSTs. What a peer streams
 // and how small it has us cut our data does not use them up.
-func forEnd(local probe.State, f probe.Flags) int {
-	switch {
+func forEnd(local probe.State, seg *probe.Segment) int {
+	switch f := seg.Flags; {
 	case f.Has(probe.SYN), f.Has(probe.FIN), f.Has(probe.RST):
-	case local == probe.Established:
+	case local == probe.Established, seg.Len > 0:
 		return 2
 	case local == probe.FinWait1, local == probe.FinWait2:
 		return 1
@@ -99,8 +99,8 @@ func forEnd(local probe.State, f probe.Flags) int {
 }
 
 // within reports whether room is reserved for the next segment of a connection.
-func within(sl *slot, local probe.State, f probe.Flags) bool {
-	return int(sl.reserved) > forEnd(local, f)
+func within(sl *slot, local probe.State, seg *probe.Segment) bool {
+	return int(sl.reserved) > forEnd(local, seg)
 }
 
 // roomFor reports whether there is room for so many packets more of a target under all
@@ -128,9 +128,6 @@ func (s *Shard) setWanted(sl *slot, e *entry, packets int) {
 	e.peer.address.wanted += more
 }
 
-// noRoom tells a conversation that a segment did not go, or cannot yet.
-var noRoom = probe.Event{Kind: probe.NoRoom}
-
 // mayGo reports whether a segment of a connection may go: the peer decides when ours go, and how
 // many what it streams and the sizes that it takes ask for, so that those which nothing is
 // reserved for go only where there is room. SYNs have waited for it, and those by which a
@@ -146,7 +143,7 @@ func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event
 	case c.Parts():
 		return s.roomFor(e, max(0, 1-int(sl.reserved)))
 	}
-	return within(sl, c.Local(), seg.Flags) || s.roomFor(e, 1)
+	return within(sl, c.Local(), seg) || s.roomFor(e, 1)
 }
 
 // postpones has an acknowledgement wait, or what goes again, that is due and that there is no
@@ -157,14 +154,23 @@ func (s *Shard) postpones(i int32) bool {
 		return false
 	}
 	e, c := s.entries[sl.target], &s.table.wholes.at(sl.whole).Conversation
-	if !c.Connected() || within(sl, c.Local(), probe.ACK) || s.roomFor(e, 1) {
+	if !c.Connected() || within(sl, c.Local(), &probe.Segment{Flags: probe.ACK}) || s.roomFor(e, 1) {
 		return false
 	}
 	s.setWanted(sl, e, 1)
-	c.Step(s.now, &noRoom, &s.output)
+	s.keepBack(sl, e, c, &probe.Segment{})
 	kind, at := c.Timer()
 	s.table.arm(i, kind, at)
 	return true
+}
+
+// keepBack tells a conversation that a segment did not go, or cannot yet what a timer is to send.
+func (s *Shard) keepBack(sl *slot, e *entry, c *probe.Conversation, seg *probe.Segment) {
+	ev := probe.Event{Kind: probe.NoRoom, Segment: *seg}
+	c.Step(s.now, &ev, &s.output)
+	if e.recorder != nil && sl.transcript != none {
+		s.transcribe(sl, e, c, &ev)
+	}
 }
 
 // bookFurther books a segment that is not a conversation's first: out of what it has

@@ -495,7 +495,7 @@ func (s *Shard) queue(i int32, sl *slot, e *entry, c *probe.Conversation, ev *pr
 	}
 	s.sending = append(s.sending, s.table.ref(i))
 	if int(sl.packets) >= e.manner.booked {
-		s.bookQueued(sl, e, within(sl, c.Local(), seg.Flags))
+		s.bookQueued(sl, e, within(sl, c.Local(), seg))
 	}
 	if sl.packets < math.MaxUint16 {
 		sl.packets++
