@@ -13,4 +13,7 @@ type Options struct {
 	// file_sd_configs may fit, such as a folder that is not ours to enter; nil: nothing
 	// does. That there is none is nothing wrong.
 	Readable func(pattern string) error
+	// Reserve sets memory aside for reading a file until release is called, or says that
+	// there is none left; nil: there is enough.
+	Reserve func(octets int64) (release func(), err error)
 }

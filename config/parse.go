@@ -41,6 +41,13 @@ func (o Options) Load(path string) (*Config, error) {
 
 // Parse is the function Parse, with options.
 func (o Options) Parse(name string, data []byte) (*Config, error) {
+	if o.Reserve != nil && len(data) <= maxFile {
+		release, err := o.Reserve(octetsToRead(data))
+		if err != nil {
+			return nil, Errors{{File: name, Line: 1, Column: 1, Message: "the file is too large: " + err.Error()}}
+		}
+		defer release()
+	}
 	doc, err := document(name, data)
 	if err != nil {
 		return nil, err
@@ -89,6 +96,24 @@ func DefaultYAML(web []netip.AddrPort) []byte {
 		text = fmt.Appendf(text, "%s%q\n", item, a)
 	}
 	return append(text, after...)
+}
+
+// octetsToRead is about how much memory it takes to read a configuration. What it takes goes
+// to YAML's nodes, and what is made of them: each begins at a line or an indicator.
+func octetsToRead(data []byte) int64 {
+	const perNode = 600 // octets; targets take 450 for a line and its dash each, mappings 550
+	nodes := 0
+	for i, c := range data {
+		switch c {
+		case '\n', ',', '[', '{':
+			nodes++
+		case '-', '?', ':': // inside of a word too
+			if i+1 == len(data) || data[i+1] <= ' ' {
+				nodes++
+			}
+		}
+	}
+	return 3*int64(len(data)) + perNode*int64(nodes)
 }
 
 // document returns the top mapping of the only document in data.

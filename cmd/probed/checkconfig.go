@@ -9,6 +9,7 @@ import (
 
 	"github.com/probed/probed/config"
 	"github.com/probed/probed/internal/host"
+	"github.com/probed/probed/internal/memory"
 	"github.com/probed/probed/probe"
 )
 
@@ -22,6 +23,9 @@ func checkConfig(files []string, o config.Options, stdout, stderr io.Writer) int
 		return 1
 	}
 	o.Own, o.Readable = func(a netip.Addr) bool { return slices.Contains(own, a) }, readableFiles
+	budget := memory.Find()
+	budget.Keep()
+	o.Reserve = budget.Reserve
 	code := 0
 	for _, file := range files {
 		c, err := o.Load(file)

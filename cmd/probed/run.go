@@ -25,6 +25,7 @@ import (
 	"github.com/probed/probed/config"
 	"github.com/probed/probed/internal/discovery"
 	"github.com/probed/probed/internal/host"
+	"github.com/probed/probed/internal/memory"
 	"github.com/probed/probed/internal/targets"
 	"github.com/probed/probed/metrics"
 	"github.com/probed/probed/probe/engine"
@@ -41,6 +42,7 @@ type daemon struct {
 	byPacket    bool // segments may go by packet sockets
 	metricsPath string
 	options     config.Options
+	budget      *memory.Budget
 	web         *web.FlagConfig
 	hosts       []string // names that web clients call us by; none for any
 	callers     *crowd   // web clients' connections
@@ -78,6 +80,8 @@ func (d *daemon) run() error {
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	d.unconfined = shed()
+	d.budget = memory.Find()
+	d.budget.Keep()
 	if err := checkMetricsPath(d.metricsPath); err != nil {
 		return err
 	}
@@ -216,7 +220,7 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 	// family, with an empty answer for the other, for "no such host".
 	resolver := targets.Families{Resolver: &net.Resolver{PreferGo: true, StrictErrors: true}}
 	d.roster = targets.New(d.shards, d.metrics, resolver, d.log)
-	d.discovery = discovery.New(d.rediscover, d.log)
+	d.discovery = discovery.New(d.rediscover, d.budget, d.log)
 }
 
 // serve runs the parts until ctx ends or one of them fails. While the open
@@ -327,7 +331,7 @@ func (d *daemon) load() (*config.Config, error) {
 		return config.Default(d.own)
 	}
 	o := d.options
-	o.Own, o.Readable = d.addresses.has, readableFiles
+	o.Own, o.Readable, o.Reserve = d.addresses.has, readableFiles, d.budget.Reserve
 	c, err := o.Load(d.configFile)
 	d.fromFile = d.fromFile || err == nil
 	return c, sayOwner(err, d.configFile)

@@ -23,7 +23,7 @@ var pure = []string{
 
 var everything = []string{
 	"probe", "probe/wire", "probe/engine", "rawsock", "metrics", "config",
-	"internal/confine", "internal/discovery", "internal/host", "internal/ondemand", "internal/ping", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
+	"internal/confine", "internal/discovery", "internal/host", "internal/memory", "internal/ondemand", "internal/ping", "internal/recorder", "internal/script", "internal/show", "internal/status", "internal/targets", "cmd/probed",
 }
 
 // rooms is the import table. A new folder is a decision: it gets its line here,
@@ -42,8 +42,9 @@ var rooms = map[string]room{
 	"metrics":            {mayImport: []string{"probe"}},
 	"config":             {mayImport: []string{"probe"}},
 	"internal/confine":   {},
-	"internal/discovery": {},
+	"internal/discovery": {mayImport: []string{"internal/memory"}},
 	"internal/host":      {mayImport: []string{"probe", "probe/wire", "probe/engine", "rawsock"}},
+	"internal/memory":    {},
 	"internal/targets":   {mayImport: []string{"probe", "probe/engine", "config", "metrics", "internal/recorder"}},
 	"internal/recorder":  {mayImport: []string{"probe"}},
 	"internal/show":      {mayImport: []string{"probe", "probe/wire"}},

@@ -87,7 +87,7 @@ func TestMetricsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := New(nil, nil)
+	r := New(nil, nil, nil)
 	if err := r.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestReloadsLeaveNoConnections(t *testing.T) {
 		}
 	}
 
-	r := New(func() {}, slog.New(slog.DiscardHandler))
+	r := New(func() {}, nil, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })

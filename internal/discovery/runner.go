@@ -17,6 +17,8 @@ import (
 	_ "github.com/prometheus/prometheus/discovery/file" // so
 	_ "github.com/prometheus/prometheus/discovery/http" // so
 	"github.com/prometheus/prometheus/discovery/targetgroup"
+
+	"github.com/probed/probed/internal/memory"
 )
 
 const (
@@ -32,6 +34,7 @@ const (
 // goroutine.
 type Runner struct {
 	changed func()
+	budget  *memory.Budget
 	log     *slog.Logger
 	started chan *sd.Manager // once there is one
 
@@ -51,9 +54,9 @@ type job struct {
 }
 
 // New returns a Runner without jobs. changed is called, from Run's goroutine, when
-// Found has changed by itself.
-func New(changed func(), log *slog.Logger) *Runner {
-	return &Runner{changed: changed, log: log, started: make(chan *sd.Manager, 1)}
+// Found has changed by itself. What web servers answer is read as far as the budget has room.
+func New(changed func(), budget *memory.Budget, log *slog.Logger) *Runner {
+	return &Runner{changed: changed, budget: budget, log: log, started: make(chan *sd.Manager, 1)}
 }
 
 // Check reports what would keep a job's discovery from starting at all, such as a
@@ -65,9 +68,8 @@ func Check(jobs map[string]sd.Configs) error {
 			return fmt.Errorf("job %q: service discovery: %w", name, err)
 		}
 		for _, c := range jobs[name] {
-			if _, err := c.NewDiscoverer(sd.DiscovererOptions{
-				Logger: slog.New(slog.DiscardHandler), Metrics: metrics.MechanismMetrics[c.Name()],
-				HTTPClientOptions: newDialer().clientOptions(), SetName: name,
+			if _, err := newSource(c, nil).NewDiscoverer(sd.DiscovererOptions{
+				Logger: slog.New(slog.DiscardHandler), Metrics: metrics.MechanismMetrics[c.Name()], SetName: name,
 			}); err != nil {
 				return fmt.Errorf("job %q: %s_sd_configs: %w", name, c.Name(), err)
 			}
@@ -100,7 +102,7 @@ func (r *Runner) Apply(jobs map[string]sd.Configs) error {
 		for _, c := range cs {
 			i := slices.IndexFunc(sources, func(s *source) bool { return reflect.DeepEqual(s.Config, c) })
 			if i < 0 {
-				i, sources = len(sources), append(sources, newSource(c))
+				i, sources = len(sources), append(sources, newSource(c, r.budget))
 			}
 			j.sources = append(j.sources, sources[i])
 			configs[name] = append(configs[name], sources[i])

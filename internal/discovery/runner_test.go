@@ -69,7 +69,7 @@ type world struct {
 func inBubble(t *testing.T, test func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{TB: t}
-		w.Runner = New(func() { w.changed.Add(1) }, slog.New(slog.DiscardHandler))
+		w.Runner = New(func() { w.changed.Add(1) }, nil, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})
 		go func() {

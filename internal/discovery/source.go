@@ -7,6 +7,8 @@ import (
 
 	sd "github.com/prometheus/prometheus/discovery"
 	"github.com/prometheus/prometheus/discovery/targetgroup"
+
+	"github.com/probed/probed/internal/memory"
 )
 
 // settleTime is how long after a source's first answer the answer is taken for
@@ -19,10 +21,11 @@ const settleTime = time.Second
 // reflect.DeepEqual, to which a channel is equal only to itself.)
 type source struct {
 	sd.Config
-	answered chan struct{} // closed, then
+	budget   *memory.Budget // for its answers
+	answered chan struct{}  // closed, then
 }
 
-func newSource(c sd.Config) *source { return &source{c, make(chan struct{})} }
+func newSource(c sd.Config, b *memory.Budget) *source { return &source{c, b, make(chan struct{})} }
 
 // hasAnswered reports whether the source has, and the manager has been told of it.
 func (s *source) hasAnswered() bool {
@@ -40,6 +43,9 @@ func (s *source) NewDiscoverer(o sd.DiscovererOptions) (sd.Discoverer, error) {
 	o.HTTPClientOptions = web.clientOptions()
 	d, err := s.Config.NewDiscoverer(o)
 	if err != nil {
+		return nil, err
+	}
+	if err := bound(d, s.budget); err != nil {
 		return nil, err
 	}
 	return &listener{d, s, web}, nil
