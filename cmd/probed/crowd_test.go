@@ -58,6 +58,24 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
+// What a connection does, it does in both crowds.
+func TestCallerWorks(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1e9, 0)
+	clock := func() time.Time { return now }
+	all, multiplexed := newCrowd(1, clock), newCrowd(1, clock)
+	c := &caller{guest: all.enter(clientOf("198.18.0.1:1"), false, func() {}), multiplexed: multiplexed}
+	for _, state := range []http.ConnState{http.StateActive, http.StateIdle, http.StateActive} {
+		now = now.Add(time.Second)
+		c.is(state, func() string { return "h2" })
+		for _, g := range []*guest{c.guest, c.second} {
+			if g.busy != (state == http.StateActive) || g.since != now {
+				t.Errorf("%s: busy %t since %v", state, g.busy, g.since)
+			}
+		}
+	}
+}
+
 func TestClientOf(t *testing.T) {
 	t.Parallel()
 	for remote, want := range map[string]string{

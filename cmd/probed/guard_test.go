@@ -67,6 +67,9 @@ func TestGuardFields(t *testing.T) {
 			if w.Code != want || (want == 431) != (r.Header == nil) {
 				t.Errorf("%d fields: %d, %d kept", n, w.Code, len(r.Header))
 			}
+			if closes := w.Header().Get("Connection") == "close"; closes != (want == 431) {
+				t.Errorf("%d fields: closes the connection: %t", n, closes)
+			}
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -25,10 +26,13 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/exporter-toolkit/web"
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/probed/probed/config"
 	"github.com/probed/probed/internal/lab"
+	"github.com/probed/probed/internal/targets"
+	"github.com/probed/probed/metrics"
 )
 
 func TestPages(t *testing.T) {
@@ -372,34 +376,99 @@ func TestNoPasswordsToGuess(t *testing.T) {
 	}
 }
 
-// The configuration is made while no page is, and the other way round.
-func TestConfigInTurn(t *testing.T) {
-	t.Parallel()
+// webDaemon is as much of a daemon as its web server needs.
+func webDaemon(t *testing.T) *daemon {
+	t.Helper()
 	c, err := config.Parse("/config", []byte("jobs:\n- {name: a, targets: ['198.18.0.1:80']}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{config: c}
-	making, end := make(chan struct{}), make(chan struct{})
-	made := d.made(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		close(making)
-		<-end
-	}))
-	go made.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
-	<-making
-	answer, answered := httptest.NewRecorder(), make(chan struct{})
-	go func() {
-		defer close(answered)
-		made.ServeHTTP(answer, httptest.NewRequest("GET", "/config", nil))
-	}()
-	select {
-	case <-answered:
-		t.Error("made beside a page")
-	case <-time.After(50 * time.Millisecond):
+	log, m := slog.New(slog.DiscardHandler), metrics.New(metrics.Options{})
+	return &daemon{
+		config: c, log: log, metrics: m, roster: targets.New(nil, m, nil, log), metricsPath: "/metrics",
+		web:     &web.FlagConfig{WebConfigFile: new(string), WebListenAddresses: new([]string), WebSystemdSocket: new(bool)},
+		callers: newCrowd(mostConnections, time.Now), multiplexed: newCrowd(mostHTTP2, time.Now),
 	}
-	close(end)
-	<-answered
-	if answer.Code != http.StatusOK || answer.Body.Len() == 0 {
-		t.Errorf("%d %q", answer.Code, answer.Body)
+}
+
+// The configuration and what the pages need are made while no page is.
+func TestConfigInTurn(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/config", "/static/list.js", "/targets/1", "/api/v1/targets"} {
+		making, end := make(chan struct{}), make(chan struct{})
+		routes := webDaemon(t).routes(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/" {
+				close(making)
+				<-end
+			}
+			_, _ = io.WriteString(w, "made")
+		}))
+		go routes.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+		<-making
+		answer, answered := httptest.NewRecorder(), make(chan struct{})
+		go func() {
+			defer close(answered)
+			routes.ServeHTTP(answer, httptest.NewRequest("GET", path, nil))
+		}()
+		select {
+		case <-answered:
+			t.Errorf("%s: made beside a page", path)
+		case <-time.After(50 * time.Millisecond):
+		}
+		close(end)
+		<-answered
+		if answer.Code != http.StatusOK || answer.Body.Len() == 0 {
+			t.Errorf("%s: %d %q", path, answer.Code, answer.Body)
+		}
+	}
+}
+
+// A server's idle connections end, but by no timer of HTTP/2's; those of HTTP/2 take few
+// requests at once, and have places of their own.
+func TestServer(t *testing.T) {
+	t.Parallel()
+	d := webDaemon(t)
+	certificate, key := selfSigned(t)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "cert.pem"), certificate)
+	write(t, filepath.Join(dir, "key.pem"), key)
+	*d.web.WebConfigFile = filepath.Join(dir, "web.yml")
+	write(t, *d.web.WebConfigFile, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n")
+	servers, err := d.servers(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := servers[0]
+	if s.IdleTimeout >= 0 || s.HTTP2.MaxConcurrentStreams != 8 { // for which there is memory (TestWebUnread)
+		t.Errorf("IdleTimeout %v before it serves, %d streams", s.IdleTimeout, s.HTTP2.MaxConcurrentStreams)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- d.serveWeb(s, l) }()
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+	}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("https://" + l.Addr().String() + "/config")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	for what, c := range map[string]*crowd{"all": d.callers, "HTTP/2": d.multiplexed} {
+		c.mu.Lock()
+		if n := len(c.guests); n != 1 || resp.ProtoMajor != 2 {
+			t.Errorf("%s: %d connections, %s", what, n, resp.Proto)
+		}
+		c.mu.Unlock()
+	}
+	shutdown(servers)
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if s.IdleTimeout != idleTimeout {
+		t.Errorf("IdleTimeout %v", s.IdleTimeout)
 	}
 }
