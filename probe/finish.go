@@ -263,7 +263,7 @@ func (c *Conversation) partingSent(seq Seq) {
 }
 
 // maxPartings bounds how often RSTs go that this host does not let out: for two
-// minutes, since partAgain doubles, five times.
+// minutes, since partAgain doubles, five times; longer where the limits have no room for them.
 const maxPartings, maxDoubled = 20, 5
 
 // partedAfter is how often the RSTs have gone again for a four-tuple to be given up if

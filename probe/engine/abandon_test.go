@@ -85,6 +85,23 @@ func TestEndResetsTwice(t *testing.T) {
 	}
 }
 
+// Our own end is the last moment for it: what there is open is reset, whatever the limits.
+func TestEndResetsAll(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Drain = 100 * time.Millisecond })
+	w.peer = stays(10 * time.Millisecond)
+	for i := range 20 {
+		x, _ := w.target(uint64(i), remote(i).String(), passiveClose)
+		x.Interval, x.Params.Timeout = time.Second, time.Hour
+		w.add(x)
+	}
+	resets := w.leaving(probe.RST)
+	w.after(14*time.Second, func() { w.shard.SetLimits(Limits{Global: 7, PerAddress: 7}) })
+	w.run(15 * time.Second)
+	if n := w.total().discards[probe.DiscardShutdown]; n < 20 || resets() != 2*n {
+		t.Errorf("%d connections, %d RSTs", n, resets())
+	}
+}
+
 // A stray of a removed target's connection is still refused.
 func TestStrayAfterRemoval(t *testing.T) {
 	w := newWorld(t, nil)

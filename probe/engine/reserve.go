@@ -189,7 +189,8 @@ func (s *Shard) bookFurther(sl *slot, e *entry, within bool) {
 
 // RSTs that go again, for which no room is reserved any more, wait for room under the limits,
 // too: many were silent at once where a path is broken, and all that insist send when the loop
-// ends. They are looked at again every insistsEvery, for insistFor.
+// ends. They are looked at again every insistsEvery, for insistFor: who insists gives up then,
+// and one round of those that nobody saw leave is over.
 const (
 	insistsEvery = 250 * time.Millisecond
 	insistFor    = 10 * time.Second
