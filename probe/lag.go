@@ -70,11 +70,11 @@ func (c *Conversation) owe(now Instant, ev *Event, fresh bool, out *Output) {
 // begins notes that a time of the peer's begins, in which it has not waited for us yet.
 func (l *lag) begins() { l.late, l.paused, l.ended = false, 0, Stamp{} }
 
-// pauses is what short waits have made the peer wait, up to what it did at a moment: one that
-// comes a round trip after our answer may have waited for that.
+// pauses is what short waits have made the peer wait, up to what it did at a moment: what comes a
+// round trip after our answer, and neither sooner nor later, may have waited for that.
 func (c *Conversation) pauses(now Instant, at Stamp) time.Duration {
-	l := &c.conn.lag
-	if d, ok := c.interval(now, l.ended, at); ok && d <= c.conn.handshake+tardy {
+	l, rtt := &c.conn.lag, c.conn.handshake
+	if d, ok := c.interval(now, l.ended, at); ok && rtt-ackDelay/2 <= d && d <= rtt+tardy {
 		return l.paused + l.pause
 	}
 	return l.paused
