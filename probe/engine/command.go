@@ -97,7 +97,7 @@ func (s *Shard) obey() {
 
 // limit puts limits in force.
 func (s *Shard) limit(l *Limits) {
-	if s.limits.PerAddress = l.PerAddress; s.budget == nil { // else it is claimed
+	if s.limitAddresses(l.PerAddress); s.budget == nil { // else it is claimed
 		s.limits.Global = l.Global
 	}
 	s.rule(l.Rules)

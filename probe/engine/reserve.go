@@ -124,8 +124,34 @@ func (s *Shard) setWanted(sl *slot, e *entry, packets int) {
 	}
 	more := int32(max(0, min(packets, e.manner.packets-int(sl.packets)))) - w.wanted
 	w.wanted += more
-	s.wanted += int(more)
-	e.peer.address.wanted += more
+	s.want(e.peer.address, more)
+}
+
+// want has so many packets more of an address wait. Others' SYNs make way for no more than
+// the address may send in a second: the rest waits for that.
+func (s *Shard) want(a *address, more int32) {
+	before := min(int(a.wanted), s.limits.PerAddress)
+	a.wanted += more
+	s.wanted += min(int(a.wanted), s.limits.PerAddress) - before
+}
+
+// limitAddresses changes the limit of each address.
+func (s *Shard) limitAddresses(most int) {
+	if most == s.limits.PerAddress {
+		return
+	}
+	s.limits.PerAddress, s.wanted = most, 0
+	for again := range 2 {
+		for _, w := range s.table.wholes.all {
+			switch {
+			case w == nil || w.slot == none || w.wanted == 0:
+			case again == 0:
+				s.entries[s.table.slot(w.slot).target].peer.address.wanted = 0
+			default:
+				s.want(s.entries[s.table.slot(w.slot).target].peer.address, w.wanted)
+			}
+		}
+	}
 }
 
 // mayGo reports whether a segment of a connection may go: the peer decides when ours go, and how

@@ -39,7 +39,6 @@ func (w *world) tallyReserved() {
 		}
 		if sl.whole != none {
 			wants := int(s.table.wholes.at(sl.whole).wanted)
-			wanted += wants
 			wantedOf[e.peer.address] += wants
 		}
 		all += n
@@ -51,6 +50,9 @@ func (w *world) tallyReserved() {
 	}
 	if s.reserved != all || s.lent.reserved != lent {
 		w.tb.Fatalf("%d reserved and %d lent, conversations have %d and %d", s.reserved, s.lent.reserved, all, lent)
+	}
+	for _, n := range wantedOf {
+		wanted += min(n, s.limits.PerAddress)
 	}
 	if s.wanted != wanted {
 		w.tb.Fatalf("%d wait, of conversations %d", s.wanted, wanted)

@@ -166,6 +166,46 @@ func TestLimitsOfHoarders(t *testing.T) {
 	}
 }
 
+// All that the peers of one address close at one moment waits for the limit of that address,
+// for minutes, and nobody else's probes for all of it.
+func TestHoardersHoldUpNobodyElse(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 100, PerAddress: 20} })
+	w.churn = true
+	w.peer = listening(time.Millisecond)
+	for i := range 900 {
+		x, _ := w.target(uint64(i), fmt.Sprintf("198.19.0.1:%d", 1000+i), passiveClose)
+		w.peers[x.Remote] = closesEvery(500 * time.Second)
+		x.Params.Timeout, x.Interval = time.Hour, 1000*time.Second
+		w.add(x)
+	}
+	other, l := w.target(9999, "198.19.0.2:80", nil)
+	w.add(other)
+	most, without := 0, 0
+	before := 0
+	for at := time.Second; at < 700*time.Second; at += time.Second {
+		w.after(at, func() {
+			if l.settled() == before {
+				without++
+			}
+			before = l.settled()
+			for _, a := range w.shard.peers.byAddress {
+				most = max(most, int(a.wanted))
+			}
+			w.tallyReserved()
+		})
+	}
+	for _, change := range []struct {
+		at         time.Duration
+		perAddress int
+	}{{660 * time.Second, 10}, {661 * time.Second, 30}} { // while they wait
+		w.after(change.at, func() { w.shard.SetLimits(Limits{Global: 100, PerAddress: change.perAddress}) })
+	}
+	w.run(700 * time.Second)
+	if most < 200 || without > 2 || w.skips[SkipRateLimit] > 0 {
+		t.Errorf("%d waited; the other address had no probe in %d seconds, skips %v", most, without, w.skips)
+	}
+}
+
 // What a reload takes away is reset as the new limits have room, and all of it.
 func TestRemovalKeepsTheLimits(t *testing.T) {
 	limits := Limits{Global: 60, PerAddress: 24}

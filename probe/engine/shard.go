@@ -112,7 +112,7 @@ type Shard struct {
 	largest   int            // packets of the largest of them
 	unsent    int            // packets, booked with their SYN, of probes whose SYN lies in this host
 	reserved  int            // packets that open conversations may send yet
-	wanted    int            // packets of conversations that wait for room
+	wanted    int            // packets of conversations that wait for room, of each address a second's at most
 	numbers   *atomic.Uint64 // the last transcript's, of all shards
 	budget    *budget        // nil: the limits are this shard's alone
 	seat      int            // in the budget
