@@ -374,8 +374,8 @@ func (c *Conversation) peerCloses(now Instant, out *Output) {
 }
 
 // answer acknowledges what came, if no segment did on the way: at once what is
-// out of order or fills a gap (RFC 5681 §4.2), and half of what has come, or of the window,
-// since a peer may send that much, and then waits for us (RFC 5681 §3.1).
+// out of order or fills a gap (RFC 5681 §4.2), and an eighth of what has come, or of the window:
+// a peer in slow start sends as much more as we acknowledge, and then waits (RFC 5681 §3.1).
 func (c *Conversation) answer(now Instant, ahead bool, out *Output) {
 	k := &c.conn
 	if !k.ackOwed {
@@ -386,7 +386,7 @@ func (c *Conversation) answer(now Instant, ahead bool, out *Output) {
 		k.ahead++
 	}
 	// A FIN is taken when all before it has come; one that waits is just out of order.
-	few := uint32(c.rcvNxt.Sub(k.lastACK)) < min(k.received, k.rcvWnd)/2
+	few := uint32(c.rcvNxt.Sub(k.lastACK)) < min(k.received, k.rcvWnd)/8
 	if k.quick == 0 && few && !ahead && !k.finTaken {
 		if k.ackAt == 0 {
 			k.ackAt = now.Add(ackDelay)

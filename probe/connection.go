@@ -111,7 +111,7 @@ const (
 	minRTO = time.Second
 	maxRTO = 60 * time.Second
 	// quickACKs is how many segments are acknowledged at once; those after them
-	// together, so that a peer that streams costs a segment each ackDelay or half window.
+	// together, so that a peer that streams costs a segment each ackDelay or eighth of a window.
 	quickACKs = 8
 	aheadACKs = 32 // as many because they come out of order
 	ackDelay  = 10 * time.Millisecond
