@@ -113,17 +113,19 @@ func (c *Conversation) noRoom(now Instant, s *Segment) {
 	if c.phase != connected {
 		return
 	}
-	k.crowded = true
 	switch due := s.Flags == 0; {
 	case due && k.retransmitAt != 0 && now >= k.retransmitAt:
 		k.excused = k.excused || k.left.Less(c.sndNxt)
 		k.retransmitAt = now.Add(roomDelay)
 	case s.SegLen() > 0:
 		k.excused = k.excused || k.left.Less(s.End())
-	case due || k.lag.since.Wall != 0: // else it is a prompt
+	case due || k.lag.since.Wall != 0:
 		k.excused = true
 		k.ackAt = now.Add(roomDelay)
+	default: // a prompt, or a challenge ACK, which nobody waits for
+		return
 	}
+	k.crowded = true
 }
 
 // keeps notes that our host is to let something out, or has refused to.

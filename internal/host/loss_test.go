@@ -92,7 +92,7 @@ func TestLoss(t *testing.T) {
 		t.Errorf("verdicts %v, discards %v: only ok, timeout and shutdown can be", books.verdicts, books.discards)
 	}
 	expected := 1 - (1-loss)*(1-loss)
-	bound := 2.576 * math.Sqrt(expected*(1-expected)/float64(n))
+	bound := 5 * math.Sqrt(expected*(1-expected)/float64(n))
 	if got := float64(failed) / float64(n); math.Abs(got-expected) > bound {
 		t.Errorf("loss %.4f over %d probes, expected %.4f ± %.4f", got, n, expected, bound)
 	}

@@ -348,16 +348,17 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	if e.recorder != nil {
 		s.transcribe(sl, e, c, ev)
 	}
-	went, kept, first := 0, 0, probe.Segment{}
+	went, kept, missed, first := 0, 0, false, probe.Segment{}
 	for segments, j := out.Segments(), 0; j < len(segments); j++ {
 		if ev.Kind == probe.SegmentArrives && segments[j].Flags == probe.RST && out.Note.Disbelieves() && !s.mayRefuse(e.peer.address) {
 			continue
 		}
 		if !s.mayGo(sl, e, c, ev, &segments[j]) {
+			if missed = true; first.SegLen() == 0 {
+				first = segments[j]
+			}
 			if !out.Note.Disbelieves() { // nobody waits for an answer to that
-				if kept++; first.SegLen() == 0 {
-					first = segments[j]
-				}
+				kept++
 			}
 			continue
 		}
@@ -402,10 +403,10 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	if !sl.handed && c.Rests() {
 		s.handOver(sl, e)
 	}
-	if kept > 0 || went > 0 || settled && closed && !c.Parts() {
+	if kept > 0 || went > 0 || !c.Connected() && !c.Parts() {
 		s.setWanted(sl, e, kept)
 	}
-	if kept > 0 {
+	if missed {
 		s.keepBack(sl, e, c, &first)
 	}
 	if c.Done() {
