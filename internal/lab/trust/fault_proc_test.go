@@ -22,6 +22,7 @@ import (
 // allKinds probes what servers serves by every kind, each so often that something is
 // under way at every moment.
 const allKinds = `
+global: {limits: {packets_per_second_per_address: 2000}}
 modules:
   half: {probe: half_open, interval: 100ms, timeout: 90ms}
   active: {probe: active_close, interval: 200ms, timeout: 3s}
@@ -58,7 +59,7 @@ func servers(h *lab.Host) {
 	for _, port := range []string{"81", "82"} {
 		h.Serve("tcp", "0.0.0.0:"+port, func(c net.Conn) { _, _ = io.ReadFull(c, make([]byte, 2)) })
 	}
-	says := func(c net.Conn) { _, _ = c.Write(make([]byte, moreThanAWindow)) }
+	says := func(c net.Conn) { _, _ = c.Write(make([]byte, 10*moreThanAWindow)) }
 	h.Serve("tcp", "0.0.0.0:83", func(c net.Conn) {
 		_, _ = io.ReadFull(c, make([]byte, 2))
 		says(c)
