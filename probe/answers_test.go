@@ -75,9 +75,9 @@ func (w *web) closes() (took, figure time.Duration) {
 			next += n
 		}
 	}
-	acknowledged := func(upTo uint32) {
-		if upTo > una && upTo <= next {
-			cwnd, una = cwnd+upTo-una, upTo
+	acknowledged := func(end uint32) {
+		if end > una && end <= next {
+			cwnd, una = cwnd+end-una, end
 			sends()
 		}
 	}

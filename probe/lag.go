@@ -9,7 +9,7 @@ import "time"
 // peer's.
 type lag struct {
 	since   Stamp         // of the first segment that is not answered yet; Wall 0: none waits
-	upTo    Seq           // RCV.NXT then
+	expects Seq           // RCV.NXT then
 	read    Instant       // when that was handled
 	went    time.Duration // for how long the peer went on after it
 	delayed bool          // it may be answered after ackDelay
@@ -59,7 +59,7 @@ func (c *Conversation) owe(now Instant, ev *Event, fresh bool, out *Output) {
 		}
 		l.delayed = l.delayed && out.nSegments == 0
 	case out.nSegments > 0 || k.ackAt != 0:
-		l.since, l.upTo, l.read, l.went, l.delayed = ev.Stamp, c.rcvNxt, now, 0, out.nSegments == 0
+		l.since, l.expects, l.read, l.went, l.delayed = ev.Stamp, c.rcvNxt, now, 0, out.nSegments == 0
 	}
 	// An application that gave up while it was let wait says nothing after it has heard us.
 	if d, ok := c.interval(now, l.spoke, ev.Stamp); fresh && ok && d > k.handshake {
@@ -85,7 +85,7 @@ func (c *Conversation) pauses(now Instant, at Stamp) time.Duration {
 func (c *Conversation) answers(now Instant, s *Segment, left Stamp) {
 	l := &c.conn.lag
 	if l.since.Wall != 0 {
-		if s.Flags.Has(ACK) && s.Ack.Less(l.upTo) {
+		if s.Flags.Has(ACK) && s.Ack.Less(l.expects) {
 			return
 		}
 		d, ok := c.interval(now, l.since, left)
@@ -97,7 +97,7 @@ func (c *Conversation) answers(now Instant, s *Segment, left Stamp) {
 			c.lagged(now, d, d-l.went)
 		}
 		if s.Flags.Has(ACK) && s.Ack.Less(c.rcvNxt) {
-			l.since, l.upTo, l.read, l.went, l.delayed = left, c.rcvNxt, now, 0, c.conn.ackAt != 0
+			l.since, l.expects, l.read, l.went, l.delayed = left, c.rcvNxt, now, 0, c.conn.ackAt != 0
 		}
 	}
 	if l.long > 0 && l.spoke.Wall == 0 {

@@ -86,6 +86,9 @@ func TestPing(t *testing.T) {
 		{"-I " + a.Iface() + " six.test.:80", "six.test.:80 (" + v6 + ")"},
 	} {
 		p := runPing(t, a, append([]string{"-c5", "-i20ms"}, strings.Fields(tt.args)...), dns)
+		for again := 0; again < 3 && strings.Contains(p.stdout, "this host was too busy"); again++ {
+			p = runPing(t, a, append([]string{"-c5", "-i20ms"}, strings.Fields(tt.args)...), dns)
+		}
 		if p.code != 0 || p.stderr != "" {
 			t.Errorf("%s: exit code %d, stderr %s", tt.args, p.code, p.stderr)
 		}

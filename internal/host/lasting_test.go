@@ -240,7 +240,9 @@ func (k *kernelTimers) hexAddrPort(s string) netip.AddrPort {
 
 // moved tells which timers were started again.
 func (k *kernelTimers) moved() {
-	const rounding = 4 * time.Millisecond // a jiffy of CONFIG_HZ=250
+	// A jiffy of CONFIG_HZ=250 is 4 ms, and some come late on a machine that is one of many. One
+	// that is started again moves by a quarter of a second and more.
+	const rounding = 50 * time.Millisecond
 	for tuple, e := range k.all {
 		if by := e.atLeast - e.atMost; by > rounding {
 			k.t.Errorf("%v: the peer's timer moved by %v", tuple, by)
