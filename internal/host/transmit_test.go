@@ -123,7 +123,8 @@ func TestPacketTransmit(t *testing.T) {
 			if len(o.said) > 0 {
 				t.Errorf("troubles %q", o.said)
 			}
-			if sent := r.shard.Stats.SegmentsSent.Load(); sent != uint64(2*n) {
+			// Where this host stood still for longer than our kernel's RST may take, a second one goes.
+			if sent := int(r.shard.Stats.SegmentsSent.Load()); sent < 2*n || sent > 2*n+n/100 {
 				t.Errorf("%d segments sent by %d probes", sent, n)
 			}
 			// A round of targets before each neighbour is known, and a few that keep it so.
