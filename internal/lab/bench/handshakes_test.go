@@ -2,6 +2,8 @@ package bench
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +47,10 @@ func TestHandshakes(t *testing.T) {
 		{"steered", theirs, ours, true},
 	} {
 		t.Run(p.name, func(t *testing.T) {
+			tools := tools
+			if p.fastest { // by which bare, which waits for nothing, overruns either kernel
+				tools = slices.DeleteFunc(slices.Clone(tools), func(s scanner) bool { return strings.HasPrefix(s.name, "bare") })
+			}
 			best := make([]int, len(tools))
 			for i, s := range tools {
 				best[i] = s.best(t, p)
