@@ -259,14 +259,16 @@ func TestAccuracyOfVerdictsThroughLoss(t *testing.T) {
 		for j := range d.chapters {
 			tr := &d.transcripts[j]
 			got, ok := d.chapters[j].reason()
+			spoiled := false // our clock stepped, or our loop was late to read: no verdict of anybody's
 			for _, o := range d.chapters[j].observed {
 				if o.Kind == probe.Rejected {
 					rejects[o.Reject]++
 				}
+				spoiled = spoiled || o.Kind == probe.Discarded && (o.Discard == probe.DiscardClockStep || o.Discard == probe.DiscardTapDrop)
 			}
 			verdicts[got]++
 			want := judge(targets[i].Params, wire[tr.Tuple])
-			if want.close {
+			if want.close || spoiled {
 				near++
 				continue
 			}
@@ -280,7 +282,7 @@ func TestAccuracyOfVerdictsThroughLoss(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("verdicts %v, %d within a hair of the deadline, rejected %v", verdicts, near, rejects)
+	t.Logf("verdicts %v, %d within a hair of the deadline or discarded as ours, rejected %v", verdicts, near, rejects)
 	if near > conversations/100 {
 		t.Errorf("%d conversations were not judged", near)
 	}
