@@ -241,7 +241,7 @@ func (k *kernelTimers) hexAddrPort(s string) netip.AddrPort {
 // moved tells which timers were started again.
 func (k *kernelTimers) moved() {
 	// A jiffy of CONFIG_HZ=250 is 4 ms, and some come late on a machine that is one of many. One
-	// that is started again moves by a quarter of a second and more.
+	// that a touch starts again moves by a second and more.
 	const rounding = 50 * time.Millisecond
 	for tuple, e := range k.all {
 		if by := e.atLeast - e.atMost; by > rounding {

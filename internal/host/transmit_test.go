@@ -123,7 +123,7 @@ func TestPacketTransmit(t *testing.T) {
 			if len(o.said) > 0 {
 				t.Errorf("troubles %q", o.said)
 			}
-			// Where this host stood still for longer than our kernel's RST may take, a second one goes.
+			// Where a machine stands still for longer than our kernel's RST may take, a second one goes.
 			if sent := int(r.shard.Stats.SegmentsSent.Load()); sent < 2*n || sent > 2*n+n/100 {
 				t.Errorf("%d segments sent by %d probes", sent, n)
 			}

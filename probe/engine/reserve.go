@@ -141,15 +141,14 @@ func (s *Shard) limitAddresses(most int) {
 		return
 	}
 	s.limits.PerAddress, s.wanted = most, 0
-	for again := range 2 {
-		for _, w := range s.table.wholes.all {
-			switch {
-			case w == nil || w.slot == none || w.wanted == 0:
-			case again == 0:
-				s.entries[s.table.slot(w.slot).target].peer.address.wanted = 0
-			default:
-				s.want(s.entries[s.table.slot(w.slot).target].peer.address, w.wanted)
-			}
+	counted := make(map[*address]bool)
+	for _, w := range s.table.wholes.all {
+		if w == nil || w.slot == none || w.wanted == 0 {
+			continue
+		}
+		if a := s.entries[s.table.slot(w.slot).target].peer.address; !counted[a] {
+			counted[a] = true
+			s.wanted += min(int(a.wanted), most)
 		}
 	}
 }
