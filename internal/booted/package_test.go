@@ -9,11 +9,14 @@ import (
 )
 
 // TestLintian: not a word, but for what deploy/package/lintian-overrides gives a
-// reason for.
+// reason for, and of what the program's constants spell together: Go's linker puts
+// them side by side with nothing between, other ones in each build, so "silent" and the
+// "Y" of the next one are a misspelling of one commit, and an override that finds none
+// is itself reported.
 func TestLintian(t *testing.T) {
 	t.Parallel()
 	out, err := exec.CommandContext(t.Context(), "lintian", "--no-cfg", "--allow-root",
-		"--display-info", "--pedantic", "--fail-on", "error,warning,info,pedantic", thePackage(t)).CombinedOutput()
+		"--display-info", "--pedantic", "--suppress-tags", "spelling-error-in-binary", "--fail-on", "error,warning,info,pedantic", thePackage(t)).CombinedOutput()
 	if err != nil || len(out) > 0 {
 		t.Errorf("lintian: %v\n%s", err, out)
 	}
