@@ -14,7 +14,9 @@ import (
 type web struct {
 	rtt, spacing time.Duration
 	size         uint32
-	prompt       bool // each of its segments is acknowledged at once, whatever the conversation does
+	chunk        uint32        // its application writes so many octets; 0: all
+	every        time.Duration // so often
+	prompt       bool          // each of its segments is acknowledged at once, whatever the conversation does
 }
 
 // closes returns how long after the request its FIN came, and what was said of that: -1 for nothing.
@@ -31,6 +33,7 @@ func (w *web) closes() (took, figure time.Duration) {
 		arrives what = iota
 		sent
 		there
+		writes
 	)
 	type event struct {
 		at time.Duration
@@ -63,10 +66,13 @@ func (w *web) closes() (took, figure time.Duration) {
 			}
 		}
 	}
-	una, next, cwnd := uint32(0), uint32(0), uint32(10*mss)
+	una, next, wrote, cwnd := uint32(0), uint32(0), uint32(0), uint32(10*mss)
 	sends := func() {
-		for next < w.size && next-una < min(cwnd, 60_000) {
-			n, flags := min(mss, w.size-next), probe.ACK
+		for next < wrote && next-una < min(cwnd, 60_000) {
+			n, flags := min(mss, wrote-next), probe.ACK
+			if next+n == wrote {
+				flags |= probe.PSH
+			}
 			if next+n == w.size {
 				flags |= probe.FIN
 			}
@@ -80,6 +86,9 @@ func (w *web) closes() (took, figure time.Duration) {
 			cwnd, una = cwnd+end-una, end
 			sends()
 		}
+	}
+	if w.chunk == 0 {
+		w.chunk = w.size
 	}
 	step(probe.Event{Kind: probe.Open, Segment: probe.Segment{Flags: probe.SYN, Seq: 1000, Window: 64240}})
 	for !c.Settled() {
@@ -98,6 +107,11 @@ func (w *web) closes() (took, figure time.Duration) {
 				asked = e.at
 			}
 			step(probe.Event{Kind: probe.SegmentSent, Segment: *s, Stamp: stamp})
+		case e.what == writes:
+			if wrote = min(wrote+w.chunk, w.size); wrote < w.size {
+				push(event{now + w.every, writes, probe.Segment{}})
+			}
+			sends()
 		case e.what == arrives:
 			if s.Flags.Has(probe.FIN) {
 				took = e.at - asked
@@ -111,7 +125,7 @@ func (w *web) closes() (took, figure time.Duration) {
 		case s.Flags.Has(probe.FIN):
 			push(event{now + w.rtt/2, arrives, probe.Segment{Flags: probe.ACK, Seq: first.Add(w.size + 1), Ack: s.End(), Window: 65160}})
 		case s.Len > 0:
-			sends()
+			push(event{now, writes, probe.Segment{}})
 		case !w.prompt || s.Window == 0: // ours have one
 			acknowledged(uint32(s.Ack.Sub(first)))
 		}
@@ -141,6 +155,20 @@ func TestAnswersAreTheServers(t *testing.T) {
 		}
 		if without > 0 || slower > 0 {
 			t.Errorf("at %v: of %d answers %d have no figure, and %d one with more than a tenth of ours in it", rtt, all, without, slower)
+		}
+	}
+}
+
+// Nor does who writes a little now and then (TCP_NODELAY) wait for us.
+func TestTricklesAreTheServers(t *testing.T) {
+	for _, rtt := range []time.Duration{200 * time.Microsecond, 5 * time.Millisecond, 50 * time.Millisecond} {
+		for _, chunk := range []uint32{100, 1448, 4000} {
+			for every := 11 * time.Millisecond; every < 60*time.Millisecond; every += time.Millisecond {
+				w := web{rtt: rtt, spacing: 12 * time.Microsecond, size: 60 * chunk, chunk: chunk, every: every}
+				if took, figure := w.closes(); figure != took {
+					t.Errorf("%d octets every %v, at %v: %v, said to be %v", chunk, every, rtt, took, figure)
+				}
+			}
 		}
 	}
 }

@@ -64,7 +64,7 @@ func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 			k.threeWay = true
 		}
 		c.takeFIN(now, ev, out)
-		c.answer(now, ahead, out)
+		c.answer(now, s, ahead, out)
 	}
 }
 
@@ -376,7 +376,8 @@ func (c *Conversation) peerCloses(now Instant, out *Output) {
 // answer acknowledges what came, if no segment did on the way: at once what is
 // out of order or fills a gap (RFC 5681 §4.2), and an eighth of what has come, or of the window:
 // a peer in slow start sends as much more as we acknowledge, and then waits (RFC 5681 §3.1).
-func (c *Conversation) answer(now Instant, ahead bool, out *Output) {
+// So is the end of what there was to send (PSH), once each ackDelay: who trickles never waits.
+func (c *Conversation) answer(now Instant, s *Segment, ahead bool, out *Output) {
 	k := &c.conn
 	if !k.ackOwed {
 		return
@@ -386,8 +387,12 @@ func (c *Conversation) answer(now Instant, ahead bool, out *Output) {
 		k.ahead++
 	}
 	// A FIN is taken when all before it has come; one that waits is just out of order.
-	few := uint32(c.rcvNxt.Sub(k.lastACK)) < min(k.received, k.rcvWnd)/8
-	if k.quick == 0 && few && !ahead && !k.finTaken {
+	few := k.crowded || uint32(c.rcvNxt.Sub(k.lastACK)) < min(k.received, k.rcvWnd)/8
+	pushed := s.Flags.Has(PSH) && now >= k.pushedAt
+	if pushed {
+		k.pushedAt = now.Add(ackDelay)
+	}
+	if k.quick == 0 && few && !pushed && !ahead && !k.finTaken {
 		if k.ackAt == 0 {
 			k.ackAt = now.Add(ackDelay)
 		}

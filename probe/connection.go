@@ -51,6 +51,7 @@ type connection struct {
 	dataAgain   bool  // our last octet was sent more than once
 	ackOwed     bool  // something that came was not acknowledged
 	ackTwice    bool  // the handshake's ACK went again
+	silenced    bool  // what of that the peer has not acknowledged all since
 	kept        bool  // our host kept a segment from leaving: how long all took is not the peer's doing
 	partings    uint8 // how often the RSTs went that end it
 	partingLeft uint8 // which of them were seen leaving: bits in the order of partingSeqs
@@ -74,6 +75,7 @@ type connection struct {
 	retransmitAt Instant // 0: off, as with the others
 	closeAt      Instant
 	ackAt        Instant
+	pushedAt     Instant // no acknowledgement before for the end of what there was to send
 	challengeAt  Instant // no challenge ACK before
 	synAckAt     Instant // when the SYN-ACK came again last
 

@@ -280,7 +280,7 @@ func (c *Conversation) Step(now Instant, ev *Event, out *Output) {
 	case SegmentArrives:
 		before := c.conn.received
 		c.segmentArrives(now, ev, out)
-		if c.established {
+		if c.established && !out.Note.Disbelieves() {
 			c.owe(now, ev, c.conn.received != before, out)
 		}
 	case ICMPArrives:
@@ -428,7 +428,7 @@ func (c *Conversation) resetSeen(now Instant, stamp Stamp, out *Output) {
 // more until it has left, and how long it took to close.
 func (c *Conversation) sendFailed(now Instant, out *Output) {
 	if k := &c.conn; c.established {
-		k.kept = true
+		k.kept, k.silenced = true, true
 		c.keeps(now)
 	}
 	if c.phase == opening && !c.seen {

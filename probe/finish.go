@@ -157,7 +157,7 @@ func (c *Conversation) unsent(now Instant) bool {
 	switch {
 	case l.kept != 0 && now.Sub(l.kept) > tardy, l.since.Wall != 0 && now.Sub(l.read) >= longWait:
 		return true
-	case !k.progress && (k.kept || !k.ackLeft), c.inFlight() > 0 && (k.kept || k.left.LessEq(k.sndUna)):
+	case !k.progress && (k.kept || !k.ackLeft), c.inFlight() > 0 && (k.silenced || k.left.LessEq(k.sndUna)):
 		return true
 	}
 	return k.finTimes > 0 && !k.finLeft
@@ -276,6 +276,11 @@ func (c *Conversation) Parted() bool { return c.phase == parting && c.conn.parti
 
 // Connected reports whether the connection runs its course.
 func (c *Conversation) Connected() bool { return c.phase == connected }
+
+// Pending reports whether the connection has something to send yet, whatever the peer does.
+func (c *Conversation) Pending() bool {
+	return c.phase == connected && (c.inFlight() > 0 || c.sndNxt.Less(c.conn.dataEnd) || c.conn.ackAt != 0)
+}
 
 // Parts reports whether the peer was reset, and is to be once more.
 func (c *Conversation) Parts() bool { return c.phase == parting }

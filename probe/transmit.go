@@ -156,7 +156,9 @@ func (c *Conversation) retransmit(now Instant, out *Output) {
 		return
 	}
 	out.Note = NoteRetransmit
-	k.kept = k.kept || k.resent || k.left.LessEq(k.sndUna) // it was not seen leaving
+	if k.resent || k.left.LessEq(k.sndUna) { // it was not seen leaving
+		k.kept, k.silenced = true, true
+	}
 	k.recover = c.sndNxt
 	c.sendAgain(now, out)
 }
@@ -209,7 +211,8 @@ func (c *Conversation) acknowledged(now Instant, ack Seq, out *Output) {
 		k.left = k.leaves.add(ack, ack, ack)
 	}
 	if ack == c.sndNxt { // what went again and did not leave, nobody waits for any more
-		k.leaves = gaps{}
+		k.leaves, k.silenced = gaps{}, false
+		k.excused = k.excused && k.lag.since.Wall != 0
 		c.letOut(now, Stamp{})
 	}
 	if k.timedAt != 0 && k.timedEnd.LessEq(ack) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -50,6 +51,50 @@ func TestFloodsStarveNobody(t *testing.T) {
 	// 1 % of the limit, and what may go at once.
 	if n := resets(); n == 0 || n > 20*10+refusalsAtOnce {
 		t.Errorf("%d RSTs in answer", n)
+	}
+}
+
+// Nor do challenges on connections that wait for their peers for long, by who knows no number: they
+// are answered by the same ration, and no figure is missing for that.
+func TestForgedChallenges(t *testing.T) {
+	figures := func(forged bool) (closes, probes, acks int) {
+		w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 20000, PerAddress: 200} })
+		w.churn = true
+		w.peer = listening(time.Millisecond)
+		for i := range 110 {
+			x, l := w.target(uint64(i), fmt.Sprintf("198.19.0.1:%d", 1000+i), passiveClose)
+			x.Params.Timeout, x.Interval = time.Minute, 30*time.Second
+			w.peers[x.Remote] = closesEvery(25 * time.Second)
+			l.onEach = func(o *probe.Observation) {
+				if o.Kind == probe.PeerCloseTime {
+					closes++
+				}
+			}
+			w.add(x)
+			for at := 2 * time.Second; forged && at < 85*time.Second; at += 500 * time.Millisecond {
+				w.after(at, func() {
+					for port := w.shard.cfg.Guarded.First; port <= w.shard.cfg.Guarded.Last; port++ {
+						w.arrives(forge(x.Remote, port, &probe.Segment{Flags: probe.ACK, Seq: probe.Seq(w.rng.Uint32()), Ack: probe.Seq(w.rng.Uint32()), Window: 1000, TTL: 60}))
+					}
+				})
+			}
+		}
+		var beside []*ledger
+		for i := range 45 {
+			x, l := w.target(uint64(1000+i), fmt.Sprintf("198.19.0.1:%d", 2000+i), nil)
+			beside = append(beside, l)
+			w.add(x)
+		}
+		count := w.leaving(probe.ACK)
+		w.run(90 * time.Second)
+		for _, l := range beside {
+			probes += l.verdicts[probe.OK]
+		}
+		return closes, probes, count()
+	}
+	closes, probes, acks := figures(false)
+	if c, p, a := figures(true); closes < 200 || c < closes*95/100 || p < probes*99/100 || a > acks+200 {
+		t.Errorf("%d figures, %d probes and %d ACKs, without forgeries %d, %d and %d", c, p, a, closes, probes, acks)
 	}
 }
 

@@ -22,7 +22,7 @@ func (r *ration) take(now probe.Instant, every time.Duration) {
 }
 
 const (
-	// refusedAtOnce and refusedEvery ration the RSTs that go to an address in answer to
+	// refusedAtOnce and refusedEvery ration what goes to an address in answer to
 	// what nobody believes: whoever forges its segments has no more sent to it, and leaves
 	// the limit per address to probes. One that has more targets, whose peers may all
 	// hold connections of a life before, has refusedApiece for each of them at once.
@@ -35,7 +35,7 @@ const (
 	refusalShare   = 100
 )
 
-// mayRefuse reports whether a RST may go to an address in answer to what is not believed,
+// mayRefuse reports whether a RST, or a challenge ACK, may go to an address in answer to what is not believed,
 // and counts it.
 func (s *Shard) mayRefuse(a *address) bool {
 	every := refusalShare * time.Second / time.Duration(max(s.limits.Global, 1))

@@ -350,7 +350,7 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	}
 	went, kept, missed, first := 0, 0, false, probe.Segment{}
 	for segments, j := out.Segments(), 0; j < len(segments); j++ {
-		if ev.Kind == probe.SegmentArrives && segments[j].Flags == probe.RST && out.Note.Disbelieves() && !s.mayRefuse(e.peer.address) {
+		if ev.Kind == probe.SegmentArrives && out.Note.Disbelieves() && !s.mayRefuse(e.peer.address) {
 			continue
 		}
 		if !s.mayGo(sl, e, c, ev, &segments[j]) {
@@ -403,11 +403,14 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	if !sl.handed && c.Rests() {
 		s.handOver(sl, e)
 	}
-	if kept > 0 || went > 0 || !c.Connected() && !c.Parts() {
-		s.setWanted(sl, e, kept)
-	}
 	if missed {
 		s.keepBack(sl, e, c, &first)
+	}
+	switch {
+	case !c.Pending() && !c.Parts(): // what was kept goes by no timer
+		s.setWanted(sl, e, 0)
+	case kept > 0 || went > 0:
+		s.setWanted(sl, e, kept)
 	}
 	if c.Done() {
 		s.release(i)

@@ -162,8 +162,7 @@ func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event
 	p := &e.manner.params
 	switch {
 	case p.Kind == probe.HalfOpen, seg.Flags.Has(probe.SYN),
-		ev.Kind == probe.Abort && (ev.Discard == probe.DiscardShutdown || !c.Parts()),
-		seg.Flags.Has(probe.RST) && p.Measure != probe.NoMeasure && ev.Kind == probe.SegmentArrives:
+		ev.Kind == probe.Abort && (ev.Discard == probe.DiscardShutdown || !c.Parts()):
 		return true
 	case c.Parts():
 		return s.roomFor(e, max(0, 1-int(sl.reserved)))

@@ -17,7 +17,7 @@ const bookEvery = 499
 // have, and what addresses have, those included that only a target which is gone still names.
 func (w *world) tallyReserved() {
 	w.tb.Helper()
-	s := w.shard
+	tb, s := w.tb, w.shard
 	all, lent, wanted := 0, 0, 0
 	of, lentOf, wantedOf := make(map[*address]int), make(map[*address]int), make(map[*address]int)
 	for _, a := range s.peers.byAddress {
@@ -35,11 +35,14 @@ func (w *world) tallyReserved() {
 		}
 		e, n := s.entries[sl.target], int(sl.reserved)
 		if n > 0 && e.manner.booked == e.manner.packets {
-			w.tb.Errorf("%d reserved for a %v that needs no more than it has booked", n, e.manner.params.Kind)
+			tb.Errorf("%d reserved for a %v that needs no more than it has booked", n, e.manner.params.Kind)
 		}
 		if sl.whole != none {
-			wants := int(s.table.wholes.at(sl.whole).wanted)
-			wantedOf[e.peer.address] += wants
+			w := s.table.wholes.at(sl.whole)
+			wantedOf[e.peer.address] += int(w.wanted)
+			if w.wanted > 0 && w.Connected() && !w.Pending() {
+				tb.Errorf("%d packets wait for room of a connection that has nothing to send", w.wanted)
+			}
 		}
 		all += n
 		of[e.peer.address] += n
@@ -49,23 +52,23 @@ func (w *world) tallyReserved() {
 		}
 	}
 	if s.reserved != all || s.lent.reserved != lent {
-		w.tb.Fatalf("%d reserved and %d lent, conversations have %d and %d", s.reserved, s.lent.reserved, all, lent)
+		tb.Fatalf("%d reserved and %d lent, conversations have %d and %d", s.reserved, s.lent.reserved, all, lent)
 	}
 	for _, n := range wantedOf {
 		wanted += min(n, s.limits.PerAddress)
 	}
 	if s.wanted != wanted {
-		w.tb.Fatalf("%d wait, of conversations %d", s.wanted, wanted)
+		tb.Fatalf("%d wait, of conversations %d", s.wanted, wanted)
 	}
 	for a, n := range of {
 		if int(a.wanted) != wantedOf[a] {
-			w.tb.Fatalf("%d wait at an address, of its conversations %d", a.wanted, wantedOf[a])
+			tb.Fatalf("%d wait at an address, of its conversations %d", a.wanted, wantedOf[a])
 		}
 		if int(a.reserved) != n {
-			w.tb.Fatalf("%d reserved at an address, its conversations have %d", a.reserved, n)
+			tb.Fatalf("%d reserved at an address, its conversations have %d", a.reserved, n)
 		}
 		if a.lent != nil && a.lent.reserved != lentOf[a] {
-			w.tb.Fatalf("%d lent at an address, its conversations have %d", a.lent.reserved, lentOf[a])
+			tb.Fatalf("%d lent at an address, its conversations have %d", a.lent.reserved, lentOf[a])
 		}
 	}
 }

@@ -320,3 +320,127 @@ func TestNoRoomExcusesNoSilence(t *testing.T) {
 		t.Errorf("%d timeouts, %d excused", l.verdicts[probe.Timeout], n)
 	}
 }
+
+// Prompts beside a FIN that find no room are sent by nobody later, and SYNs don't make way for them.
+func TestPromptsTakeNoRoom(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 20000, PerAddress: 20} })
+	w.churn = true
+	w.peer = stays(time.Millisecond)
+	for i := range 12 {
+		x, _ := w.target(uint64(i), fmt.Sprintf("198.19.0.1:%d", 1000+i), func(x *Target) {
+			activeClose(x)
+			x.Params.Hold, x.Params.Timeout, x.Interval = 9*time.Second, 120*time.Second, 600*time.Second
+			x.Params.Prompt = true
+		})
+		w.add(x)
+		w.after(time.Millisecond, func() { // they begin one after the other
+			e := w.shard.targets[x]
+			e.prompt, e.slot = true, w.now.Add(time.Duration(i)*400*time.Millisecond)
+			w.shard.schedule.filter(func(k int32) bool { return k != e.index })
+			w.shard.plan(e, e.slot)
+		})
+	}
+	good := 0
+	for i := range 12 {
+		x, l := w.target(uint64(1000+i), fmt.Sprintf("198.19.0.1:%d", 2000+i), nil)
+		x.Interval = 1100 * time.Millisecond
+		w.after(8500*time.Millisecond, func() { w.add(x) }) // when the connections are there
+		w.after(60*time.Second, func() { good -= l.verdicts[probe.OK] })
+		w.after(120*time.Second, func() { good += l.verdicts[probe.OK] })
+	}
+	for at := 10 * time.Second; at <= 130*time.Second; at += time.Second {
+		w.after(at, w.tallyReserved)
+	}
+	w.run(130 * time.Second)
+	if asked := 12 * 600 / 11; good < asked*85/100 {
+		t.Errorf("%d of %d probes in a minute", good, asked)
+	}
+}
+
+// A peer that answers for its TIME-WAITs all at one moment, again and again, has no more of us
+// than the limits allow.
+func TestTimeWaitKeepsTheLimits(t *testing.T) {
+	limits := Limits{Global: 20000, PerAddress: 200}
+	w := newWorld(t, func(c *Config) { c.Limits = limits })
+	w.churn = true
+	log := w.logWire()
+	for i := range 90 {
+		x, _ := w.target(uint64(i), fmt.Sprintf("198.19.0.1:%d", 1000+i), func(x *Target) {
+			timeWait(x)
+			x.Params.Linger, x.Interval = 4*time.Second, 4*time.Second
+		})
+		touched, closing := make(map[uint16]bool), closesFirst(time.Millisecond)
+		w.peers[x.Remote] = func(s *sim, p *wire.Packet) {
+			seg := &p.Segment
+			if seg.Flags == probe.SYN && touched[p.SrcPort] {
+				syn, together := *p, 4*time.Second-time.Duration(s.now)%(4*time.Second)
+				for k := range 12 {
+					at := time.Millisecond
+					if k > 0 {
+						at = together + time.Duration(k)*5*time.Millisecond
+					}
+					s.reply(&syn, at, &probe.Segment{Flags: probe.SYN | probe.ACK, Seq: isn(p), Ack: seg.Seq.Add(1), Window: 65535})
+				}
+				delete(touched, p.SrcPort)
+				return
+			}
+			touched[p.SrcPort] = touched[p.SrcPort] || seg.Flags == probe.SYN
+			closing(s, p)
+		}
+		w.add(x)
+	}
+	w.goOn(60 * time.Second)
+	log.within(t, limits, 1, 60, 0)
+}
+
+// serves is a server of so many octets, which sends as fast as a window of 64 kB is acknowledged.
+func serves(size uint32, rtt time.Duration) peerFunc {
+	const window, mss = 64240, 1448
+	type answer struct{ first, next probe.Seq }
+	answers := make(map[uint16]*answer)
+	return func(s *sim, p *wire.Packet) {
+		seg := &p.Segment
+		switch f := seg.Flags; {
+		case f == probe.SYN:
+			listening(rtt)(s, p)
+			answers[p.SrcPort] = &answer{isn(p).Add(1), isn(p).Add(1)}
+		case f.Has(probe.RST):
+		case f.Has(probe.FIN):
+			s.reply(p, rtt, &probe.Segment{Flags: probe.ACK, Seq: seg.Ack, Ack: seg.End(), Window: 65535})
+		default:
+			a := answers[p.SrcPort]
+			if seg.Len == 0 && a.next == a.first {
+				return // the handshake's ACK
+			}
+			end := a.first.Add(size)
+			for at := rtt; a.next.Less(end) && a.next.Add(mss).LessEq(seg.Ack.Add(window)); at += 12 * time.Microsecond {
+				n, flags := min(mss, uint32(end.Sub(a.next))), probe.ACK
+				if a.next.Add(n) == end {
+					flags |= probe.FIN
+				}
+				s.reply(p, at, &probe.Segment{Flags: flags, Seq: a.next, Ack: seg.End(), Window: 65535, Len: n})
+				a.next = a.next.Add(n)
+			}
+		}
+	}
+}
+
+// A large answer, whose acknowledgements are more than the limit has, comes to its end, and takes
+// nobody else's room: it is acknowledged less often once one has waited.
+func TestDownloadsUnderTheLimits(t *testing.T) {
+	for _, mega := range []uint32{1, 5, 10, 20} {
+		w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 20000, PerAddress: 200} })
+		w.churn = true
+		x, l := w.target(1, "198.19.0.1:80", func(x *Target) {
+			passiveClose(x)
+			x.Params.Timeout, x.Interval = 5*time.Second, 15*time.Second
+		})
+		beside, b := w.target(2, "198.19.0.1:443", nil)
+		w.peers[x.Remote], w.peers[beside.Remote] = serves(mega<<20, 200*time.Microsecond), listening(time.Millisecond)
+		w.add(x, beside)
+		w.run(60 * time.Second)
+		if l.verdicts[probe.OK] < 3 || l.settled() > l.verdicts[probe.OK]+l.discards[probe.DiscardShutdown] || w.skips[SkipRateLimit] > 0 {
+			t.Errorf("%d MiB: verdicts %v, discards %v; beside it %v, skips %v", mega, l.verdicts, l.discards, b.verdicts, w.skips)
+		}
+	}
+}
