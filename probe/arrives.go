@@ -49,6 +49,13 @@ func (c *Conversation) connectionArrives(now Instant, ev *Event, out *Output) {
 		// an ACK, drop the segment, and return".
 		out.reject(RejectBadACK, NoteBadACK)
 		c.challenge(now, out)
+	case ev.Fragment:
+		// How much it says the others tell, which the tap does not take. To acknowledge
+		// what is here would have the peer send the rest again and again.
+		c.countHalfClose(out)
+		c.discard(now, DiscardTapDrop, out)
+		c.part(now, out)
+		out.Note = NoteFragment
 	default:
 		// R3: "If an arriving segment satisfies SEG.TSval >= TS.Recent and SEG.SEQ
 		// <= Last.ACK.sent, then record SEG.TSval in TS.Recent." Not before its ACK

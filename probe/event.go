@@ -38,6 +38,8 @@ type Event struct {
 	Stamp   Stamp         // SegmentArrives, SegmentSent, ICMPArrives: the kernel's
 	Segment Segment       // SegmentArrives, SegmentSent; Open, Reopen: the SYN to send, its SEG.SEQ the ISS
 	ICMP    ICMP          // ICMPArrives
+
+	Fragment bool // SegmentArrives: the first of several, so that Segment.Len is of it alone
 }
 
 // ICMP is an ICMP or ICMPv6 error and the segment that it quotes. The quote

@@ -160,6 +160,9 @@ func (c *Conversation) synAckArrives(now Instant, ev *Event, out *Output) {
 	case c.settled:
 		out.Note = NoteSYNACKLate
 		out.observe(Observation{Kind: SYNACKLate})
+	case ev.Fragment: // nobody knows whether the rest has come, and no path is too narrow for a SYN-ACK
+		c.discard(now, DiscardTapDrop, out)
+		out.Note = NoteFragment
 	case c.seen && !trusted:
 		c.discard(now, DiscardClockStep, out)
 	case c.seen && rtt > c.Timeout:

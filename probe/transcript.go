@@ -60,6 +60,7 @@ const (
 	NoteDone
 	NoteNotOpened
 	NotePrompt
+	NoteFragment
 )
 
 var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN-ACK accepted", "duplicate SYN-ACK",
@@ -71,7 +72,8 @@ var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN
 	"acknowledgement not believed", "older than what came before (PAWS)", "without its timestamp", "delayed ACK",
 	"FIN acknowledged", "the peer's FIN", "the peer's FIN again", "connection reset", "retransmission", "probing a closed window",
 	"after the end", "SYN to TIME-WAIT", "still in TIME-WAIT", "TIME-WAIT is over", "accepted: TIME-WAIT recycled",
-	"accepted: a new connection", "reset: nobody listens", "four-tuple free", "not opened", "asking for the FIN's acknowledgement"}
+	"accepted: a new connection", "reset: nobody listens", "four-tuple free", "not opened", "asking for the FIN's acknowledgement",
+	"a first fragment: the others are not seen"}
 
 // String is the note in words.
 func (n Note) String() string { return name(noteNames[:], int(n)) }

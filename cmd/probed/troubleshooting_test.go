@@ -465,6 +465,50 @@ jobs:
 	})
 }
 
+// A router that cuts the answers into fragments leaves no verdict, and no connection that the
+// peer goes on with.
+func TestTroubleshootingFragments(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	a, b := l.Host("a"), l.Host("b")
+	l.Link(a, b, lab.Direction{}, lab.Direction{Impairment: lab.Impairment{MTU: 1000}})
+	b.Sysctl("net.ipv4.ip_no_pmtu_disc", "1") // sends without DF
+	b.Serve("tcp", "[::]:80", func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 100))
+		_, _ = c.Write(make([]byte, 100_000))
+	})
+	pageHas(t, "`tap_drop` of one target")
+	p := start(t, a, fmt.Sprintf(`
+modules:
+  whole: {probe: passive_close, interval: 100ms, timeout: 2s, send: "GET / HTTP/1.0\r\n\r\n"}
+  small: {probe: passive_close, interval: 100ms, timeout: 2s, send: "GET / HTTP/1.0\r\n\r\n", mss: 900}
+jobs:
+- {name: whole, module: whole, targets: ["%[1]v:80"]}
+- {name: small, module: small, targets: ["%[1]v:80"]}
+`, b.Addr4()))
+	lab.Eventually(t, 10*time.Second, func() error {
+		s := p.scrape()
+		if r := s.reasons("probed_probe_failures_total", nil); len(r) > 0 || s.sum("probed_tap_drops_total", nil) > 0 {
+			t.Fatalf("failures %v, drops of the tap %v", r, s.sum("probed_tap_drops_total", nil))
+		}
+		discards := s.reasons("probed_probes_discarded_total", labels{"job_name": "whole"})
+		whole, small := s.sum("probed_probes_total", labels{"job_name": "whole"}), s.sum("probed_probes_total", labels{"job_name": "small"})
+		if discards["tap_drop"] < 10 || whole > 0 || small < 10 {
+			return fmt.Errorf("discards %v, verdicts %v, of small segments %v", discards, whole, small)
+		}
+		return nil
+	})
+	p.signal(syscall.SIGTERM)
+	p.end(10 * time.Second)
+	lab.Eventually(t, 5*time.Second, func() error {
+		left, err := b.Command(t.Context(), "ss", "-Htano", "exclude", "listening", "exclude", "time-wait").CombinedOutput()
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("the peer has left: %s", left)
+		}
+		return err
+	})
+}
+
 // A NAT that gives every connection another port makes the peer take a SYN for a
 // stranger's, so that its TIME-WAIT seems to end at the first touch.
 func TestTroubleshootingTimeWaitBehindNAT(t *testing.T) {

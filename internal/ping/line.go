@@ -145,7 +145,7 @@ func errorText(c *show.Conversation) string {
 // discardText says of what is ours what happened to it.
 func discardText(d probe.DiscardReason) string {
 	what := map[probe.DiscardReason]string{
-		probe.DiscardTapDrop:   "this host lost packets before they were read",
+		probe.DiscardTapDrop:   "this host did not see all that came",
 		probe.DiscardClockStep: "this host's clock was set",
 		probe.DiscardSendError: "this host did not let it out",
 		probe.DiscardStalled:   "this host answered too late",

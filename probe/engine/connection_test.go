@@ -399,3 +399,90 @@ func TestNoResetGetsOut(t *testing.T) {
 		})
 	}
 }
+
+// firstFragment sends the first fragment of a segment, which has so many of its octets.
+func (s *sim) firstFragment(p *wire.Packet, answer *probe.Segment, payload, octets int) {
+	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}
+	s.send(10*time.Millisecond, wire.AppendIPv4(nil, &wire.IPv4Header{
+		Src: p.Dst, Dst: p.Src, Protocol: 6, TTL: 64, ID: 1, MoreFragments: true,
+	}, wire.AppendTCP(nil, &tuple, answer, make([]byte, payload))[:octets]))
+}
+
+// A path that cuts the peer's segments into fragments shows us the first of each alone. What
+// came of the connection nobody knows then: it is no failure of the peer's, and no success.
+// What is left open is reset.
+func TestFragmentsAreNoVerdict(t *testing.T) {
+	data := probe.ACK | probe.PSH
+	for name, tt := range map[string]struct {
+		kind   func(*Target)
+		synAck bool
+		flags  probe.Flags
+		octets int
+	}{
+		"data":               {kind: passiveClose, flags: data, octets: 976},
+		"data and FIN":       {kind: passiveClose, flags: data | probe.FIN, octets: 976},
+		"nothing but header": {kind: passiveClose, flags: data, octets: 20},
+		"SYN-ACK, half_open": {kind: func(*Target) {}, synAck: true, octets: 24},
+		"SYN-ACK":            {kind: passiveClose, synAck: true, octets: 24},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.peer = func(s *sim, p *wire.Packet) {
+				switch {
+				case p.Segment.Flags == probe.SYN && tt.synAck:
+					s.firstFragment(p, &probe.Segment{Flags: probe.SYN | probe.ACK, Seq: 7, Ack: p.Segment.End(), Window: 65535}, 100, tt.octets)
+				case p.Segment.Flags == probe.SYN:
+					listening(10*time.Millisecond)(s, p)
+				case p.Segment.Len > 0:
+					s.firstFragment(p, &probe.Segment{Flags: tt.flags, Seq: p.Segment.Ack, Ack: p.Segment.End(), Window: 65535}, 1400, tt.octets)
+				}
+			}
+			resets := 0
+			w.onWire = func(_ probe.Instant, p *wire.Packet) {
+				if p.Segment.Flags.Has(probe.FIN) {
+					t.Error("a FIN was taken that had not come whole")
+				}
+				if p.Segment.Flags.Has(probe.RST) {
+					resets++
+				}
+			}
+			x, l := w.target(1, "198.19.0.1:443", tt.kind)
+			w.add(x)
+			w.run(20 * time.Second)
+			if n := sum(l.verdicts[:]); n > 0 || l.discards[probe.DiscardTapDrop] < 10 || resets < 10 {
+				t.Errorf("verdicts %v, discards %v, %d RSTs", l.verdicts, l.discards, resets)
+			}
+		})
+	}
+}
+
+// A fragment that does not have the conversation's numbers is nobody's, as a segment is that
+// has not: else whoever forges them could have every probe discarded.
+func TestForgedFragments(t *testing.T) {
+	for name, forge := range map[string]func(*probe.Segment){
+		"acknowledges nothing of ours": func(s *probe.Segment) { s.Ack = s.Ack.Add(1 << 20) },
+		"acknowledges nothing":         func(s *probe.Segment) { s.Flags &^= probe.ACK },
+		"outside the window":           func(s *probe.Segment) { s.Seq = s.Seq.Add(1 << 30) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			honest := closesFirst(10 * time.Millisecond)
+			w.peer = func(s *sim, p *wire.Packet) {
+				forged := probe.Segment{Flags: probe.ACK, Seq: p.Segment.Ack, Ack: p.Segment.End(), Window: 65535}
+				if p.Segment.Flags == probe.SYN {
+					forged = probe.Segment{Flags: probe.SYN | probe.ACK, Seq: 7, Ack: p.Segment.End().Add(1 << 20)}
+				} else {
+					forge(&forged)
+				}
+				s.firstFragment(p, &forged, 1400, 976)
+				honest(s, p)
+			}
+			x, l := w.target(1, "198.19.0.1:443", passiveClose)
+			w.add(x)
+			w.run(20 * time.Second)
+			if l.verdicts[probe.OK] != 20 || sum(l.discards[:]) > 0 || sum(l.rejects[:]) < 20 {
+				t.Errorf("verdicts %v, discards %v, rejects %v", l.verdicts, l.discards, l.rejects)
+			}
+		})
+	}
+}

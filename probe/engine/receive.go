@@ -177,7 +177,7 @@ func (s *Shard) handle(f *frame) {
 			*ev = probe.Event{Kind: probe.SendFailed}
 		case p.Kind == wire.KindTCP:
 			s.isFound(s.table.slot(i))
-			*ev = probe.Event{Kind: probe.SegmentArrives, Segment: p.Segment}
+			*ev = probe.Event{Kind: probe.SegmentArrives, Segment: p.Segment, Fragment: p.Fragment}
 		default:
 			*ev = probe.Event{Kind: probe.ICMPArrives, ICMP: p.ICMP}
 		}

@@ -45,6 +45,7 @@ func (n *network) parseIPv4(b []byte, quoted bool) error {
 	fragment := binary.BigEndian.Uint16(b[ipv4Fragment:])
 	n.later = fragment&ipv4FragmentOffset != 0
 	n.partial = fragment&(ipv4FragmentOffset|ipv4MoreFragments) != 0
+	n.first = n.partial && !n.later
 	n.tos = b[ipv4TOS]
 	n.ttl = b[ipv4TTL]
 	n.protocol = b[ipv4Protocol]

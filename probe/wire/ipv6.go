@@ -72,7 +72,7 @@ func (n *network) walk(next uint8) error {
 				return nil
 			}
 			if offset&1 != 0 {
-				n.partial = true
+				n.partial, n.first = true, true
 			}
 		case extAH: // RFC 4302 §2.2: in 4-octet units, minus 2
 			header = (int(b[1]) + 2) * 4

@@ -9,6 +9,7 @@ type network struct {
 	protocol uint8
 	ttl, tos uint8
 	later    bool   // a fragment other than the first
+	first    bool   // the first of several
 	partial  bool   // the upper layer's message or its final destination is not all here: no checksum can be verified
 	guessed  bool   // the header gives no length: length is what was captured
 	payload  []byte // the upper layer's octets that are here

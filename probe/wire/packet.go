@@ -63,6 +63,7 @@ type Packet struct {
 	Src, Dst         netip.Addr    // of the IP header
 	SrcPort, DstPort uint16        // TCP
 	Segment          probe.Segment // TCP; TTL and TOS are set for every kind
+	Fragment         bool          // the first of several: Segment.Len is of it alone
 	Payload          []byte        // the TCP payload as far as it was captured; aliases the input
 	ICMP             probe.ICMP    // ICMP errors
 	Quote            Quote         // ICMP errors: the quoted segment's
@@ -111,6 +112,7 @@ func (p *Packet) parse(b []byte) error {
 	}
 	p.Src, p.Dst, p.Protocol = n.src, n.dst, n.protocol
 	p.Segment.TTL, p.Segment.TOS = n.ttl, n.tos
+	p.Fragment = n.first
 	if n.later {
 		return ErrFragment
 	}

@@ -204,18 +204,18 @@ func TestFirstFragments(t *testing.T) {
 	s := syn()
 	tcp := wire.AppendTCP(nil, &tuple4, &s, []byte("beginning"))
 	p := parse(t, wire.AppendIPv4(nil, &wire.IPv4Header{Src: us4, Dst: peer4, Protocol: 6, MoreFragments: true}, tcp))
-	if p.Kind != wire.KindTCP || p.Checksum != wire.ChecksumUnchecked || p.Segment.Len != 9 {
+	if p.Kind != wire.KindTCP || p.Checksum != wire.ChecksumUnchecked || p.Segment.Len != 9 || !p.Fragment {
 		t.Errorf("IPv4: %+v", p)
 	}
 
 	tcp = wire.AppendTCP(nil, &tuple6, &s, []byte("beginning"))
 	h := wire.IPv6Header{Src: us6, Dst: peer6, NextHeader: 44}
 	p = parse(t, wire.AppendIPv6(nil, &h, append([]byte{6, 0, 0, 1, 0, 0, 0, 9}, tcp...)))
-	if p.Kind != wire.KindTCP || p.Checksum != wire.ChecksumUnchecked || p.Segment.Len != 9 {
+	if p.Kind != wire.KindTCP || p.Checksum != wire.ChecksumUnchecked || p.Segment.Len != 9 || !p.Fragment {
 		t.Errorf("IPv6: %+v", p)
 	}
 	p = parse(t, wire.AppendIPv6(nil, &h, append([]byte{6, 0, 0, 0, 0, 0, 0, 9}, tcp...)))
-	if p.Kind != wire.KindTCP || p.Checksum != wire.ChecksumValid || p.Segment.Len != 9 {
+	if p.Kind != wire.KindTCP || p.Checksum != wire.ChecksumValid || p.Segment.Len != 9 || p.Fragment {
 		t.Errorf("atomic: %+v", p)
 	}
 }
