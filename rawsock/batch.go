@@ -1,6 +1,7 @@
 package rawsock
 
 import (
+	"errors"
 	"os"
 	"unsafe"
 
@@ -24,6 +25,7 @@ type message struct {
 // A batch gathers packets of one family in the form that the kernel reads.
 type batch struct {
 	fd       int // -1: the host doesn't have the family
+	cutting  int // sends what the interface has no room for, in fragments; -1: fd does
 	device   int // interface index that the socket is bound to
 	n        int
 	index    [batchLen]int // of the packet in the caller's slice
@@ -124,6 +126,9 @@ func sendmmsg(fd int, messages []message) (int, unix.Errno) {
 func (b *batch) flush(failed func(i int, err error)) {
 	for k := 0; k < b.n; {
 		n, errno := sendmmsg(b.fd, b.messages[k:b.n])
+		if errno == unix.EMSGSIZE && b.cutting >= 0 {
+			n, errno = sendmmsg(b.cutting, b.messages[k:k+1])
+		}
 		switch errno {
 		case 0:
 			k += n
@@ -149,7 +154,7 @@ func (b *batch) bind(ifindex int) error {
 	return nil
 }
 
-func (b *batch) close() error { return closeFD(&b.fd) }
+func (b *batch) close() error { return errors.Join(closeFD(&b.fd), closeFD(&b.cutting)) }
 
 // closeFD closes a descriptor, unless it is closed.
 func closeFD(fd *int) error {

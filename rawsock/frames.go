@@ -72,7 +72,7 @@ func (f *frames) add(i int, p *Packet, to *hop) {
 	if p.Dst.Is4() {
 		name.Protocol = htons(unix.ETH_P_IP)
 		f.iovecs[k][0].SetLen(ipv4HeaderLen)
-		putIPv4((*[ipv4HeaderLen]byte)(header[:]), p, f.id, ttl, to.fragment)
+		putIPv4((*[ipv4HeaderLen]byte)(header[:]), p, f.id, ttl)
 		f.id++
 	} else {
 		name.Protocol = htons(unix.ETH_P_IPV6)
@@ -84,15 +84,12 @@ func (f *frames) add(i int, p *Packet, to *hop) {
 }
 
 // putIPv4 writes a header as Linux writes that of a raw socket: RFC 791.
-func putIPv4(b *[ipv4HeaderLen]byte, p *Packet, id uint16, ttl uint8, fragment bool) {
+func putIPv4(b *[ipv4HeaderLen]byte, p *Packet, id uint16, ttl uint8) {
 	src, dst := p.Src.As4(), p.Dst.As4()
 	b[0], b[1] = 4<<4|ipv4HeaderLen/4, p.TOS
 	binary.BigEndian.PutUint16(b[2:], uint16(ipv4HeaderLen+len(p.Segment)))
 	binary.BigEndian.PutUint16(b[4:], id)
 	b[6], b[7] = 0x40, 0 // DF
-	if fragment {
-		b[6] = 0
-	}
 	b[8], b[9] = ttl, unix.IPPROTO_TCP
 	b[10], b[11] = 0, 0
 	copy(b[12:], src[:])

@@ -27,7 +27,6 @@ type hop struct {
 	ifindex   int32
 	most      int // octets of a packet, IP header included
 	ttl       uint8
-	fragment  bool // IPv4: DF is not set
 }
 
 // A hopKey tells hops apart: those behind one router share theirs.
@@ -36,7 +35,6 @@ type hopKey struct {
 	source    netip.Addr
 	most      int
 	ttl       uint8
-	fragment  bool
 }
 
 // A hopTable asks the kernel's routing for next hops, and its neighbour table for
@@ -56,7 +54,6 @@ type hopTable struct {
 	links      map[int32]link
 	sources    map[netip.Addr]bool // whether IPv6 addresses are this host's
 	ttl4       uint8               // the host's defaults
-	fragment4  bool
 }
 
 func newHopTable() (*hopTable, error) {
@@ -105,7 +102,7 @@ func (t *hopTable) forget() {
 	t.neighbours = make(map[neighbourKey]*neighbour)
 	t.links = make(map[int32]link)
 	t.sources = make(map[netip.Addr]bool)
-	t.ttl4, t.fragment4 = 0, false
+	t.ttl4 = 0
 }
 
 // read takes the kernel's notices. A neighbour's concerns the neighbour; any
@@ -228,7 +225,6 @@ func (t *hopTable) resolve(dst, src netip.Addr, ifindex int, tos uint8) uint64 {
 		if k.ttl == 0 {
 			k.ttl = t.ttl4
 		}
-		k.fragment = t.fragment4 || r.mtuLocked
 	}
 	if k.ttl == 0 {
 		return 0
@@ -241,7 +237,7 @@ func (t *hopTable) resolve(dst, src netip.Addr, ifindex int, tos uint8) uint64 {
 			t.neighbours[k.neighbour] = n
 		}
 		i = uint32(len(t.hops))
-		t.hops = append(t.hops, hop{source: src, neighbour: n, ifindex: r.ifindex, most: k.most, ttl: k.ttl, fragment: k.fragment})
+		t.hops = append(t.hops, hop{source: src, neighbour: n, ifindex: r.ifindex, most: k.most, ttl: k.ttl})
 		t.byKey[k] = i
 	}
 	return uint64(uint32(t.generation.Load()))<<32 | uint64(i+1)
@@ -284,15 +280,9 @@ func (t *hopTable) askDefaults() {
 		return
 	}
 	defer unix.Close(fd)
-	ttl, err := unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL)
-	if err != nil {
-		return
+	if ttl, err := unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL); err == nil {
+		t.ttl4 = uint8(ttl)
 	}
-	discovery, err := unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER)
-	if err != nil {
-		return
-	}
-	t.ttl4, t.fragment4 = uint8(ttl), discovery == unix.IP_PMTUDISC_DONT
 }
 
 func (t *hopTable) close() error {
@@ -301,11 +291,10 @@ func (t *hopTable) close() error {
 
 // A way is what routing says of a destination.
 type way struct {
-	ifindex   int32
-	gateway   netip.Addr // the destination itself if it is on the link
-	mtu       int
-	mtuLocked bool
-	hopLimit  uint8 // 0: the default
+	ifindex  int32
+	gateway  netip.Addr // the destination itself if it is on the link
+	mtu      int
+	hopLimit uint8 // 0: the default
 }
 
 const rtmsgLen = 12 // struct rtmsg
@@ -384,8 +373,6 @@ func (w *way) metrics(b []byte) {
 			return
 		}
 		switch v := numberOf(value); {
-		case typ == unix.RTAX_LOCK:
-			w.mtuLocked = v&(1<<unix.RTAX_MTU) != 0
 		case typ == unix.RTAX_MTU && v > 0:
 			w.mtu = int(v)
 		case typ == unix.RTAX_HOPLIMIT && v < 256:

@@ -47,14 +47,17 @@ const sndbuf = 4 << 20
 // NewSender opens the sockets. A host without IPv6 gives a Sender that refuses
 // IPv6 packets. Without CAP_NET_RAW the error wraps EPERM and says what to do.
 func NewSender() (*Sender, error) {
-	s := &Sender{}
+	s := &Sender{v4: batch{fd: -1, cutting: -1}, v6: batch{fd: -1, cutting: -1}}
 	var err error
-	if s.v4.fd, err = openRaw(unix.AF_INET); err != nil {
+	if s.v4.fd, err = openDistrustful(unix.IP_PMTUDISC_PROBE); err != nil {
 		return nil, err
+	}
+	if s.v4.cutting, err = openDistrustful(unix.IP_PMTUDISC_OMIT); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	s.v6.fd, err = openRaw(unix.AF_INET6)
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
-		return nil, errors.Join(err, unix.Close(s.v4.fd))
+		return nil, errors.Join(err, s.Close())
 	}
 	s.v4.prepare(unix.AF_INET)
 	s.v6.prepare(unix.AF_INET6)
@@ -98,6 +101,29 @@ func deafen(fd, family int) error {
 	}
 	_ = unix.Connect(fd, nobody)
 	return nil
+}
+
+// openDistrustful returns such a socket for IPv4, which distrusts.
+func openDistrustful(how int) (int, error) {
+	fd, err := openRaw(unix.AF_INET)
+	if err != nil {
+		return -1, err
+	}
+	if err := distrust(fd, how); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// distrust keeps a raw IPv4 socket from what is said of paths' MTUs. The kernel believes
+// an ICMP error that quotes any segment, if there is a raw socket for TCP, or any echo
+// (net/ipv4/raw.c, raw_err; net/ipv4/icmp.c, icmp_err), with no number in it that a
+// stranger would have to know, and cuts into fragments for ten minutes what is longer than
+// that. A connection of ours believes one that quotes its SEG.SEQ, for which DF is set.
+// IP_PMTUDISC_PROBE looks at the interface's MTU alone, IP_PMTUDISC_OMIT cuts what is too
+// long for that, and IP_PMTUDISC_INTERFACE is for who sends nothing.
+func distrust(fd, how int) error {
+	return optionError("IP_MTU_DISCOVER", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, how))
 }
 
 // Send sends the packets with as few system calls as it can, those of one

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -463,6 +464,37 @@ jobs:
 		}
 		return nil
 	})
+}
+
+// What a router on the way has no room for goes again in shorter segments, and in no fragments.
+func TestNarrowPath(t *testing.T) {
+	t.Parallel()
+	const octets = 3000
+	l := lab.New(t)
+	a, b := l.Host("a"), l.Host("b")
+	link := l.Link(a, b, lab.Direction{Impairment: lab.Impairment{MTU: 1000}}, lab.Direction{})
+	b.Serve("tcp", "[::]:80", func(c net.Conn) { _, _ = io.ReadFull(c, make([]byte, octets)) })
+	p := start(t, a, fmt.Sprintf(`
+modules:
+  talk: {probe: passive_close, interval: 100ms, timeout: 5s, send: %[2]q}
+jobs:
+- {name: talk, module: talk, targets: ["%[1]v:80"]}
+`, b.Addr4(), strings.Repeat("x", octets)))
+	lab.Eventually(t, 10*time.Second, func() error {
+		s := p.scrape()
+		if r := s.reasons("probed_probe_failures_total", nil); len(r) > 0 {
+			t.Fatalf("failures %v", r)
+		}
+		if n := s.sum("probed_probes_total", nil); n < 10 {
+			return fmt.Errorf("%v probes", n)
+		}
+		return nil
+	})
+	for _, r := range link.AtoB.Records() {
+		if h := r.Head(); h[0]>>4 == 4 && h[6] != 0x40 {
+			t.Fatalf("without DF, or a fragment: % x", h[:20])
+		}
+	}
 }
 
 // A router that cuts the answers into fragments leaves no verdict, and no connection that the

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The interface's MTU is lowered below what probes send and their peers answer, and a
-// router's on the way.
+// The interface's MTU is lowered below what probes send and their peers answer. There is no
+// router on the way: the peers still know the path, and nobody cuts what they send.
 func TestFaultNetMTU(t *testing.T) {
 	t.Parallel()
 	r := newNetRig(t)
