@@ -470,7 +470,7 @@ func (c *Conversation) timeout(now Instant, kind EventKind, out *Output) {
 		c.wait(lingering, now.Add(c.Linger))
 		out.Note = NoteTimeout
 	case c.seen:
-		c.fail(now, c.silence(), NoteTimeout, out)
+		c.fail(now, c.Silence(), NoteTimeout, out)
 	case !c.overdue:
 		// The SYN has not left, so the network has lost nothing. It may be
 		// waiting for its neighbour's address: our kernel tells by an ICMP
@@ -487,8 +487,8 @@ func (c *Conversation) timeout(now Instant, kind EventKind, out *Output) {
 // was not seen leaving.
 const resetRetry = 10 * time.Millisecond
 
-// silence is the verdict of a probe without an answer in time.
-func (c *Conversation) silence() Reason {
+// Silence is the verdict of a probe without an answer in time.
+func (c *Conversation) Silence() Reason {
 	if c.hint != OK {
 		return c.hint
 	}

@@ -69,7 +69,7 @@ func (c *Conversation) icmpArrives(now Instant, ev *Event, out *Output) {
 	switch {
 	case r == OK || c.settled:
 	case c.late(now, ev.Stamp):
-		c.fail(now, c.silence(), NoteTimeout, out)
+		c.fail(now, c.Silence(), NoteTimeout, out)
 	default:
 		c.fail(now, r, NoteICMP, out)
 	}

@@ -135,7 +135,7 @@ func (c *Conversation) resetArrives(now Instant, ev *Event, out *Output) {
 	case c.settled:
 		out.Note = NoteResetLate
 	case c.late(now, ev.Stamp):
-		c.fail(now, c.silence(), NoteTimeout, out)
+		c.fail(now, c.Silence(), NoteTimeout, out)
 	default:
 		c.fail(now, Refused, NoteRefused, out)
 	}
@@ -166,7 +166,7 @@ func (c *Conversation) synAckArrives(now Instant, ev *Event, out *Output) {
 	case c.seen && !trusted:
 		c.discard(now, DiscardClockStep, out)
 	case c.seen && rtt > c.Timeout:
-		c.settle(c.silence(), out)
+		c.settle(c.Silence(), out)
 		out.Note = NoteSYNACKLate
 		out.observe(Observation{Kind: SYNACKLate})
 	default:

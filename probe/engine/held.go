@@ -108,6 +108,34 @@ func (s *Shard) excuseHeld(i int32, sl *slot) {
 	}
 }
 
+// errBefore is a finding about this host, not an error of a call.
+var errBefore = errors.New("the peer still holds a connection of a probed that was killed, on the four-tuple of a probe, " +
+	"and answers its SYN by a challenge ACK; it is reset")
+
+// noteBefore notes what a peer says of a connection that it holds on a guarded port's
+// four-tuple: whether that is of a life before ours, which was killed and closed nothing. It
+// is if nobody of this life has used the four-tuple, and what the peer acknowledges was sent
+// before the life began, by the clock of sequence numbers, which outlives us. So whoever
+// answers every SYN like this has failures by the second round of the ports at the latest, and
+// who forges that without having seen our numbers guesses right half the time, in the first.
+func (s *Shard) noteBefore(sl *slot, e *entry, ev *probe.Event) {
+	w, tuple := s.table.wholes.at(sl.whole), s.tuple(sl, e)
+	w.before = w.fresh && ev.Segment.Ack.LessEq(s.secret.iss(&tuple, s.born))
+}
+
+// excuseBefore spoils a conversation that would fail by that: our RST to it has closed the
+// connection before.
+func (s *Shard) excuseBefore(i int32, sl *slot) {
+	if sl.whole == none {
+		return
+	}
+	w := s.table.wholes.at(sl.whole)
+	if w.before && w.Left() && !w.Settled() && !w.Answered() && w.Silence() == probe.ChallengeACK {
+		s.trouble(s.entries[sl.target], errBefore)
+		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardSendError})
+	}
+}
+
 // lingersOn reports whether a conversation that has lingered keeps its four-tuple, and
 // sets the timer anew if so. One whose last ACK was not seen leaving leaves the peer in
 // LAST-ACK.

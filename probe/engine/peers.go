@@ -18,6 +18,7 @@ type peer struct {
 	hi, lo  uint64    // its address
 	ports   [2]uint32 // the next source port to take, counted from the range's first: reserved and guarded
 	port    uint16
+	taken   uint16        // guarded ports that the round has come to since there is the peer, up to all of them
 	unreset uint8         // probes past the firewall, one after another, that our kernel did not reset
 	raw     probe.Instant // until when none goes past it
 

@@ -325,6 +325,7 @@ func (s *Shard) goOff(i int32) {
 	case probe.UserTimeout:
 		s.excuse(i)
 		s.excuseHeld(i, s.table.slot(i))
+		s.excuseBefore(i, s.table.slot(i))
 	}
 	s.event = probe.Event{Kind: kind}
 	s.step(i, &s.event)
@@ -389,6 +390,9 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	s.noteHeld(i, c)
 	if sl.held != 0 {
 		s.noteUnheld(sl, ev, wasAnswered, wasSettled)
+	}
+	if out.Note == probe.NoteChallengeACK && e.guarded {
+		s.noteBefore(sl, e, ev)
 	}
 	if sl.whole != none && out.Note == probe.NoteResetSent && c.KernelReset() {
 		s.bookFurther(sl, e, true)

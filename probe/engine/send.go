@@ -313,6 +313,7 @@ func (s *Shard) port(e *entry) (uint16, bool) {
 	}
 	n := r.len()
 	if e.flows {
+		s.fresh = e.sent < uint64(e.Flows) && uint32(e.peer.taken) < n
 		flow := uint32(e.sent % uint64(e.Flows))
 		port := r.First + uint16((uint32(e.ID)%n+flow)%n)
 		i, parted := s.vacate(e, port)
@@ -325,6 +326,9 @@ func (s *Shard) port(e *entry) (uint16, bool) {
 	for range n {
 		p := r.First + uint16(*next%n)
 		*next = (*next + 1) % n
+		if s.fresh = e.guarded && uint32(e.peer.taken) < n; s.fresh {
+			e.peer.taken++
+		}
 		i, parted := s.vacate(e, p)
 		if i == none {
 			return p, true
@@ -336,7 +340,7 @@ func (s *Shard) port(e *entry) (uint16, bool) {
 	if first == none {
 		return 0, false
 	}
-	*next = at
+	*next, s.fresh = at, false
 	port := s.table.slot(first).key.port()
 	s.giveUp(first)
 	return port, true
@@ -378,7 +382,7 @@ func (s *Shard) open(e *entry, port uint16, packets int) {
 		params := m.params
 		params.Prompt = e.prompt
 		sl.whole = s.table.wholes.take()
-		*s.table.wholes.at(sl.whole) = whole{Conversation: probe.New(params), slot: i}
+		*s.table.wholes.at(sl.whole) = whole{Conversation: probe.New(params), slot: i, fresh: s.fresh}
 	}
 	if e.recorder != nil {
 		sl.transcript = s.newTranscript(s.tuple(sl, e), e.manner.params.Kind)

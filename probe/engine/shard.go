@@ -129,8 +129,10 @@ type Shard struct {
 	homes        []home        // by the number of an address of ours
 	homing       probe.Instant // until when silence may be excused by any of them
 	lose         func(int, addr)
-	holds        queue[ref] // the conversations whose four-tuples are held, in order, some that are no more among them
-	inherited    uint8      // held of the four-tuple that is taken
+	holds        queue[ref]    // the conversations whose four-tuples are held, in order, some that are no more among them
+	inherited    uint8         // held of the four-tuple that is taken
+	fresh        bool          // nobody of this life has used that before
+	born         probe.Instant // when this life began
 	drops        uint64
 	dropped      probe.Instant // when they were last noticed to have risen
 	sightings    sightings
@@ -206,6 +208,7 @@ func New(cfg Config) *Shard {
 	s.keep = s.keepFrame
 	s.failed = s.sendFailed
 	s.lose = s.addLoss
+	s.born, _ = s.net.Clocks()
 	return s
 }
 

@@ -54,6 +54,8 @@ type whole struct {
 	probe.Conversation
 	slot   int32 // whose it is, or none
 	wanted int32 // packets of it that wait for room
+	fresh  bool  // nobody of this life has used the four-tuple before
+	before bool  // the peer has said that it holds a connection of a life before on it
 }
 
 // slotsApiece is how many slots are made at a time. Those that are there never move.

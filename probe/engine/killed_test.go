@@ -1,0 +1,133 @@
+package engine
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/wire"
+)
+
+// lives runs a shard after the other at one peer, with a second between them. What each says
+// at its end is lost, as by kill -9; then ended, if there is one, is told.
+func lives(t *testing.T, n int, d time.Duration, peer *quietPeer, change func(*Target), ended func(life int)) (w *world, ledgers []*ledger) {
+	var now probe.Instant
+	for life := range n {
+		w = newWorld(t, nil)
+		if life > 0 {
+			w.now = now.Add(time.Second)
+			w.shard.born = w.now
+		}
+		w.peer = peer.answer
+		x, l := w.target(1, "198.19.0.1:443", func(x *Target) {
+			activeClose(x)
+			x.Interval, x.Params.Timeout, x.Params.Hold = 200*time.Millisecond, 5*time.Second, 2*time.Second
+			if change != nil {
+				change(x)
+			}
+		})
+		w.add(x)
+		peer.cut = false
+		w.after(d, func() { peer.cut = true })
+		w.goOn(d)
+		now = w.now
+		ledgers = append(ledgers, l)
+		if ended != nil {
+			ended(life)
+		}
+	}
+	return w, ledgers
+}
+
+// A probed that is killed closes nothing. What its peers hold for that is no failure of
+// theirs in the next life, which finds it when the four-tuples come round, and closes it.
+func TestKilledBefore(t *testing.T) {
+	for name, change := range map[string]func(*Target){
+		"in turn": nil,
+		"flows":   func(x *Target) { x.Flows, x.Interval = 2, 3*time.Second },
+	} {
+		t.Run(name, func(t *testing.T) {
+			peer, left := &quietPeer{held: make(map[[2]netip.AddrPort]opened)}, 0
+			w, ledgers := lives(t, 2, 40*time.Second, peer, change, func(life int) {
+				if life == 0 {
+					left = len(peer.held)
+				}
+			})
+			l := ledgers[1]
+			discarded := l.discards[probe.DiscardSendError]
+			if left == 0 || discarded != left || sum(l.verdicts[:]) != l.verdicts[probe.OK] || l.verdicts[probe.OK] == 0 {
+				t.Errorf("%d connections left by the first life; the second's verdicts are %v, discards %v", left, l.verdicts, l.discards)
+			}
+			for tuple, o := range peer.held {
+				if age := w.now.Sub(o.since); age > 20*time.Second {
+					t.Errorf("%v is still held, since %v", tuple, age)
+				}
+			}
+			if n := len(w.troubles); n != left || n > 0 && w.troubles[0] != errBefore.Error() {
+				t.Errorf("troubles %q", w.troubles)
+			}
+		})
+	}
+}
+
+// A challenge ACK for another reason is a failure: of a peer that has no other answer, by
+// the second round of the ports at the latest; where it acknowledges our SYN, or what was
+// sent in this life, at once; and those who contradict each other are not heard.
+func TestChallengedForOtherReasons(t *testing.T) {
+	const round = 128
+	for name, tt := range map[string]struct {
+		ack      func(syn probe.Seq) []probe.Seq
+		want     probe.Reason
+		discards int // at most
+	}{
+		"whatever":      {func(probe.Seq) []probe.Seq { return []probe.Seq{12345} }, probe.ChallengeACK, round},
+		"our SYN":       {func(s probe.Seq) []probe.Seq { return []probe.Seq{s.Add(1)} }, probe.ChallengeACK, 0},
+		"our ISS":       {func(s probe.Seq) []probe.Seq { return []probe.Seq{s} }, probe.ChallengeACK, 0},
+		"contradictory": {func(s probe.Seq) []probe.Seq { return []probe.Seq{s.Add(3 << 30), s.Add(7 << 29)} }, probe.Timeout, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.peer = func(s *sim, p *wire.Packet) {
+				if p.Segment.Flags == probe.SYN {
+					for i, ack := range tt.ack(p.Segment.Seq) {
+						s.reply(p, time.Duration(i+10)*time.Millisecond, &probe.Segment{Flags: probe.ACK, Seq: 7, Ack: ack, Window: 65535})
+					}
+				}
+			}
+			x, l := w.target(1, "198.19.0.1:443", func(x *Target) {
+				activeClose(x)
+				x.Interval, x.Params.Timeout = 200*time.Millisecond, 150*time.Millisecond
+			})
+			w.add(x)
+			first := 0
+			w.after(round*x.Interval+time.Second, func() { first = sum(l.discards[:]) })
+			w.run(3 * round * x.Interval)
+			if sum(l.verdicts[:]) != l.verdicts[tt.want] || l.verdicts[tt.want] < 2*round-1 {
+				t.Errorf("verdicts %v", l.verdicts)
+			}
+			if n := sum(l.discards[:]); n > tt.discards || n != first {
+				t.Errorf("%d discards, %d of them in the first round", n, first)
+			}
+		})
+	}
+}
+
+// What the network lost of ours is the network's: a connection of this life, which its peer
+// holds since our RSTs did not come to it, is a failure when the four-tuple comes round.
+func TestChallengedForOurOwn(t *testing.T) {
+	peer := &quietPeer{held: make(map[[2]netip.AddrPort]opened)}
+	w := newWorld(t, nil)
+	w.peer = peer.answer
+	x, l := w.target(1, "198.19.0.1:443", func(x *Target) {
+		activeClose(x)
+		x.Interval, x.Params.Timeout, x.Params.Hold = 200*time.Millisecond, 5*time.Second, 2*time.Second
+	})
+	w.add(x)
+	w.after(5*time.Second, func() { peer.cut = true })
+	w.after(20*time.Second, func() { peer.cut = false })
+	w.run(60 * time.Second)
+	if l.verdicts[probe.ChallengeACK] == 0 || sum(l.discards[:]) > 0 {
+		t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+	}
+}
