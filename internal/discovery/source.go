@@ -48,7 +48,11 @@ func (s *source) NewDiscoverer(o sd.DiscovererOptions) (sd.Discoverer, error) {
 	if err := bound(d, s.budget); err != nil {
 		return nil, err
 	}
-	return &listener{d, s, web}, nil
+	doubts, err := newDoubts(s.Config, o)
+	if err != nil {
+		return nil, err
+	}
+	return &listener{d, s, web, doubts}, nil
 }
 
 // A listener is a source's discoverer, overheard.
@@ -56,6 +60,7 @@ type listener struct {
 	sd.Discoverer
 	source *source
 	web    *dialer // the discoverer's
+	doubts *doubts // about files; nil: it has none
 }
 
 // Run implements sd.Discoverer. What is passed on last, once the first answer is
@@ -72,15 +77,21 @@ func (l *listener) Run(ctx context.Context, up chan<- []*targetgroup.Group) {
 		case <-ctx.Done():
 		}
 	}
+	look, stop := l.doubts.tick()
+	defer stop()
 	var settled <-chan time.Time
 	for first := true; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case groups := <-answers:
-			pass(groups)
+			pass(l.doubts.hear(groups))
 			if first {
 				first, settled = false, time.After(settleTime)
+			}
+		case <-look:
+			if groups := l.doubts.again(); len(groups) > 0 {
+				pass(groups)
 			}
 		case <-settled:
 			settled = nil
