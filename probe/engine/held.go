@@ -93,6 +93,9 @@ func (s *Shard) noteUnheld(sl *slot, ev *probe.Event, wasAnswered, wasSettled bo
 // the peer said of the connection before, if nothing else has come.
 func (s *Shard) resetLeaves(i int32) {
 	sl := s.table.slot(i)
+	if sl.whole != none {
+		s.table.wholes.at(sl.whole).reset = true
+	}
 	if sl.held == 0 {
 		return
 	}
@@ -109,8 +112,8 @@ func (s *Shard) excuseHeld(i int32, sl *slot) {
 }
 
 // errBefore is a finding about this host, not an error of a call.
-var errBefore = errors.New("the peer still holds a connection of a probed that was killed, on the four-tuple of a probe, " +
-	"and answers its SYN by a challenge ACK; it is reset")
+var errBefore = errors.New("no RST has closed the connection that a probed which was killed had on the same four-tuple, " +
+	"and the peer, which still holds it, answers a SYN by a challenge ACK")
 
 // noteBefore notes what a peer says of a connection that it holds on a guarded port's
 // four-tuple: whether that is of a life before ours, which was killed and closed nothing. It
@@ -118,19 +121,25 @@ var errBefore = errors.New("the peer still holds a connection of a probed that w
 // before the life began, by the clock of sequence numbers, which outlives us. So whoever
 // answers every SYN like this has failures by the second round of the ports at the latest, and
 // who forges that without having seen our numbers guesses right half the time, in the first.
-func (s *Shard) noteBefore(sl *slot, e *entry, ev *probe.Event) {
+// It reports whether that is news: the first RST to it is not rationed.
+func (s *Shard) noteBefore(sl *slot, e *entry, ev *probe.Event) bool {
 	w, tuple := s.table.wholes.at(sl.whole), s.tuple(sl, e)
+	was := w.before
 	w.before = w.fresh && ev.Segment.Ack.LessEq(s.secret.iss(&tuple, s.born))
+	return w.before && !was
 }
 
 // excuseBefore spoils a conversation that would fail by that: our RST to it has closed the
-// connection before.
+// connection before, or the four-tuple is held.
 func (s *Shard) excuseBefore(i int32, sl *slot) {
 	if sl.whole == none {
 		return
 	}
 	w := s.table.wholes.at(sl.whole)
 	if w.before && w.Left() && !w.Settled() && !w.Answered() && w.Silence() == probe.ChallengeACK {
+		if !w.reset {
+			s.hold(i)
+		}
 		s.trouble(s.entries[sl.target], errBefore)
 		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardSendError})
 	}

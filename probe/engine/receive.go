@@ -349,9 +349,10 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	if e.recorder != nil {
 		s.transcribe(sl, e, c, ev)
 	}
+	before := out.Note == probe.NoteChallengeACK && e.guarded && s.noteBefore(sl, e, ev)
 	went, kept, missed, first := 0, 0, false, probe.Segment{}
 	for segments, j := out.Segments(), 0; j < len(segments); j++ {
-		if ev.Kind == probe.SegmentArrives && out.Note.Disbelieves() && !s.mayRefuse(e.peer.address) {
+		if ev.Kind == probe.SegmentArrives && out.Note.Disbelieves() && !before && !s.mayRefuse(e.peer.address) {
 			continue
 		}
 		if !s.mayGo(sl, e, c, ev, &segments[j]) {
@@ -390,9 +391,6 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	s.noteHeld(i, c)
 	if sl.held != 0 {
 		s.noteUnheld(sl, ev, wasAnswered, wasSettled)
-	}
-	if out.Note == probe.NoteChallengeACK && e.guarded {
-		s.noteBefore(sl, e, ev)
 	}
 	if sl.whole != none && out.Note == probe.NoteResetSent && c.KernelReset() {
 		s.bookFurther(sl, e, true)

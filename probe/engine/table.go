@@ -56,6 +56,7 @@ type whole struct {
 	wanted int32 // packets of it that wait for room
 	fresh  bool  // nobody of this life has used the four-tuple before
 	before bool  // the peer has said that it holds a connection of a life before on it
+	reset  bool  // a RST was seen leaving
 }
 
 // slotsApiece is how many slots are made at a time. Those that are there never move.

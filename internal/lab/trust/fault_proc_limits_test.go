@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,14 +17,19 @@ import (
 )
 
 // Idle clients take all the descriptors that probed may have. Probing needs none that it
-// doesn't hold; a reload that can't open its file says so and changes nothing; and when
-// the clients go all is as before.
+// doesn't hold; a reload that can't open its file says so and changes nothing, and files of
+// targets that can't be looked for keep theirs; and when the clients go all is as before.
 func TestFaultDescriptors(t *testing.T) {
 	t.Parallel()
 	here, there := lab.Pair(t)
 	servers(there)
 	capture := here.Capture(t, here.Iface(), "tcp", lab.Immediate)
-	d := start(t, here, everyKind(20), asRoot) // whose limits only its like may change
+	lists := t.TempDir()
+	if err := os.WriteFile(filepath.Join(lists, "found.yml"), []byte("- targets: ['198.18.64.100:80', '198.18.64.101:80']\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	found := fmt.Sprintf("- {name: found, module: half, file_sd_configs: [{files: [%q], refresh_interval: 100ms}]}\n", lists+"/*.yml")
+	d := start(t, here, everyKind(20)+found, asRoot) // whose limits only its like may change
 	lab.Eventually(t, patience, func() error { return atLeast(d.scrape(), 100) })
 	d.http.CloseIdleConnections()
 	n := times(10, 2)
@@ -71,6 +78,11 @@ func TestFaultDescriptors(t *testing.T) {
 			t.Fatal(err)
 		}
 		freed := time.Now()
+		for id, k := range d.scrape().good() {
+			if k < before.good()[id] || k == 0 {
+				t.Errorf("%s lost its counters, or was left out: %.0f, and before %.0f", id, k, before.good()[id])
+			}
+		}
 		slowest = max(slowest, d.recovers(before, freed))
 		if code, body := d.do("POST", "/-/reload"); code != 200 {
 			t.Errorf("reload: %d %s", code, body)
@@ -85,6 +97,9 @@ func TestFaultDescriptors(t *testing.T) {
 	}
 	time.Sleep(time.Second)
 	s, x := d.scrape(), exchanges(capture.Packets())
+	if k := s.sum("prometheus_sd_file_read_errors_total"); k == 0 {
+		t.Error("no file was looked for in vain")
+	}
 	if k := s.sum("probed_probes_discarded_total"); k > 0 {
 		t.Errorf("%.0f probes discarded, which need no descriptor", k)
 	}

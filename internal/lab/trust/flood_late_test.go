@@ -91,8 +91,8 @@ func TestFloodLatePeers(t *testing.T) {
 	book(t, Row{
 		Part: "flood", What: "connections to peers that close up to 0.9 s late", Tried: len(jobs) * ports * addresses, Of: "targets",
 		Probes: int(s.sum("probed_probes_total")), False: most.above,
-		Discarded: int(s.sum("probed_probes_discarded_total") + s.sum("probed_probes_skipped_total")),
-		Note:      fmt.Sprintf("in %s: %v (limits %d and %d); %.0f failures", short(took), most, all, each, s.sum("probed_probe_failures_total")),
+		Discarded: int(s.sum("probed_probes_discarded_total") + s.sum("probed_probes_skipped_total")), Left: lasting(there),
+		Note: fmt.Sprintf("in %s: %v (limits %d and %d); %.0f failures", short(took), most, all, each, s.sum("probed_probe_failures_total")),
 	})
 }
 

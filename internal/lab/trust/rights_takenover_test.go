@@ -138,11 +138,11 @@ func TestRightsOfWhoTakesOver(t *testing.T) {
 		Note: fmt.Sprintf("each refused; before it is confined %d of them go", goes(before)),
 	})
 	book(t, Row{
-		Part: "rights", What: "taken over: reading others' traffic by the sockets at hand", Tried: a.Packets + a.Raw + frames.Packets + frames.Raw, Of: "sockets", False: overheard,
+		Part: "rights", What: "taken over: reading others' traffic by the sockets at hand", Tried: a.Packets + a.Raw + frames.Packets + frames.Raw, Of: "sockets", False: overheard, Left: unlooked,
 		Note: "their filters are locked: 0 packets overheard",
 	})
 	book(t, Row{
-		Part: "rights", What: "taken over: sending from addresses of others", Tried: a.Packets + a.Raw, Of: "sockets", False: forged,
+		Part: "rights", What: "taken over: sending from addresses of others", Tried: a.Packets + a.Raw, Of: "sockets", False: forged, Left: unlooked,
 		Note: "the kernel writes the source; with transmit: packet one socket could",
 	})
 }

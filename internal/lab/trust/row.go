@@ -20,12 +20,15 @@ type Row struct {
 	False     int           `json:"false"`              // verdicts, or figures, that the wire doesn't bear out: must be 0
 	Discarded int           `json:"discarded"`          // probes discarded or skipped as ours
 	Recovery  time.Duration `json:"recovery,omitempty"` // from the fault's end to the first good probe of every target
-	Left      int           `json:"left"`               // left behind at the end, here and at the peers: must be 0
+	Left      int           `json:"left"`               // left behind at the end, here and at the peers: must be 0, or unlooked
 	Note      string        `json:"note,omitempty"`     // what the metrics said, or the greatest of a figure
 	Full      bool          `json:"full,omitempty"`     // at full length
 	Date      string        `json:"date"`               // YYYY-MM-DD
 	Version   string        `json:"version"`            // what the daemon calls itself
 }
+
+// unlooked is Row.Left where nothing could be left behind, and nobody has looked.
+const unlooked = -1
 
 // parts are the table's headings in their order.
 var parts = []struct{ name, heading string }{
@@ -76,7 +79,11 @@ func Table(rows []Row) string {
 			if r.Recovery > 0 {
 				recovery = short(r.Recovery)
 			}
-			fmt.Fprintf(&b, "| %s | %s %s | %s | %d | %s | %s | %d | %s |\n", r.What, thousands(r.Tried), r.Of, thousands(r.Probes), r.False, thousands(r.Discarded), recovery, r.Left, r.Note)
+			left := fmt.Sprint(r.Left)
+			if r.Left == unlooked {
+				left = ""
+			}
+			fmt.Fprintf(&b, "| %s | %s %s | %s | %d | %s | %s | %s | %s |\n", r.What, thousands(r.Tried), r.Of, thousands(r.Probes), r.False, thousands(r.Discarded), recovery, left, r.Note)
 		}
 		if !first {
 			b.WriteByte('\n')
