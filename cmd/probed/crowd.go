@@ -3,11 +3,15 @@ package main
 import (
 	"cmp"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A crowd is the connections that are open at once, so many at most. It is never closed to
@@ -168,7 +172,11 @@ type caller struct {
 	guest       *guest
 	multiplexed *crowd
 	second      *guest // in multiplexed, once it speaks HTTP/2; its server's goroutine has it
+	closing     sync.Once
 }
+
+// lastWords is how long a client may take for what it has been sent last.
+const lastWords = 5 * time.Second
 
 // reset ends the connection with a RST, so that nothing is left of it here.
 func (c *caller) reset() {
@@ -178,10 +186,46 @@ func (c *caller) reset() {
 	_ = c.Conn.Close()
 }
 
-// Close implements net.Conn.
-func (c *caller) Close() error {
-	c.guest.leave()
-	return c.Conn.Close()
+// Close implements net.Conn. What its client has not taken the kernel would keep for minutes
+// yet, as our memory, of a connection that is no longer counted: so it keeps its place
+// until the client has everything, or has had its time and is reset.
+func (c *caller) Close() (err error) {
+	c.closing.Do(func() {
+		if !c.owes() {
+			c.guest.leave()
+			err = c.Conn.Close()
+			return
+		}
+		err = c.CloseWrite()
+		go func() {
+			defer c.guest.leave()
+			_ = c.SetReadDeadline(time.Now().Add(lastWords))
+			_, _ = io.Copy(io.Discard, c.Conn) // until the client closes it too
+			if c.owes() {
+				c.reset()
+				return
+			}
+			_ = c.Conn.Close()
+		}()
+	})
+	return err
+}
+
+// owes reports whether something is on its way that the client has not confirmed.
+func (c *caller) owes() (some bool) {
+	socket, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) { // fails only of a socket that is closed
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		some = err == nil && info.Unacked+info.Notsent_bytes > 0
+	})
+	return some
 }
 
 // CloseWrite is net.TCPConn's, which http.Server asks for.

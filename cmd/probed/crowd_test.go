@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +10,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -200,4 +204,60 @@ func TestDoorsOfHTTP2(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A connection keeps its place until its client has taken what was last said to it, or has
+// had time for that.
+func TestDoorsLastWords(t *testing.T) {
+	t.Parallel()
+	c := newCrowd(20, time.Now)
+	words := strings.Repeat("x", 8_000) // more than its client has room for
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(words)))
+		_, _ = io.WriteString(w, words)
+	}))
+	if err := narrow([]net.Listener{s.Listener}, 64<<10); err != nil {
+		t.Fatal(err)
+	}
+	s.Listener = &doors{s.Listener, c, c}
+	s.Config.ConnState = connState
+	s.Start()
+	defer s.Close()
+	guests := func(want int) {
+		t.Helper()
+		lab.Eventually(t, 2*lastWords, func() error {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if len(c.guests) != want {
+				return fmt.Errorf("%d connections, want %d", len(c.guests), want)
+			}
+			return nil
+		})
+	}
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		e := raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2048) })
+		return cmp.Or(e, err)
+	}}
+	d.SetMultipathTCP(false)
+	for _, reads := range []bool{true, false} {
+		conn, err := d.DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(lastWords / 5)
+		guests(1)
+		if !reads {
+			guests(0)
+		}
+		said, err := io.ReadAll(conn)
+		if whole := err == nil && strings.HasSuffix(string(said), words); whole != reads {
+			t.Errorf("reads %v: %d octets, %v", reads, len(said), err)
+		}
+		_ = conn.Close()
+		guests(0)
+	}
 }

@@ -33,7 +33,7 @@ type queueOptions struct {
 	wait   time.Duration // how long one waits at most
 
 	// slow is how long clients may keep writes to them waiting, all together, before they
-	// are put out for one that waits; 0 for as long as they like.
+	// are put out for one that waits, and less where many do; 0 for as long as they like.
 	slow time.Duration
 	// level has a client that has too many places give one to another that waits and has
 	// at least two fewer: for what lasts.
@@ -45,6 +45,9 @@ const mostWaiting = 1024
 
 // lookAgain is how often those who wait look for others that are slow.
 const lookAgain = 250 * time.Millisecond
+
+// hurry is how long clients may keep writes to them waiting, however many others wait.
+const hurry = 250 * time.Millisecond
 
 // A party is what a client has in a queue.
 type party struct {
@@ -212,8 +215,9 @@ func (p *party) before(other *party) int {
 func (q *queue) loser() (worst *visitor) {
 	now := q.clock()
 	next := q.next()
+	patience := q.patience()
 	for v := range q.inside {
-		slow := q.slow > 0 && v.waited(now) >= q.slow
+		slow := q.slow > 0 && v.waited(now) >= patience
 		rich := q.level && next >= 0 && v.party.inside >= q.waiting[next].party.inside+2
 		if !slow && !rich {
 			continue
@@ -223,6 +227,22 @@ func (q *queue) loser() (worst *visitor) {
 		}
 	}
 	return worst
+}
+
+// patience is how long clients may keep writes to them waiting: less when more clients wait
+// than would get a place in half of the time that they wait for one. Else a hundred that
+// read nothing keep all others out.
+func (q *queue) patience() time.Duration {
+	waiting := 0
+	for _, p := range q.parties {
+		if p.waiting > 0 {
+			waiting++
+		}
+	}
+	if waiting == 0 {
+		return q.slow
+	}
+	return max(min(q.slow, q.wait/2*time.Duration(q.places)/time.Duration(waiting)), hurry)
 }
 
 // waited is how long writes have waited for the client.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -225,5 +226,23 @@ func TestQueueSlowReaders(t *testing.T) {
 	defer resp.Body.Close()
 	if n, err := io.Copy(io.Discard, resp.Body); n != 64<<20 || err != nil {
 		t.Errorf("%d octets, %v", n, err)
+	}
+}
+
+// The more clients wait, the less time have those that read nothing.
+func TestQueueHurries(t *testing.T) {
+	q := newQueue(queueOptions{places: 16, wait: 10 * time.Second, slow: 3 * time.Second}, time.Now)
+	came := 0
+	for _, c := range []struct {
+		waiting int
+		want    time.Duration
+	}{{0, 3 * time.Second}, {26, 3 * time.Second}, {100, 800 * time.Millisecond}, {500, hurry}} {
+		for ; came < 16+c.waiting; came++ {
+			at := netip.AddrFrom4([4]byte{10, 0, byte(came >> 8), byte(came)})
+			q.join(&visitor{queue: q, in: make(chan bool, 1)}, netip.PrefixFrom(at, 32))
+		}
+		if got := q.patience(); got != c.want {
+			t.Errorf("%d wait: %v, want %v", c.waiting, got, c.want)
+		}
 	}
 }

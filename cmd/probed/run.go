@@ -104,6 +104,9 @@ func (d *daemon) run() error {
 		return err
 	}
 	defer closeAll(listeners)
+	if err := narrow(listeners, d.budget.Sockets()/mostConnections); err != nil {
+		return err
+	}
 	if d.own, err = ownAddresses(listeners); err != nil {
 		return err
 	}

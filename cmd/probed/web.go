@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -56,6 +58,36 @@ func (d *daemon) listen() ([]net.Listener, error) {
 		listeners = append(listeners, l)
 	}
 	return listeners, nil
+}
+
+// narrow has the kernel keep so many octets at most of each connection that the listeners
+// will accept, of what it has not sent or we have not read. It would let what a client
+// leaves unread grow to 4 MiB, and counts it as a container's memory. 0 is no bound.
+func narrow(listeners []net.Listener, octets int64) error {
+	if octets == 0 {
+		return nil
+	}
+	for _, l := range listeners {
+		socket, ok := l.(syscall.Conn)
+		if !ok {
+			continue
+		}
+		raw, err := socket.SyscallConn()
+		if err != nil {
+			return fmt.Errorf("the web listener's buffers: %w", err)
+		}
+		// The kernel takes twice what it is told, for what it needs itself. Answers are
+		// longer than requests.
+		if e := raw.Control(func(fd uintptr) {
+			err = cmp.Or(
+				syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, int(octets*3/8)),
+				syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, int(octets/8)),
+			)
+		}); cmp.Or(e, err) != nil {
+			return fmt.Errorf("the web listener's buffers: %w", cmp.Or(e, err))
+		}
+	}
+	return nil
 }
 
 // webConfigError puts what exporter-toolkit says about its file into one line.

@@ -21,6 +21,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -470,5 +471,41 @@ func TestServer(t *testing.T) {
 	}
 	if s.IdleTimeout != idleTimeout {
 		t.Errorf("IdleTimeout %v", s.IdleTimeout)
+	}
+}
+
+// What the listeners accept has the buffers that were said to them.
+func TestNarrow(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := narrow([]net.Listener{l}, 32<<10); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	in, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	raw, err := in.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent, received int
+	if err := raw.Control(func(fd uintptr) {
+		sent, _ = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF)
+		received, _ = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if sent != 24<<10 || received != 8<<10 {
+		t.Errorf("buffers of %d and %d octets", sent, received)
 	}
 }

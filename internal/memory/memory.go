@@ -43,6 +43,15 @@ func (b *Budget) Keep() {
 // sockets and files.
 func (b *Budget) ours() int64 { return b.limit - b.limit/5 }
 
+// Sockets is how much of it connections may have in the kernel's buffers, all together;
+// 0 without bounds.
+func (b *Budget) Sockets() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.limit / 8
+}
+
 // Reserve sets octets aside for what is about to be read, until release is called, or
 // says that there is no room for them.
 func (b *Budget) Reserve(octets int64) (release func(), err error) {

@@ -51,6 +51,9 @@ func TestReserve(t *testing.T) {
 	if _, err := b.Reserve(size); err == nil || !strings.Contains(err.Error(), "1024 MiB of memory or more, and of the 2048 MiB") {
 		t.Errorf("more than there is: %v", err)
 	}
+	if n := b.Sockets(); n != size/4 {
+		t.Errorf("%d octets for sockets", n)
+	}
 	release()
 	release() // which changes nothing
 	if _, err := b.Reserve(size); err != nil {
@@ -62,6 +65,9 @@ func TestReserve(t *testing.T) {
 	for _, b := range []*Budget{nil, Limited(0)} {
 		if _, err := b.Reserve(1 << 60); err != nil {
 			t.Errorf("without a limit: %v", err)
+		}
+		if n := b.Sockets(); n != 0 {
+			t.Errorf("without a limit: %d octets for sockets", n)
 		}
 	}
 	if r := resident(); r < 1<<20 || r > size/4 {

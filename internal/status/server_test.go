@@ -16,8 +16,10 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/gopacket/gopacket/pcapgo"
 
@@ -446,6 +448,48 @@ func TestStreamsAreBounded(t *testing.T) {
 	}
 }
 
+// A stalled is the writer of an answer that its client does not read after its beginning.
+type stalled struct {
+	*httptest.ResponseRecorder
+	writes atomic.Int32
+	more   chan struct{} // closed for it to go on
+}
+
+func (w *stalled) Write(b []byte) (int, error) {
+	if w.writes.Add(1) > 1 {
+		<-w.more
+	}
+	return len(b), nil
+}
+
+// A viewer that doesn't read keeps no snapshot: ten of every target's rows would be there.
+func TestStreamsKeepNoSnapshot(t *testing.T) {
+	w := edge(t)
+	var ahead atomic.Int64
+	w.clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	h := w.handler(t)
+	out := &stalled{ResponseRecorder: httptest.NewRecorder(), more: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.ServeHTTP(out, httptest.NewRequestWithContext(ctx, http.MethodGet, "/events", nil))
+	}()
+	for out.writes.Load() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	seen := weak.Make(h.server.snapshots.get())
+	ahead.Store(int64(time.Hour))
+	h.server.snapshots.get()
+	runtime.GC()
+	if seen.Value() != nil {
+		t.Error("the snapshot is kept")
+	}
+	cancel()
+	close(out.more)
+	<-done
+}
+
 // A snapshot is made once a second at most, however many look.
 func TestSnapshotsAreShared(t *testing.T) {
 	w := newWorld(t)
@@ -455,7 +499,7 @@ func TestSnapshotsAreShared(t *testing.T) {
 	first := m.get()
 	w.probe(tgt, outcome{rtt: time.Millisecond})
 	now = now.Add(snapshotEvery - 1)
-	if m.get() != first || m.due(first) != 1 {
+	if m.get() != first || m.due(first.at) != 1 {
 		t.Error("a second snapshot within a second")
 	}
 	now = now.Add(1)

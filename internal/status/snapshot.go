@@ -55,7 +55,7 @@ func (m *snapshots) get() *snapshot {
 	return next
 }
 
-// due is how long it is until there can be a newer snapshot.
-func (m *snapshots) due(s *snapshot) time.Duration {
-	return max(0, s.at.Add(snapshotEvery).Sub(m.clock()))
+// due is how long it is until there can be a newer snapshot than that of a moment.
+func (m *snapshots) due(at time.Time) time.Duration {
+	return max(0, at.Add(snapshotEvery).Sub(m.clock()))
 }

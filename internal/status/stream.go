@@ -84,13 +84,15 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 		case <-timer.C:
 		}
 		snap := s.snapshots.get()
-		if u, news := v.look(snap); news || snap.at.Sub(silent) >= heartbeat {
-			silent = snap.at
+		at := snap.at // the snapshot itself isn't kept while a viewer doesn't read: it is every target's row
+		u, news := v.look(snap)
+		if news || at.Sub(silent) >= heartbeat {
+			silent = at
 			if emit(w, connection, u) != nil {
 				return
 			}
 		}
-		timer.Reset(max(s.snapshots.due(snap), leastWait))
+		timer.Reset(max(s.snapshots.due(at), leastWait))
 	}
 }
 

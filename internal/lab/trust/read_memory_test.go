@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -15,26 +16,65 @@ import (
 	"github.com/probed/probed/internal/lab"
 )
 
-// within has probed run in a control group of its own with so much memory.
-func within(t *testing.T, octets int) option {
+// A container is a control group with so much memory, counted as in version 2 of control
+// groups: what the kernel has for its sockets too.
+type container struct {
+	t   *testing.T
+	dir string
+	v1  bool
+}
+
+// contain makes one.
+func contain(t *testing.T, octets int) container {
 	t.Helper()
-	base, file := "/sys/fs/cgroup", "memory.max"
-	if _, err := os.Stat(base + "/memory/memory.limit_in_bytes"); err == nil { // version 1
-		base, file = base+"/memory", "memory.limit_in_bytes"
+	c, base, limits := container{t: t}, "/sys/fs/cgroup", []string{"memory.max"}
+	if _, err := os.Stat(base + "/memory/memory.limit_in_bytes"); err == nil {
+		c.v1, base, limits = true, base+"/memory", []string{"memory.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"}
 	}
 	dir, err := os.MkdirTemp(base, "probed-trust-")
 	if err == nil {
 		t.Cleanup(func() { _ = os.Remove(dir) })
-		err = os.WriteFile(filepath.Join(dir, file), fmt.Append(nil, octets), 0)
+	}
+	c.dir = dir
+	for i, file := range limits {
+		if err == nil { // of sockets any limit has them counted
+			err = os.WriteFile(filepath.Join(dir, file), fmt.Append(nil, octets<<(8*i)), 0)
+		}
 	}
 	if err != nil {
 		t.Fatalf("a control group: %v", err)
 	}
-	return func(c *lab.Cmd) {
-		asRoot(c) // who may join it
-		c.Args = append([]string{"sh", "-c", `echo $$ > "$0" && exec "$@"`, filepath.Join(dir, "cgroup.procs"), c.Path}, c.Args[1:]...)
-		c.Path = "/bin/sh"
+	return c
+}
+
+// inside has probed run in it.
+func (c container) inside(cmd *lab.Cmd) {
+	asRoot(cmd) // who may join it
+	cmd.Args = append([]string{"sh", "-c", `echo $$ > "$0" && exec "$@"`, filepath.Join(c.dir, "cgroup.procs"), cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = "/bin/sh"
+}
+
+// most is how much memory it has had, in MiB, and how much of it the kernel's sockets.
+func (c container) most() (all, sockets float64) {
+	c.t.Helper()
+	if !c.v1 { // which says of sockets only what they have
+		return c.mebi("memory.peak"), 0
 	}
+	sockets = c.mebi("memory.kmem.tcp.max_usage_in_bytes")
+	return c.mebi("memory.max_usage_in_bytes") + sockets, sockets
+}
+
+func (c container) mebi(file string) float64 {
+	c.t.Helper()
+	text, err := os.ReadFile(filepath.Join(c.dir, file))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return float64(n) / (1 << 20)
 }
 
 // TestReadsWithinMemory has probed, in as much memory as deploy/kubernetes gives it, read a
@@ -58,7 +98,7 @@ func TestReadsWithinMemory(t *testing.T) {
 	go func() { _ = web.Serve(l) }()
 	t.Cleanup(func() { _ = web.Close() })
 	good := everyKind(20) + "- name: found\n  interval: 10s\n  http_sd_configs: [{url: \"http://127.0.0.1:8080/\", refresh_interval: 500ms}]\n"
-	d := start(t, here, good, within(t, 128<<20))
+	d := start(t, here, good, contain(t, 128<<20).inside)
 	says := func(text string, from int) {
 		t.Helper()
 		lab.Eventually(t, patience, func() error {

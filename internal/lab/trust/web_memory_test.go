@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -102,6 +103,89 @@ func TestWebUnread(t *testing.T) {
 			return int(asked.Load()), w.room()
 		})
 	}
+}
+
+// manyYAML probes two thousand targets, which the limits by default would not have.
+const manyYAML = "global: {limits: {packets_per_second: 100000, packets_per_second_per_address: 5000}}\njobs:\n- {name: many, interval: 1s, timeout: 900ms, targets: [%s]}\n"
+
+// TestWebWithinMemory has clients of many addresses ask a probed with 2,000 targets, in as
+// much memory as deploy/kubernetes gives it, for what is the larger the more targets there
+// are, and read nothing, or no more than has the kernel send much ahead, or leave unread
+// what is left when the connection is closed. It lives, and is scraped meanwhile. It has
+// the machine to itself.
+func TestWebWithinMemory(t *testing.T) {
+	const limit = 128
+	room := contain(t, limit<<20)
+	w := newWebWorldOf(t, 2000, manyYAML, room.inside)
+	w.ready()
+	for _, c := range []struct {
+		what  string
+		paths []string
+		again string // asks for it again
+		first int64  // octets that are read
+		at, n int    // connections, at once and in all
+	}{
+		{"that 250 addresses don't read", []string{"/metrics", "/", "/events"}, keepAlive, 0, 400, times(10000, 1000)},
+		{"that 250 addresses read the beginning of", []string{"/metrics", "/static/list.js", "/api/v1/targets?limit=1000"}, keepAlive, 1 << 20, 400, times(10000, 1000)},
+		{"that nobody reads before the connection's end", []string{"/static/target.css"}, "Connection: close\r\n", 0, 8000, times(8000, 3000)},
+	} {
+		w.under("answers of 2,000 targets "+c.what+", in 128 MiB", "connections", func() (int, string) {
+			var mu sync.Mutex
+			var held []net.Conn
+			defer func() { closeConns(held) }()
+			all(c.n, 8, func(i int) {
+				select {
+				case <-w.d.ended:
+					return
+				default:
+				}
+				conn := w.ignore(stranger(i), c.paths[i%len(c.paths)], c.again, c.first)
+				mu.Lock()
+				if held = append(held, conn); len(held) > c.at {
+					closeConns(held[:1])
+					held = held[1:]
+				}
+				mu.Unlock()
+				if c.again == keepAlive {
+					time.Sleep(100 * time.Millisecond)
+				}
+			})
+			all, sockets := room.most()
+			if all > limit || sockets > limit/8 {
+				t.Errorf("probed took %.0f MiB, %.0f of it for sockets", all, sockets)
+			}
+			return c.n, fmt.Sprintf("at most %.0f MiB, with %.0f for sockets", all, sockets)
+		})
+	}
+}
+
+// keepAlive is a field of a request that is one of many.
+const keepAlive = "Connection: keep-alive\r\n"
+
+// ignore asks for a path, again and again unless the connection ends then, and reads so many octets of the answers at most.
+func (w *webWorld) ignore(from, path, again string, first int64) net.Conn {
+	buffer := 2048
+	if first > 0 {
+		buffer = 0
+	}
+	c, err := w.dialFrom(from, buffer)
+	if err != nil {
+		w.t.Errorf("a connection: %v", err)
+		return nil
+	}
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	many := 500
+	if again != keepAlive {
+		many = 1
+	}
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		_, _ = io.WriteString(c, strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: probed\r\n"+again+"\r\n", many)) // as far as it takes them
+	}()
+	_, _ = io.CopyN(io.Discard, c, first)
+	<-asked
+	return c
 }
 
 // http2Client is one from there that speaks HTTP/2 and knows the password.

@@ -25,6 +25,7 @@ type webWorld struct {
 	here, there *lab.Host
 	d           *daemon
 	at          string // its web listener, from there
+	targets     int
 }
 
 const webYAML = "jobs:\n- {name: web, interval: 200ms, timeout: 150ms, targets: [%s]}\n"
@@ -34,16 +35,26 @@ const webTargets = 20
 
 func newWebWorld(t *testing.T, options ...option) *webWorld {
 	t.Helper()
+	return newWebWorldOf(t, webTargets, webYAML, options...)
+}
+
+// newWebWorldOf has so many targets instead.
+func newWebWorldOf(t *testing.T, n int, yaml string, options ...option) *webWorld {
+	t.Helper()
 	here, there := lab.Pair(t)
 	there.AnyIP("198.19.0.0/24")
 	there.Sysctl("net.core.somaxconn", "65535")
 	there.Listen("tcp", "0.0.0.0:80")
 	var targets []string
-	for i := range webTargets {
-		targets = append(targets, fmt.Sprintf("'198.19.0.%d:80'", 1+i))
+	for i := range n {
+		port := 80 + i/250
+		if i%250 == 0 && i > 0 {
+			there.Listen("tcp", fmt.Sprintf("0.0.0.0:%d", port))
+		}
+		targets = append(targets, fmt.Sprintf("'%s:%d'", stranger(i), port))
 	}
-	w := &webWorld{t: t, here: here, there: there, at: net.JoinHostPort(here.Addr4().String(), "10965")}
-	w.d = launch(t, here, fmt.Sprintf(webYAML, strings.Join(targets, ", ")), options...)
+	w := &webWorld{t: t, here: here, there: there, at: net.JoinHostPort(here.Addr4().String(), "10965"), targets: n}
+	w.d = launch(t, here, fmt.Sprintf(yaml, strings.Join(targets, ", ")), options...)
 	return w
 }
 
@@ -51,7 +62,7 @@ func newWebWorld(t *testing.T, options ...option) *webWorld {
 func (w *webWorld) ready() {
 	w.t.Helper()
 	w.d.awaitReady()
-	lab.Eventually(w.t, patience, func() error { return atLeast(w.d.scrape(), 3*webTargets) })
+	lab.Eventually(w.t, patience, func() error { return atLeast(w.d.scrape(), float64(3*w.targets)) })
 }
 
 // dial connects from there, with a receive buffer of so many octets, 0 for the usual.
