@@ -471,7 +471,8 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	if at := now.Add(k.rto); s.SegLen() > 0 && s.Seq == k.sndUna && k.retransmitAt != 0 && at.Sub(k.retransmitAt) > tardy {
 		k.retransmitAt = at
 	}
-	if end := c.leftTo(s); k.left.Less(end) && end.LessEq(c.sndNxt) {
+	// Of two numbers 2³¹ apart each comes before the other: so by distance.
+	if end := c.leftTo(s); end != k.left && uint32(end.Sub(k.left)) <= uint32(c.sndNxt.Sub(k.left)) {
 		k.left = k.leaves.add(k.left, s.Seq, end)
 	}
 	if s.SegLen() > 0 && s.Seq.LessEq(k.sndUna) && k.sndUna.Less(s.End()) {
