@@ -164,11 +164,14 @@ func (c *Conversation) takeOldACK(now Instant, ev *Event, out *Output) {
 	}
 }
 
-// challenge sends an ACK that tells where we are, within RFC 5961 §7's limit.
+// challenge sends an ACK that tells where we are, within RFC 5961 §7's limit. It is nobody's
+// who waits for one, and may not go: what is owed stays owed.
 func (c *Conversation) challenge(now Instant, out *Output) {
 	if k := &c.conn; now >= k.challengeAt {
 		k.challengeAt, k.ackTwice = now.Add(challengeEvery), true
+		owed, at, last := k.ackOwed, k.ackAt, k.lastACK
 		out.send(c.ack(now))
+		k.ackOwed, k.ackAt, k.lastACK = owed, at, last
 	}
 }
 

@@ -53,7 +53,7 @@ func (e *ICMP) Failure() Reason {
 // (RFC 5927 §4.1).
 func (c *Conversation) icmpArrives(now Instant, ev *Event, out *Output) {
 	if c.established {
-		c.softError(ev, out)
+		c.softError(now, ev, out)
 		return
 	}
 	if ev.ICMP.Seq != c.iss {
@@ -81,7 +81,7 @@ func (c *Conversation) icmpArrives(now Instant, ev *Event, out *Output) {
 // that is in flight, and that exactly: RFC 5927 §4.1 asks for "SND.UNA =< SEG.SEQ <
 // SND.NXT", which lets through who guesses any octet of them. The first one in flight is
 // the one that goes again; the other is our FIN.
-func (c *Conversation) softError(ev *Event, out *Output) {
+func (c *Conversation) softError(now Instant, ev *Event, out *Output) {
 	k, q := &c.conn, ev.ICMP.Seq
 	switch {
 	case c.inFlight() > 0 && (q == k.sndUna || k.finTimes > 0 && !k.finAcked && q == k.dataEnd):
@@ -89,8 +89,11 @@ func (c *Conversation) softError(ev *Event, out *Output) {
 		if r := ev.ICMP.Failure(); r != OK {
 			k.icmp = r
 		}
-		if ev.ICMP.tooBig() {
-			k.shrinkSegments(ev.ICMP.V6)
+		if ev.ICMP.tooBig() && k.shrinkSegments(ev.ICMP.V6) && q == k.sndUna {
+			// It has not arrived, and what is smaller need not wait for the timer
+			// (net/ipv4/tcp_input.c, tcp_simple_retransmit).
+			k.retransmitAt, k.timedAt, k.recover = now.Add(k.rto), 0, c.sndNxt
+			c.sendAgain(now, out)
 		}
 	case uint32(q.Sub(c.iss)) <= uint32(c.sndNxt.Sub(c.iss)), c.tw.touches > 0 && q == c.tw.seq:
 		out.Note = NoteICMP // of an ACK, of what has arrived all the same, or of what will go again

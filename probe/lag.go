@@ -119,7 +119,7 @@ func (c *Conversation) noRoom(now Instant, s *Segment) {
 		k.retransmitAt = now.Add(roomDelay)
 	case s.SegLen() > 0:
 		k.excused = k.excused || k.left.Less(s.End())
-	case due || k.lag.since.Wall != 0:
+	case due || k.lag.since.Wall != 0 && k.ackAt == 0: // else that is yet to go
 		k.excused = true
 		k.ackAt = now.Add(roomDelay)
 	default: // a prompt, or a challenge ACK, which nobody waits for

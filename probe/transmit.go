@@ -190,8 +190,8 @@ func (c *Conversation) sendAgain(now Instant, out *Output) {
 
 // shrinkSegments is what an ICMP error of a segment too big for the path leads
 // to: RFC 8201 §4 and RFC 1191 §3 tell the size, which is not known here, but not
-// less than every path takes.
-func (k *connection) shrinkSegments(v6 bool) {
+// less than every path takes. It reports whether they were larger.
+func (k *connection) shrinkSegments(v6 bool) bool {
 	least := uint16(smallestMSS)
 	if v6 {
 		least = smallestMSS6
@@ -199,7 +199,9 @@ func (k *connection) shrinkSegments(v6 bool) {
 	if k.timestamps {
 		least -= timestampsLen
 	}
+	larger := k.mss > least
 	k.mss = min(k.mss, least)
+	return larger
 }
 
 // acknowledged takes SEG.ACK, which lies beyond SND.UNA: "Any segments on the

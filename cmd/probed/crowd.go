@@ -178,6 +178,9 @@ type caller struct {
 // lastWords is how long a client may take for what it has been sent last.
 const lastWords = 5 * time.Second
 
+// mostLastWords is how many octets it may say meanwhile, which nobody reads.
+const mostLastWords = 64 << 10
+
 // reset ends the connection with a RST, so that nothing is left of it here.
 func (c *caller) reset() {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
@@ -200,7 +203,7 @@ func (c *caller) Close() (err error) {
 		go func() {
 			defer c.guest.leave()
 			_ = c.SetReadDeadline(time.Now().Add(lastWords))
-			_, _ = io.Copy(io.Discard, c.Conn) // until the client closes it too
+			_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, mostLastWords)) // until the client closes it too
 			if c.owes() {
 				c.reset()
 				return

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -100,7 +101,7 @@ func (d *doubts) keep(name string, err error) {
 
 // isGone returns nil if a file is, or if it has no groups any more, or why that can't be said.
 func isGone(name string) error {
-	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) { // which needs no descriptor
+	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // which needs no descriptor
 		return nil
 	}
 	text, err := os.ReadFile(name)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"time"
 
 	"github.com/probed/probed/probe"
@@ -140,6 +141,9 @@ func (s *Shard) add(t *Target, old *entry) {
 	}
 	if t.Remote.IsValid() {
 		e.peer = s.peers.use(addrPortFrom(t.Remote.Addr(), t.Remote.Port()), s.secret, int64(s.now)/int64(max(t.Interval, time.Millisecond)))
+		if e.peer.taken == 0 && s.now.Sub(s.born) >= issSpan {
+			e.peer.taken = math.MaxUint16 // a life before had nothing with it that is left
+		}
 		if e.peer.target == nil {
 			e.peer.target = e // to answer what comes of a life before
 		}

@@ -117,16 +117,26 @@ var errBefore = errors.New("no RST has closed the connection that a probed which
 
 // noteBefore notes what a peer says of a connection that it holds on a guarded port's
 // four-tuple: whether that is of a life before ours, which was killed and closed nothing. It
-// is if nobody of this life has used the four-tuple, and what the peer acknowledges was sent
-// before the life began, by the clock of sequence numbers, which outlives us. So whoever
+// is if nobody of this life has used the four-tuple, and what the peer acknowledges was not
+// sent in this life, by the clock of sequence numbers, which outlives us. So whoever
 // answers every SYN like this has failures by the second round of the ports at the latest, and
-// who forges that without having seen our numbers guesses right half the time, in the first.
+// so has who forges that.
 // It reports whether that is news: the first RST to it is not rationed.
 func (s *Shard) noteBefore(sl *slot, e *entry, ev *probe.Event) bool {
 	w, tuple := s.table.wholes.at(sl.whole), s.tuple(sl, e)
 	was := w.before
-	w.before = w.fresh && ev.Segment.Ack.LessEq(s.secret.iss(&tuple, s.born))
+	w.before = w.fresh && !s.sentSince(&tuple, ev.Segment.Ack)
 	return w.before && !was
+}
+
+// sentSince reports whether a number may be of what was sent since this life began. Of a
+// life that is older than the clock can tell, half of all may be.
+func (s *Shard) sentSince(tuple *probe.FourTuple, ack probe.Seq) bool {
+	born := s.secret.iss(tuple, s.born)
+	if s.now.Sub(s.born) >= issSpan {
+		return born.Less(ack)
+	}
+	return uint32(ack.Sub(born)) <= uint32(s.secret.iss(tuple, s.now).Sub(born))+1<<16 // no connection sends more
 }
 
 // excuseBefore spoils a conversation that would fail by that: our RST to it has closed the

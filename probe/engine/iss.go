@@ -3,6 +3,7 @@ package engine
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"time"
 
 	"github.com/dchest/siphash"
 	"github.com/probed/probed/probe"
@@ -31,6 +32,9 @@ func newSecret(b []byte) secret {
 // one leaves room for chance between two uses of a four-tuple, and still rises for longer,
 // nine minutes (half of 2³² steps), than any peer remembers one.
 const issTick = 256
+
+// issSpan is that time.
+const issSpan = issTick << 31 * time.Nanosecond
 
 // strideTicks is the time between two moments, 2.1 s apart, at which a four-tuple's clock
 // is ahead by chance, and maxAhead is by how much, in ticks, it is less than.

@@ -9,14 +9,14 @@ import (
 	"github.com/probed/probed/probe/wire"
 )
 
-// lives runs a shard after the other at one peer, with a second between them. What each says
+// lives runs a shard after the other at one peer, with a gap between them. What each says
 // at its end is lost, as by kill -9; then ended, if there is one, is told.
-func lives(t *testing.T, n int, d time.Duration, peer *quietPeer, change func(*Target), ended func(life int)) (w *world, ledgers []*ledger) {
+func lives(t *testing.T, n int, d, gap time.Duration, peer *quietPeer, change func(*Target), ended func(life int)) (w *world, ledgers []*ledger) {
 	var now probe.Instant
 	for life := range n {
 		w = newWorld(t, nil)
 		if life > 0 {
-			w.now = now.Add(time.Second)
+			w.now = now.Add(gap)
 			w.shard.born = w.now
 		}
 		w.peer = peer.answer
@@ -52,10 +52,15 @@ func TestKilledBefore(t *testing.T) {
 			x.Params = probe.Params{Kind: probe.PassiveClose, Timeout: 3 * time.Second, Linger: 2 * time.Second}
 		},
 		"flows": func(x *Target) { x.Flows, x.Interval = 2, 3*time.Second },
+		"later": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			peer, left := &quietPeer{held: make(map[[2]netip.AddrPort]opened)}, 0
-			w, ledgers := lives(t, 2, 40*time.Second, peer, change, func(life int) {
+			gap := time.Second
+			if name == "later" { // than half of the numbers' round
+				gap = 12 * time.Minute
+			}
+			w, ledgers := lives(t, 2, 40*time.Second, gap, peer, change, func(life int) {
 				if life == 0 {
 					left = len(peer.held)
 				}
