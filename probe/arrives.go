@@ -397,8 +397,9 @@ func (c *Conversation) answer(now Instant, s *Segment, ahead bool, out *Output) 
 		k.ahead++
 	}
 	// A FIN is taken when all before it has come; one that waits is just out of order.
-	few := k.crowded || uint32(c.rcvNxt.Sub(k.lastACK)) < min(k.received, k.rcvWnd)/8
-	pushed := s.Flags.Has(PSH) && now >= k.pushedAt
+	fresh := uint32(c.rcvNxt.Sub(k.lastACK)) // 0 of what fits nowhere
+	few := k.crowded || fresh == 0 || fresh < min(k.received, k.rcvWnd)/8
+	pushed := s.Flags.Has(PSH) && fresh > 0 && now >= k.pushedAt
 	if pushed {
 		k.pushedAt = now.Add(ackDelay)
 	}
