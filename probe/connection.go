@@ -51,8 +51,8 @@ type connection struct {
 	dataAgain   bool  // our last octet was sent more than once
 	ackOwed     bool  // something that came was not acknowledged
 	ackTwice    bool  // the handshake's ACK went again
-	silenced    bool  // what of that the peer has not acknowledged all since
 	kept        bool  // our host kept a segment from leaving: how long all took is not the peer's doing
+	silenced    bool  // nor its silence, since it has not acknowledged all since
 	partings    uint8 // how often the RSTs went that end it
 	partingLeft uint8 // which of them were seen leaving: bits in the order of partingSeqs
 	ackKept     bool  // the peer's FIN came again, and our acknowledgement was not seen leaving since

@@ -142,3 +142,27 @@ func TestChallengedForOurOwn(t *testing.T) {
 		t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
 	}
 }
+
+// Nobody whom this life met when it was nine minutes old holds anything of a life before.
+func TestChallengedByNewPeers(t *testing.T) {
+	for _, flows := range []int{0, 2} {
+		w := newWorld(t, nil)
+		w.shard.born = w.now.Add(-issSpan)
+		w.peer = func(s *sim, p *wire.Packet) {
+			if p.Segment.Flags == probe.SYN {
+				s.reply(p, 10*time.Millisecond, &probe.Segment{Flags: probe.ACK, Seq: 7, Ack: 12345, Window: 65535})
+			}
+		}
+		for i := range 8 {
+			x, _ := w.target(uint64(1+i), netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 19, 0, byte(1 + i)}), 443).String(), func(x *Target) {
+				activeClose(x)
+				x.Flows, x.Interval, x.Params.Timeout = flows, 200*time.Millisecond, 150*time.Millisecond
+			})
+			w.add(x)
+		}
+		w.run(5 * time.Second)
+		if all := w.total(); all.verdicts[probe.ChallengeACK] < 100 || all.discards[probe.DiscardSendError] > 0 {
+			t.Errorf("%d flows: verdicts %v, discards %v", flows, all.verdicts, all.discards)
+		}
+	}
+}
