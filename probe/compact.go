@@ -84,6 +84,12 @@ func (s *Compact) Settled() bool { return s.marks.has(markSettled) }
 // Closed is Conversation.Closed.
 func (s *Compact) Closed() bool { return s.phase == idle || s.phase >= lingering }
 
+// Insists is Conversation.Insists.
+func (s *Compact) Insists() bool { return s.phase == insisting }
+
+// Deadline is when Conversation.Timer goes off, if it does at all.
+func (s *Compact) Deadline() Instant { return s.deadline }
+
 // Answered is Conversation.Answered.
 func (s *Compact) Answered() bool { return s.marks.has(markAnswered) }
 

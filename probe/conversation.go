@@ -94,7 +94,7 @@ const (
 	parting                // our RST to have reached the peer; RETRANSMISSION TIMEOUT
 	measuring              // the peer's TIME-WAIT to end; REOPEN and USER TIMEOUT
 	lingering              // old segments to drain, as in TIME-WAIT; TIME-WAIT TIMEOUT
-	insisting              // likewise, and our RSTs are to go again, for the peer has been silent; RETRANSMISSION TIMEOUT
+	insisting              // likewise, and our RSTs are to go again, for the peer may not have had one; RETRANSMISSION TIMEOUT
 	done                   // nothing: the four-tuple is free
 )
 
@@ -371,8 +371,10 @@ func (c *Conversation) abort(now Instant, r DiscardReason, out *Output) {
 		c.part(now, out)
 		out.Note = NoteAborted
 		return
-	case parting, insisting:
+	case parting:
 		c.sendResets(out)
+	case insisting:
+		c.insist(out)
 	case lingering:
 		if c.OwesACK() {
 			out.send(c.ack(now))
@@ -393,7 +395,7 @@ func (c *Conversation) segmentSent(now Instant, ev *Event, out *Output) {
 	case c.established:
 		c.connectionSent(now, ev, out)
 	case s.Flags.Has(RST):
-		if c.phase == resetting && s.Seq == c.sndNxt {
+		if (c.phase == resetting || c.phase == insisting) && s.Seq == c.sndNxt {
 			c.resetSeen(now, ev.Stamp, out)
 		}
 	case s.Flags.Has(SYN) && s.Seq == c.iss && !c.answered:
@@ -410,7 +412,7 @@ func (c *Conversation) segmentSent(now Instant, ev *Event, out *Output) {
 // resetSeen closes the conversation: the peer in SYN-RECEIVED returns to LISTEN
 // (RFC 9293 §3.10.7.4, second check).
 func (c *Conversation) resetSeen(now Instant, stamp Stamp, out *Output) {
-	if d, ok := c.interval(now, c.synAckGot, stamp); ok && !c.reacted {
+	if d, ok := c.interval(now, c.synAckGot, stamp); ok && !c.reacted && c.phase == resetting {
 		out.observe(Observation{Kind: Reaction, Duration: d})
 	}
 	c.reacted = true // also if it could not be measured: a later RST answers a later SYN-ACK
@@ -462,7 +464,7 @@ func (c *Conversation) timeout(now Instant, kind EventKind, out *Output) {
 	case c.phase == resetting:
 		c.local = Closed
 		c.endCookieCheck(NotKnown, out)
-		c.wait(lingering, now.Add(c.Linger))
+		c.wait(insisting, now.Add(insistAgain))
 		out.Note = NoteResetUnseen
 	case c.phase == comparing:
 		c.local = Closed

@@ -287,6 +287,9 @@ func (c *Conversation) Parts() bool { return c.phase == parting }
 
 // Resets is how many RSTs that takes.
 func (c *Conversation) Resets() int {
+	if !c.established {
+		return 1
+	}
 	_, n := c.partingSeqs()
 	return n
 }
@@ -314,20 +317,44 @@ func (c *Conversation) partingTimeout(now Instant, out *Output) {
 
 // insistAgain is how long after the second RST to a silent peer the third goes, and four
 // times that until the fourth: a path that is broken for a few seconds takes the first
-// two from a peer who, with nothing to send, would keep the connection for ever.
+// two from a peer who, with nothing to send, would keep the connection for ever. After it
+// goes the first RST to a peer in SYN-RECEIVED that this host has let none out to, and
+// after twice the time each that follows.
 const insistAgain = time.Second
 
-// insistingTimeout sends the RSTs twice more.
+// maxInsists bounds how often a RST goes again to a peer in SYN-RECEIVED that this host lets
+// none out to: five times, until Linux forgets the connection, 64 s after its first SYN-ACK.
+const maxInsists = 5
+
+// insistingTimeout sends the RSTs again: twice after a connection, and until one was seen
+// leaving to a peer that has none.
 func (c *Conversation) insistingTimeout(now Instant, out *Output) {
-	if k := &c.conn; !k.gone {
-		out.Note = NoteResetAgain
-		c.sendResets(out)
+	k := &c.conn
+	switch {
+	case !c.established:
+		c.insist(out)
+		if c.resets++; c.resets < maxResets+maxInsists {
+			c.wait(insisting, now.Add(insistAgain<<(c.resets-maxResets)))
+			return
+		}
+	case !k.gone:
+		c.insist(out)
 		if k.partings++; k.partings == 1 {
 			c.wait(insisting, now.Add(4*insistAgain))
 			return
 		}
 	}
 	c.wait(lingering, now.Add(c.Linger))
+}
+
+// insist resets a peer again.
+func (c *Conversation) insist(out *Output) {
+	out.Note = NoteResetAgain
+	if c.established {
+		c.sendResets(out)
+	} else {
+		out.send(c.reset())
+	}
 }
 
 // silent reports whether the peer owed us an acknowledgement when the connection ran out of

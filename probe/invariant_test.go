@@ -225,9 +225,9 @@ func (w *watch) state(now probe.Instant, ev *probe.Event) error {
 // little that they don't.
 func (w *watch) longest() time.Duration {
 	p := &w.c.Params
-	d := p.Timeout + p.Linger + p.ResetGrace + 16*time.Millisecond
+	d := p.Timeout + p.Linger + p.ResetGrace + 16*time.Second // between RSTs that this host lets not out
 	if p.Kind != probe.HalfOpen {
-		d += p.Hold + p.After + p.Limit + 8*time.Second // between RSTs that this host lets not out
+		d += p.Hold + p.After + p.Limit
 	}
 	return d
 }

@@ -198,7 +198,7 @@ func (c *Conversation) furtherSYNACK(now Instant, s *Segment, out *Output) {
 	} else {
 		out.reject(RejectBadSequence, NoteBadSYNACK)
 	}
-	if c.phase == lingering {
+	if c.phase == lingering || c.phase == insisting {
 		c.awaitReset(now, out)
 	}
 }
@@ -208,8 +208,8 @@ func (c *Conversation) furtherSYNACK(now Instant, s *Segment, out *Output) {
 // one is enough to see whether it does now.
 func (c *Conversation) awaitReset(now Instant, out *Output) {
 	c.peer = SynReceived
-	if c.resets == maxResets && !c.reacted {
-		c.resets--
+	if c.resets >= maxResets && !c.reacted {
+		c.resets = maxResets - 1
 	} else {
 		c.resets = 0
 	}

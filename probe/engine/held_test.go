@@ -89,7 +89,7 @@ func TestHeldFourTuples(t *testing.T) {
 			for i := range 20 {
 				at := time.Duration(i)*3800*time.Millisecond + time.Second
 				w.after(at, func() { w.keepsRSTs(true) })
-				w.after(at+3*time.Second, func() { w.keepsRSTs(false) })
+				w.after(at+3700*time.Millisecond, func() { w.keepsRSTs(false) })
 			}
 			good, left := 0, -1
 			w.after(160*time.Second, func() { good = l.verdicts[probe.OK] })
@@ -111,6 +111,64 @@ func TestHeldFourTuples(t *testing.T) {
 			}
 			if want := int(10 * time.Second / x.Interval); good < want-2 || left != 0 {
 				t.Errorf("%d of %d good at the end, and the peer holds %d", good, want, left)
+			}
+		})
+	}
+}
+
+// A host may let no RST out whenever a peer sends its SYN-ACK again, though it does in
+// between: the peer is left with nothing before it gives the connection up by itself. So it is
+// when the loop ends.
+func TestHeldAreReset(t *testing.T) {
+	for name, change := range map[string]func(*Target){
+		"reserved": func(*Target) {},
+		"guarded":  func(x *Target) { x.Params.ResetGrace = 0 },
+		"cookies":  func(x *Target) { x.Params.DetectCookies = true },
+	} {
+		start := func(t *testing.T, every time.Duration) (*world, *synReceived) {
+			w := newWorld(t, nil)
+			peer := newSYNReceived()
+			w.peer = peer.answer
+			x, _ := w.target(1, "198.19.0.1:443", func(x *Target) {
+				x.Interval, x.Params.Timeout, x.Params.Linger = every, 400*time.Millisecond, 2*time.Second
+				change(x)
+			})
+			w.add(x)
+			w.keepsRSTs(true)
+			return w, peer
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, peer := start(t, time.Minute)
+			left := -1
+			w.onWire = func(_ probe.Instant, p *wire.Packet) {
+				if p.Segment.Flags != probe.SYN || left >= 0 {
+					return
+				}
+				left = 1
+				for _, at := range []time.Duration{0, 1, 3, 7, 15, 31} {
+					w.after(at*time.Second+700*time.Millisecond, func() { w.keepsRSTs(false) })
+					w.after(at*time.Second-100*time.Millisecond, func() { w.keepsRSTs(true) })
+				}
+				w.after(35*time.Second, func() { left = len(peer.held) })
+			}
+			w.run(110 * time.Second)
+			if left != 0 {
+				t.Errorf("the peer holds %d", left)
+			}
+		})
+		t.Run(name+", at the end", func(t *testing.T) {
+			t.Parallel()
+			w, peer := start(t, time.Second)
+			w.after(20*time.Second-time.Millisecond, func() {
+				if len(peer.held) < 10 {
+					t.Errorf("the peer holds %d", len(peer.held))
+				}
+				w.keepsRSTs(false)
+			})
+			w.run(20 * time.Second)
+			if len(peer.held) > 0 {
+				t.Errorf("the peer holds %d", len(peer.held))
 			}
 		})
 	}

@@ -311,8 +311,7 @@ func (s *Shard) goOff(i int32) {
 			return
 		}
 	case probe.RetransmissionTimeout:
-		if sl := s.table.slot(i); s.noRoomToInsist(sl) || s.noRoomToPart(sl) {
-			s.insistLater(i)
+		if sl := s.table.slot(i); (s.noRoomToInsist(sl) || s.noRoomToPart(sl)) && s.insistsLater(i) {
 			return
 		}
 		if s.postpones(i) {

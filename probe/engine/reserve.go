@@ -161,7 +161,9 @@ func (s *Shard) limitAddresses(most int) {
 func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event, seg *probe.Segment) bool {
 	p := &e.manner.params
 	switch {
-	case p.Kind == probe.HalfOpen, seg.Flags.Has(probe.SYN),
+	case p.Kind == probe.HalfOpen:
+		return s.output.Note != probe.NoteResetAgain || s.roomFor(e, 1)
+	case seg.Flags.Has(probe.SYN),
 		ev.Kind == probe.Abort && (ev.Discard == probe.DiscardShutdown || !c.Parts()):
 		return true
 	case c.Parts():
@@ -214,7 +216,7 @@ func (s *Shard) bookFurther(sl *slot, e *entry, within bool) {
 // RSTs that go again, for which no room is reserved any more, wait for room under the limits,
 // too: many were silent at once where a path is broken, and all that insist send when the loop
 // ends. They are looked at again every insistsEvery, for insistFor: who insists gives up then,
-// and one round of those that nobody saw leave is over.
+// and of those that nobody saw leave one round is over.
 const (
 	insistsEvery = 250 * time.Millisecond
 	insistFor    = 10 * time.Second
@@ -235,19 +237,23 @@ func (s *Shard) noRoomToPart(sl *slot) bool {
 	if !s.table.parts(sl) {
 		return false
 	}
-	_, due := s.table.wholes.at(sl.whole).Timer()
-	return s.now.Sub(due) < insistFor && !s.roomFor(s.entries[sl.target], max(0, s.table.resets(sl)-int(sl.reserved)))
+	return s.now.Sub(s.table.insistsAt(sl)) < insistFor && !s.roomFor(s.entries[sl.target], max(0, s.table.resets(sl)-int(sl.reserved)))
 }
 
-// insistLater sets the timer of such a conversation anew, or gives it up.
-func (s *Shard) insistLater(i int32) {
+// insistsLater sets the timer of such a conversation anew, or gives it up, unless the
+// round is over.
+func (s *Shard) insistsLater(i int32) bool {
 	sl := s.table.slot(i)
-	if _, due := s.table.wholes.at(sl.whole).Timer(); s.now.Sub(due) >= insistFor {
+	switch waited := s.now.Sub(s.table.insistsAt(sl)); {
+	case waited < insistFor:
+		s.setWanted(sl, s.entries[sl.target], s.table.resets(sl))
+		s.table.arm(i, probe.RetransmissionTimeout, s.now.Add(insistsEvery))
+	case sl.held != 0:
+		return false
+	default:
 		s.release(i)
-		return
 	}
-	s.setWanted(sl, s.entries[sl.target], s.table.resets(sl))
-	s.table.arm(i, probe.RetransmissionTimeout, s.now.Add(insistsEvery))
+	return true
 }
 
 // bookQueued is bookFurther for one that is in the batch, and leaves with it.

@@ -197,7 +197,10 @@ func (t *table) owesACK(sl *slot) bool {
 
 // insists reports whether a conversation is closed, but has something to send yet.
 func (t *table) insists(sl *slot) bool {
-	return sl.whole != none && t.wholes.at(sl.whole).Insists()
+	if sl.whole != none {
+		return t.wholes.at(sl.whole).Insists()
+	}
+	return sl.small.Insists()
 }
 
 // parts reports whether a connection was reset and is to be once more.
@@ -205,8 +208,21 @@ func (t *table) parts(sl *slot) bool {
 	return sl.whole != none && t.wholes.at(sl.whole).Parts()
 }
 
-// resets is how many RSTs go to reset a connection.
-func (t *table) resets(sl *slot) int { return t.wholes.at(sl.whole).Resets() }
+// resets is how many RSTs go to reset a peer, and insistsAt when they are to.
+func (t *table) resets(sl *slot) int {
+	if sl.whole != none {
+		return t.wholes.at(sl.whole).Resets()
+	}
+	return 1
+}
+
+func (t *table) insistsAt(sl *slot) probe.Instant {
+	if sl.whole != none {
+		_, due := t.wholes.at(sl.whole).Timer()
+		return due
+	}
+	return sl.small.Deadline()
+}
 
 // isSettled reports whether a conversation has its verdict or discard.
 func (t *table) isSettled(sl *slot) bool {
