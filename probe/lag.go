@@ -228,7 +228,9 @@ func (c *Conversation) peerFINAgain(now Instant, at Stamp, out *Output) {
 			return
 		}
 	}
-	if k.finAnswered || !c.waited(now, at, impatience) {
+	d, ok := c.interval(now, k.finGot, at)
+	late := ok && d >= impatience && !k.finWaited // an older acknowledgement may have left meanwhile
+	if k.finAnswered || !late && !c.waited(now, at, impatience) {
 		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
 	}
 }
