@@ -25,14 +25,26 @@ type message struct {
 // A batch gathers packets of one family in the form that the kernel reads.
 type batch struct {
 	fd       int // -1: the host doesn't have the family
-	cutting  int // sends what the interface has no room for, in fragments; -1: fd does
-	device   int // interface index that the socket is bound to
+	cutting  int // sends what the interface has no room for, in fragments
+	device   int // interface index that the sockets are bound to
 	n        int
 	index    [batchLen]int // of the packet in the caller's slice
 	messages [batchLen]message
 	segments [batchLen]unix.Iovec
 	names    [batchLen]unix.RawSockaddrInet6 // or, shorter, RawSockaddrInet4
 	controls [batchLen][controlLen / 8]uint64
+}
+
+// open opens the sockets.
+func (b *batch) open(family int) (err error) {
+	if b.fd, err = openRaw(family, unix.IP_PMTUDISC_PROBE); err != nil {
+		return err
+	}
+	if b.cutting, err = openRaw(family, unix.IP_PMTUDISC_OMIT); err != nil {
+		return err
+	}
+	b.prepare(uint16(family))
+	return nil
 }
 
 // prepare writes what is the same in every message.
@@ -126,7 +138,7 @@ func sendmmsg(fd int, messages []message) (int, unix.Errno) {
 func (b *batch) flush(failed func(i int, err error)) {
 	for k := 0; k < b.n; {
 		n, errno := sendmmsg(b.fd, b.messages[k:b.n])
-		if errno == unix.EMSGSIZE && b.cutting >= 0 {
+		if errno == unix.EMSGSIZE {
 			n, errno = sendmmsg(b.cutting, b.messages[k:k+1])
 		}
 		switch errno {
@@ -141,14 +153,16 @@ func (b *batch) flush(failed func(i int, err error)) {
 	b.n = 0
 }
 
-// bind binds the socket to an interface, or to none by 0. IPv6 needs it: where
+// bind binds the sockets to an interface, or to none by 0. IPv6 needs it: where
 // a packet names its source, the interface that IPV6_PKTINFO names is a mere
 // preference among routes of one metric (net/ipv6/route.c,
 // ip6_route_output_flags_noref), whereas IPv4's is binding.
 func (b *batch) bind(ifindex int) error {
-	err := unix.SetsockoptInt(b.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, ifindex)
-	if err != nil {
-		return optionError("SO_BINDTOIFINDEX", err)
+	for _, fd := range []int{b.fd, b.cutting} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, ifindex); err != nil {
+			b.device = -1 // nobody knows of both
+			return optionError("SO_BINDTOIFINDEX", err)
+		}
 	}
 	b.device = ifindex
 	return nil

@@ -47,10 +47,8 @@ func openBell(family int, first, last uint16) (int, error) {
 	if err := attachFilter(fd, code); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
-	if family == unix.AF_INET { // IPv6's heeds nothing unless it is connected (net/ipv6/raw.c, rawv6_err)
-		if err := distrust(fd, unix.IP_PMTUDISC_INTERFACE); err != nil {
-			return -1, errors.Join(err, unix.Close(fd))
-		}
+	if err := distrust(fd, family, unix.IP_PMTUDISC_INTERFACE); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
 	}
 	// One segment rings as well as a hundred.
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
@@ -67,25 +68,39 @@ func TestBell(t *testing.T) {
 	}
 }
 
-// lie sends this namespace's host a forged "fragmentation needed", of 552 octets, about a
-// packet to 198.18.0.2 that nobody sent, and returns what the kernel makes of the path then.
-func (ns *namespace) lie(t *testing.T, protocol byte) (route string) {
+// lie sends this namespace's host a forged "fragmentation needed", of 552 octets, or Packet Too
+// Big, of 1280, about a packet to its peer that nobody sent, and returns what the kernel makes of
+// the path then.
+func (ns *namespace) lie(t *testing.T, family int, protocol byte) (route string) {
 	t.Helper()
 	ns.must(t, func() error {
 		b := icmp(3, ip4(protocol, 0, 0x4000, make([]byte, 8)))
 		b[1] = 4
 		binary.BigEndian.PutUint16(b[6:], 552)
 		binary.BigEndian.PutUint16(b[2:], ^checksumOf(b))
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
+		here, there, proto := netip.MustParseAddr(pairs[0][0]), pairs[0][1], unix.IPPROTO_ICMP
+		var to unix.Sockaddr = &unix.SockaddrInet4{Addr: here.As4()}
+		if family == unix.AF_INET6 {
+			quote := make([]byte, 8)
+			if protocol == unix.IPPROTO_ICMPV6 {
+				quote[0] = 128 // an echo request
+			}
+			b = icmp(2, ip6(protocol, quote)) // the kernel writes the checksum
+			b[1] = 0
+			binary.BigEndian.PutUint32(b[4:], 1280)
+			here, there, proto = netip.MustParseAddr(pairs[1][0]), pairs[1][1], unix.IPPROTO_ICMPV6
+			to = &unix.SockaddrInet6{Addr: here.As16()}
+		}
+		fd, err := unix.Socket(family, unix.SOCK_RAW, proto)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		if err := unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: [4]byte{198, 18, 0, 1}}); err != nil {
+		if err := unix.Sendto(fd, b, 0, to); err != nil {
 			return err
 		}
 		time.Sleep(50 * time.Millisecond)
-		out, err := exec.Command("ip", "route", "get", "198.18.0.2").CombinedOutput()
+		out, err := exec.Command("ip", "route", "get", there).CombinedOutput()
 		route = string(out)
 		return err
 	})
@@ -103,39 +118,51 @@ func TestBellBelievesNoMTU(t *testing.T) {
 		}
 		return err
 	})
-	if route := here.lie(t, tcpProtocol); strings.Contains(route, "mtu") {
-		t.Error(route)
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		if route := here.lie(t, family, tcpProtocol); strings.Contains(route, "mtu") {
+			t.Error(route)
+		}
 	}
 }
 
 // What the kernel was told of a path's MTU, for which a forged quote of an echo does, has no
 // segment cut into fragments. What the interface has no room for is.
 func TestSenderBelievesNoMTU(t *testing.T) {
-	here, there := newVeth(t)
-	tap := newTap(t, there, TapConfig{FirstPort: 61000, LastPort: 61000})
-	sender := newSender(t, here)
-	if route := here.lie(t, unix.IPPROTO_ICMP); !strings.Contains(route, "mtu 552") {
-		t.Fatalf("the kernel did not believe it: %s", route)
-	}
-	long := seg{from: addrPort(pairs[0][0], 61000), to: addrPort(pairs[0][1], 443), flags: ack, payload: make([]byte, 1200)}.packet()
-	short := seg{from: addrPort(pairs[0][0], 61000), to: addrPort(pairs[0][1], 443), flags: ack}.packet()
 	const dontFragment, moreFragments = 0x4000, 0x2000
 	for _, c := range []struct {
-		mtu  int
-		want []uint16
+		family, pair int
+		protocol     byte
+		believed     string
+		payload      int
+		field        func(ip []byte) uint16 // what tells a fragment
+		mtu          int                    // has no room
+		whole, cut   uint16
 	}{
-		{1500, []uint16{dontFragment, dontFragment, dontFragment}},
-		{1000, []uint16{dontFragment, moreFragments, dontFragment}},
+		{unix.AF_INET, 0, unix.IPPROTO_ICMP, "mtu 552", 1200, func(ip []byte) uint16 { return binary.BigEndian.Uint16(ip[6:]) }, 1000, dontFragment, moreFragments},
+		{unix.AF_INET6, 1, unix.IPPROTO_ICMPV6, "mtu 1280", 1400, func(ip []byte) uint16 { return uint16(ip[6]) }, 1300, tcpProtocol, unix.IPPROTO_FRAGMENT},
 	} {
-		here.run(t, "ip link set veth mtu %d", c.mtu)
-		sender.Send([]Packet{short, long, short}, noFailure(t))
-		var got []uint16
-		for _, f := range incoming(collect(t, tap, 3*time.Second, func(f []kept) bool { return len(incoming(f)) >= 3 })) {
-			got = append(got, binary.BigEndian.Uint16(f.Data[6:]))
-		}
-		if !slices.Equal(got, c.want) {
-			t.Errorf("at an MTU of %d: %x", c.mtu, got)
-		}
+		t.Run(pairs[c.pair][0], func(t *testing.T) {
+			here, there := newVeth(t)
+			tap := newTap(t, there, TapConfig{FirstPort: 61000, LastPort: 61000})
+			sender := newSender(t, here)
+			if route := here.lie(t, c.family, c.protocol); !strings.Contains(route, c.believed) {
+				t.Fatalf("the kernel did not believe it: %s", route)
+			}
+			from, to := addrPort(pairs[c.pair][0], 61000), addrPort(pairs[c.pair][1], 443)
+			long := seg{from: from, to: to, flags: ack, payload: make([]byte, c.payload)}.packet()
+			short := seg{from: from, to: to, flags: ack}.packet()
+			for mtu, want := range map[int][]uint16{1500: {c.whole, c.whole, c.whole}, c.mtu: {c.whole, c.cut, c.whole}} {
+				here.run(t, "ip link set veth mtu %d", mtu)
+				sender.Send([]Packet{short, long, short}, noFailure(t))
+				var got []uint16
+				for _, f := range incoming(collect(t, tap, 3*time.Second, func(f []kept) bool { return len(incoming(f)) >= 3 })) {
+					got = append(got, c.field(f.Data))
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("at an MTU of %d: %x", mtu, got)
+				}
+			}
+		})
 	}
 }
 

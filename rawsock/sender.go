@@ -48,32 +48,25 @@ const sndbuf = 4 << 20
 // IPv6 packets. Without CAP_NET_RAW the error wraps EPERM and says what to do.
 func NewSender() (*Sender, error) {
 	s := &Sender{v4: batch{fd: -1, cutting: -1}, v6: batch{fd: -1, cutting: -1}}
-	var err error
-	if s.v4.fd, err = openDistrustful(unix.IP_PMTUDISC_PROBE); err != nil {
-		return nil, err
-	}
-	if s.v4.cutting, err = openDistrustful(unix.IP_PMTUDISC_OMIT); err != nil {
+	if err := s.v4.open(unix.AF_INET); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.v6.fd, err = openRaw(unix.AF_INET6)
-	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+	if err := s.v6.open(unix.AF_INET6); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.v4.prepare(unix.AF_INET)
-	s.v6.prepare(unix.AF_INET6)
 	return s, nil
 }
 
-// openRaw returns a raw TCP socket that receives nothing, or -1.
+// openRaw returns a raw TCP socket that receives nothing and distrusts, or -1.
 //
 // IP_RECVERR stays off: with it an ICMP error about one packet fails the next,
 // unrelated one (net/ipv4/raw.c raw_err).
-func openRaw(family int) (int, error) {
+func openRaw(family, how int) (int, error) {
 	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
 	if err != nil {
 		return -1, socketError(err)
 	}
-	if err := deafen(fd, family); err != nil {
+	if err := errors.Join(deafen(fd, family), distrust(fd, family, how)); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sndbuf); err != nil {
@@ -103,26 +96,18 @@ func deafen(fd, family int) error {
 	return nil
 }
 
-// openDistrustful returns such a socket for IPv4, which distrusts.
-func openDistrustful(how int) (int, error) {
-	fd, err := openRaw(unix.AF_INET)
-	if err != nil {
-		return -1, err
-	}
-	if err := distrust(fd, how); err != nil {
-		return -1, errors.Join(err, unix.Close(fd))
-	}
-	return fd, nil
-}
-
-// distrust keeps a raw IPv4 socket from what is said of paths' MTUs. The kernel believes
-// an ICMP error that quotes any segment, if there is a raw socket for TCP, or any echo
-// (net/ipv4/raw.c, raw_err; net/ipv4/icmp.c, icmp_err), with no number in it that a
-// stranger would have to know, and cuts into fragments for ten minutes what is longer than
-// that. A connection of ours believes one that quotes its SEG.SEQ, for which DF is set.
+// distrust keeps a raw socket from what is said of paths' MTUs. The kernel believes an ICMP
+// error that quotes any echo (net/ipv4/icmp.c, icmp_err; net/ipv6/icmp.c, icmpv6_err), and
+// over IPv4 any segment, if there is a raw socket for TCP (net/ipv4/raw.c, raw_err), with no number
+// in it that a stranger would have to know, and cuts into fragments for ten minutes what is
+// longer than that. A connection of ours believes one that quotes its SEG.SEQ.
 // IP_PMTUDISC_PROBE looks at the interface's MTU alone, IP_PMTUDISC_OMIT cuts what is too
-// long for that, and IP_PMTUDISC_INTERFACE is for who sends nothing.
-func distrust(fd, how int) error {
+// long for that, and IP_PMTUDISC_INTERFACE is for who sends nothing; IPv6's have the same
+// numbers.
+func distrust(fd, family, how int) error {
+	if family == unix.AF_INET6 {
+		return optionError("IPV6_MTU_DISCOVER", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, how))
+	}
 	return optionError("IP_MTU_DISCOVER", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, how))
 }
 
@@ -135,7 +120,7 @@ func distrust(fd, how int) error {
 // EAFNOSUPPORT no IPv6. ErrNotUnicast and
 // ErrSource are refusals of our own, before any system call. Nothing is
 // allocated for a packet that goes. IPv6 packets of one interface should stand
-// together: each change costs a system call or two.
+// together: each change costs some system calls.
 //
 // A packet that a queueing discipline drops counts as sent (net/ipv4/ip_output.c,
 // ip_send_skb: its ENOBUFS is hidden without IP_RECVERR), and so does one that

@@ -237,7 +237,7 @@ func TestSenderReceivesNothing(t *testing.T) {
 			t.Fatalf("saw\n%s", summary(f))
 		}
 	}
-	for _, fd := range []int{sender.v4.fd, sender.v4.cutting, sender.v6.fd} {
+	for _, fd := range []int{sender.v4.fd, sender.v4.cutting, sender.v6.fd, sender.v6.cutting} {
 		if _, err := unix.Read(fd, make([]byte, 100)); !errors.Is(err, unix.EAGAIN) {
 			t.Errorf("read: %v", err)
 		}
@@ -256,7 +256,7 @@ func TestSenderReceivesNothing(t *testing.T) {
 				}
 			}
 		}
-		if sockets != 3 {
+		if sockets != 4 {
 			return fmt.Errorf("%d raw sockets", sockets)
 		}
 		return nil

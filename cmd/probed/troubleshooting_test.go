@@ -472,26 +472,28 @@ func TestNarrowPath(t *testing.T) {
 	const octets = 3000
 	l := lab.New(t)
 	a, b := l.Host("a"), l.Host("b")
-	link := l.Link(a, b, lab.Direction{Impairment: lab.Impairment{MTU: 1000}}, lab.Direction{})
+	link := l.Link(a, b, lab.Direction{Impairment: lab.Impairment{MTU: 1280}}, lab.Direction{})
 	b.Serve("tcp", "[::]:80", func(c net.Conn) { _, _ = io.ReadFull(c, make([]byte, octets)) })
 	p := start(t, a, fmt.Sprintf(`
 modules:
   talk: {probe: passive_close, interval: 100ms, timeout: 5s, send: %[2]q}
 jobs:
-- {name: talk, module: talk, targets: ["%[1]v:80"]}
-`, b.Addr4(), strings.Repeat("x", octets)))
+- {name: talk, module: talk, targets: ["%[1]v:80", "[%[3]v]:80"]}
+`, b.Addr4(), strings.Repeat("x", octets), b.Addr6()))
 	lab.Eventually(t, 10*time.Second, func() error {
 		s := p.scrape()
 		if r := s.reasons("probed_probe_failures_total", nil); len(r) > 0 {
 			t.Fatalf("failures %v", r)
 		}
-		if n := s.sum("probed_probes_total", nil); n < 10 {
-			return fmt.Errorf("%v probes", n)
+		for _, peer := range []netip.Addr{b.Addr4(), b.Addr6()} {
+			if n := s.sum("probed_probes_total", labels{"target": netip.AddrPortFrom(peer, 80).String()}); n < 10 {
+				return fmt.Errorf("%v probes of %v", n, peer)
+			}
 		}
 		return nil
 	})
 	for _, r := range link.AtoB.Records() {
-		if h := r.Head(); h[0]>>4 == 4 && h[6] != 0x40 {
+		if h := r.Head(); h[0]>>4 == 4 && h[6] != 0x40 || h[0]>>4 == 6 && h[6] == unix.IPPROTO_FRAGMENT {
 			t.Fatalf("without DF, or a fragment: % x", h[:20])
 		}
 	}

@@ -106,6 +106,9 @@ func TestCrashKilled(t *testing.T) {
 		Discarded: ours, Recovery: slowest, Left: stuck,
 		Note: fmt.Sprintf("ready again within %s; the ISS of a four-tuple never fell; %d connections held in silence ended by the last life; %v", short(ready), held, x),
 	})
+	if t.Failed() {
+		t.Log(finsAgain(capture.Packets()))
+	}
 	for i, s := range lives {
 		if t.Failed() && s.falsehoods(exchange{slowest: time.Second}) > 0 {
 			t.Logf("life %d: %s", i, s.told(x))
@@ -187,6 +190,9 @@ func TestCrashSignals(t *testing.T) {
 				Part: "crash", What: c.what, Tried: n, Of: "times", Probes: probes, False: falsehoods(x, lives...), Discarded: ours,
 				Recovery: slowest, Left: stuck, Note: x.String(),
 			})
+			if t.Failed() {
+				t.Log(finsAgain(capture.Packets()))
+			}
 			for i, s := range lives {
 				if t.Failed() {
 					t.Logf("life %d: %s", i, s.told(x))

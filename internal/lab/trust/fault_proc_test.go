@@ -299,6 +299,50 @@ func (s scrape) told(x exchange) string {
 	return text
 }
 
+// finsAgain is what a capture has of connections whose peer sent its FIN more than once, from the
+// first on.
+func finsAgain(packets []lab.CapturedPacket) string {
+	type flow struct {
+		said []string
+		end  probe.Seq
+		fins int
+	}
+	flows, text := make(map[probe.FourTuple]*flow), ""
+	for _, c := range packets {
+		var p wire.Packet
+		if wire.ParseUnverified(c.Data, &p) != nil || p.Kind != wire.KindTCP {
+			continue
+		}
+		local, remote := netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)
+		if !c.Outgoing {
+			local, remote = remote, local
+		}
+		tuple, s := probe.FourTuple{Local: local, Remote: remote}, &p.Segment
+		if f := flows[tuple]; c.Outgoing && s.Flags == probe.SYN {
+			if f != nil && f.fins > 1 {
+				text += strings.Join(f.said, "\n") + "\n\n"
+			}
+			flows[tuple] = &flow{}
+		} else if f != nil {
+			if !c.Outgoing && s.Flags.Has(probe.FIN) {
+				f.fins++
+			}
+			who := "we  "
+			if !c.Outgoing {
+				who = "peer"
+			}
+			f.said = append(f.said, fmt.Sprintf("%s %v %s %v seq %d len %d ack %d", time.Unix(0, c.Wall).UTC().Format("15:04:05.000000"), tuple, who, s.Flags, s.Seq, s.Len, s.Ack))
+			f.said = f.said[max(0, len(f.said)-40):]
+		}
+	}
+	for _, f := range flows {
+		if f.fins > 1 {
+			text += strings.Join(f.said, "\n") + "\n\n"
+		}
+	}
+	return text
+}
+
 // ours is how many probes were discarded or skipped.
 func (s scrape) ours() int {
 	return int(s.sum("probed_probes_discarded_total") + s.sum("probed_probes_skipped_total"))
