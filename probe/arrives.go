@@ -335,7 +335,7 @@ func (c *Conversation) takeFIN(now Instant, ev *Event, out *Output) {
 		return
 	}
 	k.finTaken, k.ackOwed = true, true
-	k.finWaited = ev.Stamp != k.finGot
+	k.finWhole = ev.Stamp
 	c.rcvNxt = c.rcvNxt.Add(1)
 	out.Note = NotePeerFIN
 	switch c.local {

@@ -40,7 +40,6 @@ type connection struct {
 	finCame     bool  // the peer's FIN has arrived, if not yet in order
 	finTaken    bool  // and in order
 	finAnswered bool  // and our acknowledgement of it was seen leaving
-	finWaited   bool  // but for octets before it
 	simultan    bool  // the FINs crossed: we passed CLOSING
 	threeWay    bool  // ACK and FIN were one segment
 	finished    bool  // both FINs are acknowledged
@@ -54,6 +53,7 @@ type connection struct {
 	kept        bool  // our host kept a segment from leaving: how long all took is not the peer's doing
 	silenced    bool  // nor its silence, since it has not acknowledged all since
 	partings    uint8 // how often the RSTs went that end it
+	withheld    uint8 // how often those that go again after that were not seen leaving
 	partingLeft uint8 // which of them were seen leaving: bits in the order of partingSeqs
 	ackKept     bool  // the peer's FIN came again, and our acknowledgement was not seen leaving since
 	aborted     bool  // by ABORT
@@ -84,6 +84,7 @@ type connection struct {
 	finSent   Stamp  // our FIN, transmitted
 	finAckGot Stamp  // its acknowledgement, received
 	finGot    Stamp  // the peer's FIN, received
+	finWhole  Stamp  // and all octets before it
 	halfClose uint32 // octets received after our FIN
 	received  uint32 // octets received
 

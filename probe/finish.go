@@ -94,7 +94,7 @@ func (c *Conversation) tearDown(now Instant, from, to Stamp, out *Output) {
 		return
 	}
 	k.tornDown = true
-	if answered := k.finSent; !k.simultan && !k.crossed && !k.finWaited {
+	if answered := k.finSent; !k.simultan && !k.crossed && k.finWhole == k.finGot {
 		if c.local == TimeWait {
 			answered = to
 		}
@@ -262,6 +262,12 @@ func (c *Conversation) partingSent(seq Seq) {
 	}
 }
 
+// partingsLeft reports whether all of them were seen leaving that went last.
+func (c *Conversation) partingsLeft() bool {
+	_, n := c.partingSeqs()
+	return c.conn.partingLeft == 1<<n-1
+}
+
 // maxPartings bounds how often RSTs go that this host does not let out: for two
 // minutes, since partAgain doubles, five times; longer where the limits have no room for them.
 const maxPartings, maxDoubled = 20, 5
@@ -306,8 +312,8 @@ func (c *Conversation) partingTimeout(now Instant, out *Output) {
 			c.wait(parting, now.Add(partAgain<<min(k.partings, maxDoubled)))
 			return
 		}
-		if c.peer == Closed && c.silent() {
-			k.partings = 0
+		if c.peer == Closed && (c.silent() || k.partings > 1) {
+			k.partings, k.partingLeft = 0, 0
 			c.wait(insisting, now.Add(insistAgain))
 			return
 		}
@@ -317,7 +323,9 @@ func (c *Conversation) partingTimeout(now Instant, out *Output) {
 
 // insistAgain is how long after the second RST to a silent peer the third goes, and four
 // times that until the fourth: a path that is broken for a few seconds takes the first
-// two from a peer who, with nothing to send, would keep the connection for ever. After it
+// two from a peer who, with nothing to send, would keep the connection for ever. Likewise where
+// this host did not let the first out at once: it may still take its neighbour to be where that
+// was. After it
 // goes the first RST to a peer in SYN-RECEIVED that this host has let none out to, and
 // after twice the time each that follows.
 const insistAgain = time.Second
@@ -326,8 +334,8 @@ const insistAgain = time.Second
 // none out to: five times, until Linux forgets the connection, 64 s after its first SYN-ACK.
 const maxInsists = 5
 
-// insistingTimeout sends the RSTs again: twice after a connection, and until one was seen
-// leaving to a peer that has none.
+// insistingTimeout sends the RSTs again: twice after a connection, and as often besides as
+// this host did not let them out; and until one was seen leaving to a peer that has none.
 func (c *Conversation) insistingTimeout(now Instant, out *Output) {
 	k := &c.conn
 	switch {
@@ -338,8 +346,13 @@ func (c *Conversation) insistingTimeout(now Instant, out *Output) {
 			return
 		}
 	case !k.gone:
+		if c.partingsLeft() || k.withheld == maxPartings {
+			k.partings++
+		} else {
+			k.withheld++
+		}
 		c.insist(out)
-		if k.partings++; k.partings == 1 {
+		if k.partings < 2 {
 			c.wait(insisting, now.Add(4*insistAgain))
 			return
 		}
@@ -351,6 +364,7 @@ func (c *Conversation) insistingTimeout(now Instant, out *Output) {
 func (c *Conversation) insist(out *Output) {
 	out.Note = NoteResetAgain
 	if c.established {
+		c.conn.partingLeft = 0
 		c.sendResets(out)
 	} else {
 		out.send(c.reset())
@@ -482,7 +496,7 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		out.Note = NoteResetSent
 		switch {
 		case k.finished:
-		case c.phase == parting:
+		case c.phase == parting, c.phase == insisting:
 			c.partingSent(s.Seq)
 		default:
 			c.peer = Closed

@@ -228,8 +228,8 @@ func (c *Conversation) peerFINAgain(now Instant, at Stamp, out *Output) {
 			return
 		}
 	}
-	d, ok := c.interval(now, k.finGot, at)
-	late := ok && d >= impatience && !k.finWaited // an older acknowledgement may have left meanwhile
+	d, ok := c.interval(now, k.finWhole, at)
+	late := ok && d >= impatience // an older acknowledgement may have left meanwhile
 	if k.finAnswered || !late && !c.waited(now, at, impatience) {
 		out.observe(Observation{Kind: FINRetransmit, Side: Peer})
 	}
@@ -238,7 +238,7 @@ func (c *Conversation) peerFINAgain(now Instant, at Stamp, out *Output) {
 // answersFIN notes that our first acknowledgement of the peer's FIN has left.
 func (c *Conversation) answersFIN(now Instant, left Stamp) {
 	k := &c.conn
-	if d, ok := c.interval(now, k.finGot, left); ok && d > impatience && !k.finWaited {
+	if d, ok := c.interval(now, k.finWhole, left); ok && d > impatience {
 		k.lag.fin = left
 	}
 }
