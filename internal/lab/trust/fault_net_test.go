@@ -274,23 +274,28 @@ func (r *netRig) leftovers() (left []lab.Socket) {
 // tellOf logs the last that the wire had of sockets of peers.
 func (r *netRig) tellOf(left []lab.Socket) {
 	r.t.Helper()
-	packets := r.capture.Packets()
 	for _, s := range left {
 		r.t.Logf("left: %+v", s)
-		local, remote := unmapped(s.Local), unmapped(s.Remote)
-		var said []string
-		for _, p := range packets {
-			var in wire.Packet
-			if wire.ParseUnverified(p.Data, &in) != nil || in.Kind != wire.KindTCP {
-				continue
-			}
-			from, to := netip.AddrPortFrom(in.Src, in.SrcPort), netip.AddrPortFrom(in.Dst, in.DstPort)
-			if from == local && to == remote || from == remote && to == local {
-				said = append(said, fmt.Sprintf("%s %v > %v: %+v", time.Unix(0, p.Wall).UTC().Format("15:04:05.000000"), from, to, in.Segment))
-			}
-		}
-		r.t.Log(strings.Join(said[max(0, len(said)-30):], "\n"))
+		r.tell(unmapped(s.Local), unmapped(s.Remote).Port(), 0)
 	}
+}
+
+// tell logs the last that the wire had of a peer and a port of ours, since a moment.
+func (r *netRig) tell(peer netip.AddrPort, port uint16, since int64) {
+	r.t.Helper()
+	var said []string
+	for _, p := range r.capture.Packets() {
+		var in wire.Packet
+		if p.Wall < since || since != 0 && p.Wall > since+int64(10*time.Second) || wire.ParseUnverified(p.Data, &in) != nil || in.Kind != wire.KindTCP {
+			continue
+		}
+		from, to := netip.AddrPortFrom(in.Src, in.SrcPort), netip.AddrPortFrom(in.Dst, in.DstPort)
+		if to == peer && from.Port() == port || from == peer && to.Port() == port {
+			s := &in.Segment
+			said = append(said, fmt.Sprintf("%s %v > %v: %v seq %d len %d ack %d", time.Unix(0, p.Wall).UTC().Format("15:04:05.000000"), from, to, s.Flags, s.Seq, s.Len, s.Ack))
+		}
+	}
+	r.t.Log(strings.Join(said[max(0, len(said)-30):], "\n"))
 }
 
 // unmapped is an address and a port as ss writes them.
@@ -508,7 +513,14 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 	// What the peers' kernels alone do, not their applications.
 	complain(more("probed_fin_ack_rtt_seconds", 0.1, ""), "acknowledgements of our FIN above 0.1 s")
 	complain(more("probed_last_ack_rtt_seconds", 0.1, ""), "last acknowledgements above 0.1 s")
-	complain(more("probed_teardown_seconds", 0.5, "passive"), "teardowns above 0.5 s")
+	if n := more("probed_teardown_seconds", 0.5, "passive"); n > 0 {
+		complain(n, "teardowns above 0.5 s")
+		for _, x := range flows {
+			if x.at >= f.from-int64(2*time.Second) && x.at <= f.to && x.peerFIN != 0 && x.finAcked-x.peerFIN > int64(400*time.Millisecond) {
+				r.tell(netip.MustParseAddrPort(x.target), x.port, x.at)
+			}
+		}
+	}
 	return wrong
 }
 

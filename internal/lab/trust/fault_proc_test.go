@@ -76,7 +76,7 @@ type exchange struct {
 	late             int           // answers to half_open after its timeout
 	fins             int           // FINs of ours that went again, and nothing had acknowledged them
 	unclosed         int           // connections that we reset since the peer had acknowledged all and did not close
-	again            int           // SYN-ACKs and FINs that came again although we had answered them
+	again            int           // SYN-ACKs and FINs that came again although we had answered them, or what came before was out of order
 	slowest          time.Duration // SYN to SYN-ACK
 	slowestFIN       time.Duration // what a peer took from our SYN to its FIN, without what we let it wait
 }
@@ -152,6 +152,7 @@ func exchangesOf(packets []lab.CapturedPacket, timeout time.Duration, halts []ha
 	}
 	sent, fins := make(map[key]int64), make(map[key]probe.Seq)
 	came, answered := make(map[key]probe.Seq), make(map[key]bool) // what the peer sent that takes a number
+	next, reordered := make(map[key]probe.Seq), make(map[key]bool)
 	for _, c := range packets {
 		var p wire.Packet
 		if wire.ParseUnverified(c.Data, &p) != nil || p.Kind != wire.KindTCP {
@@ -185,8 +186,18 @@ func exchangesOf(packets []lab.CapturedPacket, timeout time.Duration, halts []ha
 		} else if end, ok := fins[key{dst, src, 0}]; ok && p.Segment.Flags.Has(probe.ACK) && end.LessEq(p.Segment.Ack) {
 			delete(fins, key{dst, src, 0})
 		}
+		if theirs := (key{src, dst, 0}); !c.Outgoing {
+			switch s := &p.Segment; {
+			case s.Flags.Has(probe.SYN):
+				next[theirs], reordered[theirs] = s.End(), false
+			case next[theirs].Less(s.Seq): // a peer on two cores, say, which then sends everything again from there on
+				reordered[theirs] = true
+			case next[theirs].Less(s.End()):
+				next[theirs] = s.End()
+			}
+		}
 		if theirs := (key{src, dst, 0}); !c.Outgoing && p.Segment.Flags&(probe.SYN|probe.FIN) != 0 {
-			if end, ok := came[theirs]; ok && end == p.Segment.End() && answered[theirs] {
+			if end, ok := came[theirs]; ok && end == p.Segment.End() && (answered[theirs] || reordered[theirs]) {
 				x.again++
 			} else if end != p.Segment.End() {
 				came[theirs], answered[theirs] = p.Segment.End(), false
