@@ -150,7 +150,10 @@ func (s *Shard) add(t *Target, old *entry) {
 		e.peer.address.demand += t.demands()
 	}
 	if old != nil {
-		e.sent, e.prompt = old.sent, old.prompt && old.Remote == t.Remote
+		e.sent, e.before, e.prompt = old.sent, old.before, old.prompt && old.Remote == t.Remote
+		if old.Remote != t.Remote {
+			e.before = e.sent
+		}
 		if old.Interval == t.Interval {
 			s.reschedule(e, old.slot)
 			if old.throttled && e.peer != nil {

@@ -16,6 +16,7 @@ type entry struct {
 	manner        *manner
 	generation    uint64 // of the route
 	sent          uint64 // probes sent, to take the flows in turn
+	before        uint64 // of them, to other addresses
 	index         int32  // its number
 	conversations int32  // that are in the table
 	asked         bool   // for the route

@@ -54,9 +54,13 @@ func (s *Shard) letGoOldest() {
 		if !s.table.is(r) {
 			continue
 		}
-		s.table.slot(r.slot).held = seconds(s.now.Add(-2 * time.Second)) // over, and not to be held anew
-		if s.table.alarm(r.slot).kind == probe.TimeWaitTimeout {
+		sl := s.table.slot(r.slot)
+		sl.held = seconds(s.now.Add(-2 * time.Second)) // over, and not to be held anew
+		switch {
+		case s.table.alarm(r.slot).kind == probe.TimeWaitTimeout:
 			s.table.arm(r.slot, probe.TimeWaitTimeout, s.now)
+		case s.table.insists(sl) && !s.table.owesACK(sl): // it would stay for half a minute and more
+			s.release(r.slot)
 		}
 	}
 }

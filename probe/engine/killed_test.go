@@ -166,3 +166,36 @@ func TestChallengedByNewPeers(t *testing.T) {
 		}
 	}
 }
+
+// So it is where a name gets another address in the next life: its four-tuples are new, too.
+func TestKilledBeforeAtAnotherAddress(t *testing.T) {
+	for _, flows := range []int{0, 2} {
+		w := newWorld(t, nil)
+		w.churn = true
+		to := func(remote string) *Target {
+			x, _ := w.target(1, remote, func(x *Target) {
+				activeClose(x)
+				x.Flows, x.Interval, x.Params.Timeout = flows, 200*time.Millisecond, 150*time.Millisecond
+			})
+			return x
+		}
+		first, then := to("198.19.0.1:443"), to("198.19.0.2:443")
+		w.peer = closes(10 * time.Millisecond)
+		held := make(map[uint16]bool)
+		w.peers[then.Remote] = func(s *sim, p *wire.Packet) { // each four-tuple was left open two seconds before we began
+			if p.Segment.Flags == probe.SYN && !held[p.SrcPort] {
+				held[p.SrcPort] = true
+				tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Src, p.SrcPort), Remote: then.Remote}
+				s.reply(p, 10*time.Millisecond, &probe.Segment{Flags: probe.ACK, Seq: 7, Ack: w.shard.secret.iss(&tuple, w.shard.born.Add(-2*time.Second)).Add(1), Window: 65535})
+				return
+			}
+			closes(10*time.Millisecond)(s, p)
+		}
+		w.add(first)
+		w.after(3*time.Second, func() { w.shard.Update([]*Target{then}, []*Target{first}) })
+		w.run(4 * time.Second)
+		if all := w.total(); all.verdicts[probe.ChallengeACK] > 0 || all.discards[probe.DiscardSendError] < 2 {
+			t.Errorf("%d flows: verdicts %v, discards %v", flows, all.verdicts, all.discards)
+		}
+	}
+}

@@ -162,7 +162,8 @@ func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event
 	p := &e.manner.params
 	switch {
 	case p.Kind == probe.HalfOpen:
-		return s.output.Note != probe.NoteResetAgain || s.roomFor(e, 1)
+		// Its SYNs have waited for room, and for a RST that was booked with them.
+		return seg.Flags.Has(probe.SYN) || ev.Kind == probe.Abort || int(sl.packets) < e.manner.packets || s.roomFor(e, 1)
 	case seg.Flags.Has(probe.SYN),
 		ev.Kind == probe.Abort && (ev.Discard == probe.DiscardShutdown || !c.Parts()):
 		return true

@@ -313,7 +313,7 @@ func (s *Shard) port(e *entry) (uint16, bool) {
 	}
 	n := r.len()
 	if e.flows {
-		s.fresh = e.guarded && e.sent < uint64(e.Flows) && s.now.Sub(s.born) < issSpan // a reload begins anew
+		s.fresh = e.guarded && e.sent-e.before < uint64(e.Flows) && s.now.Sub(s.born) < issSpan // a reload begins anew
 		flow := uint32(e.sent % uint64(e.Flows))
 		port := r.First + uint16((uint32(e.ID)%n+flow)%n)
 		i, parted := s.vacate(e, port)
