@@ -174,9 +174,7 @@ func (s *Shard) lingersOn(i int32) bool {
 	if e := s.entries[sl.target]; !sl.handed {
 		s.handOver(sl, e)
 	} else if sl.transcript != none {
-		e.recorder.Record(s.table.transcripts.at(sl.transcript))
-		s.table.transcripts.put(sl.transcript)
-		sl.transcript = none
+		s.record(sl, e)
 	}
 	s.table.arm(i, probe.TimeWaitTimeout, s.now.Add(more))
 	return true

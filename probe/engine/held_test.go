@@ -351,3 +351,27 @@ func TestLimitsOfQueuedResets(t *testing.T) {
 		t.Errorf("%d packets in a second, the limit is %d", n, limit)
 	}
 }
+
+// forgets is a Recorder that keeps nothing.
+type forgets struct{}
+
+func (forgets) Settled(*probe.Transcript) {}
+func (forgets) Record(*probe.Transcript)  {}
+
+// Nor is there a transcript for each of those whose RSTs this host refuses, for as long as they go again.
+func TestHeldHaveNoTranscripts(t *testing.T) {
+	w := newWorld(t, nil)
+	w.keepsRSTs(true)
+	for _, x := range w.targets(400, func(x *Target) { x.Recorder = forgets{} }) {
+		w.peers[x.Remote] = newSYNReceived().answer
+		w.add(x)
+	}
+	most := 0
+	for i := range 60 {
+		w.after(time.Duration(i)*time.Second, func() { most = max(most, w.shard.table.transcripts.used()) })
+	}
+	w.goOn(60 * time.Second)
+	if most > 6*400 { // those that are open, of a first SYN-ACK or of one that came again
+		t.Errorf("%d transcripts at once of 400 probes a second", most)
+	}
+}

@@ -401,8 +401,11 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	if isOpen := !settled || !closed; isOpen != wasOpen {
 		s.count(isOpen)
 	}
-	if !sl.handed && c.Rests() {
+	switch {
+	case !sl.handed && c.Rests():
 		s.handOver(sl, e)
+	case out.Note == probe.NoteResetUnseen && sl.transcript != none: // it insists for a minute
+		s.record(sl, e)
 	}
 	if missed {
 		s.keepBack(sl, e, c, &first)
@@ -435,10 +438,12 @@ func (s *Shard) transcribe(sl *slot, e *entry, c *probe.Conversation, ev *probe.
 
 // isIdle reports whether a step is no more than the end, or of what nobody believes, or of
 // a RST that answers that: a flood of those would make a transcript of each four-tuple that
-// lingers. So would the RSTs that go again to peers that are silent, of each that is.
+// lingers. So would the RSTs that go again to peers that are silent, of each that is, and this
+// host's refusals of those.
 func (s *Shard) isIdle(c *probe.Conversation, ev *probe.Event) bool {
 	out := &s.output
-	return c.Done() && len(out.Segments()) == 0 || out.Note == probe.NoteResetAgain || out.Note.Noise(ev) || out.Note == probe.NoteResetSent && len(out.Observations()) == 0
+	return c.Done() && len(out.Segments()) == 0 || out.Note == probe.NoteResetAgain ||
+		ev.Kind == probe.SendFailed && c.Insists() && len(out.Observations()) == 0 || out.Note.Noise(ev) || out.Note == probe.NoteResetSent && len(out.Observations()) == 0
 }
 
 // tell hands over an observation that no conversation made.

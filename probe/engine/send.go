@@ -437,6 +437,13 @@ func (s *Shard) handOver(sl *slot, e *entry) {
 	}
 }
 
+// record hands over what a transcript has that was handed over before, and keeps none.
+func (s *Shard) record(sl *slot, e *entry) {
+	e.recorder.Record(s.table.transcripts.at(sl.transcript))
+	s.table.transcripts.put(sl.transcript)
+	sl.transcript = none
+}
+
 // notOpened books what became of a probe that could not open a conversation.
 func (s *Shard) notOpened(e *entry, o probe.Observation) {
 	s.tell(e, o)
