@@ -118,7 +118,7 @@ type Conversation struct {
 	answered bool   // an acceptable SYN-ACK came, in time or not
 	settled  bool   // the verdict or the discard is made
 	reacted  bool   // our reaction to the SYN-ACK is observed
-	resets   uint8  // RSTs of our own since the last SYN-ACK
+	resets   uint8  // RSTs of our own since the last SYN-ACK, or in a row that were not seen leaving
 	stale    uint8  // RSTs to what does not acknowledge our SYN
 
 	established bool // we were in ESTABLISHED
@@ -464,7 +464,7 @@ func (c *Conversation) timeout(now Instant, kind EventKind, out *Output) {
 	case c.phase == resetting:
 		c.local = Closed
 		c.endCookieCheck(NotKnown, out)
-		c.wait(insisting, now.Add(insistAgain))
+		c.insistOn(now)
 		out.Note = NoteResetUnseen
 	case c.phase == comparing:
 		c.local = Closed

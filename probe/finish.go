@@ -341,10 +341,9 @@ func (c *Conversation) insistingTimeout(now Instant, out *Output) {
 	switch {
 	case !c.established:
 		c.insist(out)
-		if c.resets++; c.resets < maxResets+maxInsists {
-			c.wait(insisting, now.Add(insistAgain<<(c.resets-maxResets)))
-			return
-		}
+		c.resets++
+		c.insistOn(now)
+		return
 	case !k.gone:
 		if c.partingsLeft() || k.withheld == maxPartings {
 			k.partings++
@@ -358,6 +357,15 @@ func (c *Conversation) insistingTimeout(now Instant, out *Output) {
 		}
 	}
 	c.wait(lingering, now.Add(c.Linger))
+}
+
+// insistOn waits for as long as a peer in SYN-RECEIVED is to be reset again.
+func (c *Conversation) insistOn(now Instant) {
+	if n := c.resets - maxResets; n < maxInsists {
+		c.wait(insisting, now.Add(insistAgain<<n))
+	} else {
+		c.wait(lingering, now.Add(c.Linger))
+	}
 }
 
 // insist resets a peer again.

@@ -204,15 +204,13 @@ func (c *Conversation) furtherSYNACK(now Instant, s *Segment, out *Output) {
 }
 
 // awaitReset waits for our kernel's RST to be seen leaving; from a guarded
-// port there is none, so ours goes at once. Of a host that has let none out so far,
-// one is enough to see whether it does now.
+// port there is none, so ours goes at once. A host that has let none out so far is not asked
+// more often for that.
 func (c *Conversation) awaitReset(now Instant, out *Output) {
-	c.peer = SynReceived
-	if c.resets >= maxResets && !c.reacted {
-		c.resets = maxResets - 1
-	} else {
+	if c.resets < maxResets || c.peer == Listen {
 		c.resets = 0
 	}
+	c.peer = SynReceived
 	if c.ResetGrace == 0 {
 		out.send(c.reset())
 		c.wait(resetting, now.Add(resetRetry))

@@ -162,8 +162,9 @@ func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event
 	p := &e.manner.params
 	switch {
 	case p.Kind == probe.HalfOpen:
-		// Its SYNs have waited for room, and for a RST that was booked with them.
-		return seg.Flags.Has(probe.SYN) || ev.Kind == probe.Abort || int(sl.packets) < e.manner.packets || s.roomFor(e, 1)
+		// Its SYNs have waited for room, for a RST behind each too: our kernel's, from a reserved port.
+		return seg.Flags.Has(probe.SYN) || ev.Kind == probe.Abort ||
+			p.ResetGrace == 0 && int(sl.packets) < e.manner.packets || s.roomFor(e, 1)
 	case seg.Flags.Has(probe.SYN),
 		ev.Kind == probe.Abort && (ev.Discard == probe.DiscardShutdown || !c.Parts()):
 		return true

@@ -505,7 +505,7 @@ func (s *Shard) queue(i int32, sl *slot, e *entry, c *probe.Conversation, ev *pr
 		s.enqueue(w, &tuple, seg, payload)
 	}
 	s.sending = append(s.sending, s.table.ref(i))
-	if int(sl.packets) >= e.manner.booked {
+	if int(sl.packets) >= e.manner.booked || seg.Flags.Has(probe.RST) && e.manner.params.ResetGrace > 0 { // our kernel's may leave too
 		s.bookQueued(sl, e, within(sl, c.Local(), seg))
 	}
 	if sl.packets < math.MaxUint16 {
