@@ -93,5 +93,10 @@ func (s *Compact) Deadline() Instant { return s.deadline }
 // Answered is Conversation.Answered.
 func (s *Compact) Answered() bool { return s.marks.has(markAnswered) }
 
+// SYNSent is Conversation.SYNSent.
+func (s *Compact) SYNSent() Stamp {
+	return Stamp{Wall: s.sentWall, Clock: s.sentClock, Kernel: s.marks.has(markSentKernel)}
+}
+
 // Left is Conversation.Left.
 func (s *Compact) Left() bool { return s.marks.has(markSeen) }

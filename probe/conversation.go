@@ -155,6 +155,9 @@ func (c *Conversation) Peer() State { return c.peer }
 // Left reports whether our SYN was seen leaving this host.
 func (c *Conversation) Left() bool { return c.seen }
 
+// SYNSent is the stamp of our SYN leaving, of copies the last one's.
+func (c *Conversation) SYNSent() Stamp { return c.synSent }
+
 // Answered reports whether an acceptable SYN-ACK came, in time or not.
 func (c *Conversation) Answered() bool { return c.answered }
 

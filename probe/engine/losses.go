@@ -112,7 +112,7 @@ const (
 )
 
 // isBack notes that a SYN has left.
-func (s *Shard) isBack(sl *slot) {
+func (s *Shard) isBack(sl *slot, at probe.Instant) {
 	for len(s.homes) <= int(sl.local) {
 		s.homes = append(s.homes, home{})
 	}
@@ -122,19 +122,19 @@ func (s *Shard) isBack(sl *slot) {
 		return
 	}
 	h.lost = false
-	if h.back == 0 || s.now.Sub(h.back) >= homingEvery {
-		h.back, h.until = s.now, s.now.Add(homing)
+	if h.back == 0 || at.Sub(h.back) >= homingEvery {
+		h.back, h.until = at, at.Add(homing)
 		s.homing = h.until
 	}
 }
 
 // isFound notes that somebody has answered to an address of ours.
-func (s *Shard) isFound(sl *slot) {
-	if s.now >= s.homing || int(sl.local) >= len(s.homes) {
+func (s *Shard) isFound(sl *slot, at probe.Instant) {
+	if at >= s.homing || int(sl.local) >= len(s.homes) {
 		return
 	}
 	h := &s.homes[sl.local]
-	h.until = min(h.until, s.now.Add(found))
+	h.until = min(h.until, at.Add(found))
 }
 
 // excuse spoils a conversation that runs out of time without an answer, if that began
@@ -144,8 +144,29 @@ func (s *Shard) excuse(i int32) {
 	if int(sl.local) >= len(s.homes) || s.table.isSettled(sl) || s.table.isAnswered(sl) || !s.table.hasLeft(sl) {
 		return
 	}
-	h, left := &s.homes[sl.local], s.now.Add(-s.entries[sl.target].manner.params.Timeout)
+	h, left := &s.homes[sl.local], s.moment(s.table.synSent(sl)) // whenever the timer goes off
 	if h.back != 0 && h.back <= left && left <= h.until {
 		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardLinkDown})
 	}
+}
+
+// excuseLate does what is done when the timer goes off before something is handled that came
+// after that, by its stamp: it ends the conversation as the timer would, which the loop has not
+// come to. What is lost may not be noticed yet, since all of the ring is handled before.
+func (s *Shard) excuseLate(i int32, stamp probe.Stamp) {
+	sl := s.table.slot(i)
+	if s.table.isSettled(sl) || s.table.isAnswered(sl) || !s.table.hasLeft(sl) {
+		return
+	}
+	if d, ok := stamp.Sub(s.table.synSent(sl)); !ok || d <= s.entries[sl.target].manner.params.Timeout {
+		return
+	}
+	if s.isLost(s.table.locals[sl.local], sl.via) {
+		s.trouble(s.entries[sl.target], errLost)
+		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardLinkDown})
+		return
+	}
+	s.excuse(i)
+	s.excuseHeld(i, sl)
+	s.excuseBefore(i, sl)
 }

@@ -201,3 +201,69 @@ func TestRejectedHere(t *testing.T) {
 		})
 	}
 }
+
+// The loop stands still when this host has come back, until all answers lie in the ring that
+// came too late, or none did: whoever looked for this host meanwhile is excused all the same.
+func TestHomingWhileStalled(t *testing.T) {
+	for name, peer := range map[string]peerFunc{
+		"silence":      silent,
+		"late SYN-ACK": listening(600 * time.Millisecond),
+		"late RST":     closed(600 * time.Millisecond),
+		"late ICMP":    unreachable(600 * time.Millisecond),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.peer = listening(time.Millisecond)
+			w.add(w.targets(20, func(t *Target) { t.Interval, t.Params.Timeout = 100*time.Millisecond, 400*time.Millisecond })...)
+			w.after(2*time.Second, func() {
+				w.lost = append(w.lost, loss{address: local4}, loss{address: local6})
+				w.peer = peer
+				w.after(500*time.Millisecond, func() { w.stallFor(2500 * time.Millisecond) })
+				w.after(time.Second, func() { w.peer = listening(time.Millisecond) })
+			})
+			w.run(8 * time.Second)
+			all := w.total()
+			if n := sum(all.verdicts[:]); n != all.verdicts[probe.OK] || n == 0 {
+				t.Errorf("verdicts %v", all.verdicts)
+			}
+			if n := all.discards[probe.DiscardLinkDown]; n < 20 || n != sum(all.discards[:]) {
+				t.Errorf("discards %v", all.discards)
+			}
+		})
+	}
+}
+
+// An interface goes and comes back while the loop stands still: answers that were under way are
+// lost, and what peers send again after the time is no verdict of theirs.
+func TestLossesWhileStalled(t *testing.T) {
+	w := newWorld(t, nil)
+	away := false
+	w.peer = func(s *sim, p *wire.Packet) {
+		if p.Segment.Flags != probe.SYN {
+			return
+		}
+		syn := *p
+		for _, d := range []time.Duration{100 * time.Millisecond, 1100 * time.Millisecond} {
+			s.after(d, func() {
+				if !away {
+					s.reply(&syn, 0, &probe.Segment{Flags: probe.SYN | probe.ACK, Seq: isn(&syn), Ack: syn.Segment.Seq.Add(1), Window: 65535})
+				}
+			})
+		}
+	}
+	w.add(w.targets(20, func(t *Target) { t.Interval = 100 * time.Millisecond })...)
+	w.after(2*time.Second, func() {
+		w.stallFor(2 * time.Second)
+		away = true
+		w.lost = append(w.lost, loss{ifindex: 1})
+		w.after(500*time.Millisecond, func() { away = false })
+	})
+	w.run(8 * time.Second)
+	all := w.total()
+	if n := sum(all.verdicts[:]); n != all.verdicts[probe.OK] || n == 0 {
+		t.Errorf("verdicts %v", all.verdicts)
+	}
+	if n := all.discards[probe.DiscardLinkDown]; n == 0 || n != sum(all.discards[:]) {
+		t.Errorf("discards %v", all.discards)
+	}
+}

@@ -42,6 +42,14 @@ func (c *clock) stamp(f *frame, caughtUp probe.Instant) probe.Stamp {
 	return probe.Stamp{Wall: f.wall, Clock: c.stretch, Kernel: f.stamped}
 }
 
+// moment is a stamp on the loop's clock, now for one that can't be told.
+func (s *Shard) moment(st probe.Stamp) probe.Instant {
+	if st.Clock != s.clock.stretch {
+		return s.now
+	}
+	return min(probe.Instant(st.Wall-s.clock.offset), s.now)
+}
+
 // read looks at the clocks.
 func (s *Shard) read() {
 	now, wall := s.net.Clocks()
@@ -156,7 +164,7 @@ func (s *Shard) handle(f *frame) {
 			e := s.entries[sl.target]
 			e.untroubled()
 			sl.leftBy(int32(f.ifindex))
-			s.isBack(sl)
+			s.isBack(sl, s.moment(s.clock.stamp(f, s.caughtUp)))
 			s.passUnsent(sl, e)
 		}
 		if p.Segment.Flags.Has(probe.RST) {
@@ -176,7 +184,7 @@ func (s *Shard) handle(f *frame) {
 		case p.Kind == wire.KindTCP && s.madeHere(s.table.slot(i), f):
 			*ev = probe.Event{Kind: probe.SendFailed}
 		case p.Kind == wire.KindTCP:
-			s.isFound(s.table.slot(i))
+			s.isFound(s.table.slot(i), s.moment(s.clock.stamp(f, s.caughtUp)))
 			*ev = probe.Event{Kind: probe.SegmentArrives, Segment: p.Segment, Fragment: p.Fragment}
 		default:
 			*ev = probe.Event{Kind: probe.ICMPArrives, ICMP: p.ICMP}
@@ -185,7 +193,9 @@ func (s *Shard) handle(f *frame) {
 	if !f.stamped { // the stamp is the tap's own reading of the clock
 		s.Stats.StampFallbacks.Add(1)
 	}
-	ev.Stamp = s.clock.stamp(f, s.caughtUp)
+	if ev.Stamp = s.clock.stamp(f, s.caughtUp); !f.outgoing {
+		s.excuseLate(i, ev.Stamp)
+	}
 	s.step(i, ev)
 }
 

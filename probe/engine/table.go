@@ -240,6 +240,14 @@ func (t *table) hasLeft(sl *slot) bool {
 	return sl.small.Left()
 }
 
+// synSent is the stamp of a conversation's SYN leaving.
+func (t *table) synSent(sl *slot) probe.Stamp {
+	if sl.whole != none {
+		return t.wholes.at(sl.whole).SYNSent()
+	}
+	return sl.small.SYNSent()
+}
+
 // isAnswered reports whether a SYN-ACK has come to a conversation.
 func (t *table) isAnswered(sl *slot) bool {
 	if sl.whole != none {
