@@ -96,6 +96,11 @@ func (c *crowd) before(a, b *guest, now time.Time) bool {
 	if idle := a.idle(now); idle != b.idle(now) {
 		return idle
 	}
+	// Who has many addresses takes one place for each: none of them that says nothing ends what is
+	// being served to another.
+	if c.places[a.client] == 1 && a.busy != b.busy {
+		return b.busy
+	}
 	return a.came < b.came
 }
 

@@ -62,6 +62,24 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
+// Connections of as many clients as there are, which say nothing and come faster than any is idle, don't
+// end what is served to another.
+func TestCrowdOfStrangers(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1e9, 0)
+	c := newCrowd(4, func() time.Time { return now })
+	out := false
+	scrape := c.enter(clientOf("198.18.0.1:1"), false, func() { out = true })
+	scrape.works(true)
+	for i := range 1000 {
+		now = now.Add(quiet / 10)
+		c.enter(clientOf(fmt.Sprintf("[2001:db8:0:%x::1]:1", i)), false, func() {})
+	}
+	if out {
+		t.Error("what was being served was ended for one that says nothing")
+	}
+}
+
 // What a connection does, it does in both crowds.
 func TestCallerWorks(t *testing.T) {
 	t.Parallel()
