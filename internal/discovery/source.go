@@ -15,6 +15,10 @@ import (
 // complete: file_sd gives one a file.
 const settleTime = time.Second
 
+// anew is how long after a discoverer has given up it is run again: that of files does if the
+// kernel has nothing to watch them by, no descriptor or no inotify instance.
+const anew = 5 * time.Second
+
 // A source is one entry of a job's discovery, or of several jobs' that are alike.
 // It notes when it has answered, which the manager does not tell: to that, no
 // answer and an empty one are the same. (The manager tells sources apart by
@@ -70,7 +74,14 @@ func (l *listener) Run(ctx context.Context, up chan<- []*targetgroup.Group) {
 	var discovering sync.WaitGroup
 	defer l.web.close()
 	defer discovering.Wait()
-	discovering.Go(func() { l.Discoverer.Run(ctx, answers) })
+	discovering.Go(func() {
+		for l.Discoverer.Run(ctx, answers); ctx.Err() == nil; l.Discoverer.Run(ctx, answers) {
+			select {
+			case <-time.After(anew):
+			case <-ctx.Done():
+			}
+		}
+	})
 	pass := func(groups []*targetgroup.Group) {
 		select {
 		case up <- groups:
