@@ -256,9 +256,16 @@ func (s scrape) above(bound time.Duration, names ...string) (n int) {
 	return n
 }
 
-// peersFigures are the histograms of what peers take.
+// handshakes is the histogram of what no application has a part in, and no delay of ours: it
+// lies between two stamps.
+const handshakes = "probed_handshake_rtt_seconds"
+
+// beyond is what no handshake may take: the slowest of the wire, and what two taps differ by.
+func (x exchange) beyond() time.Duration { return x.slowest + 2*time.Millisecond }
+
+// peersFigures are the histograms of what else peers take.
 var peersFigures = []string{
-	"probed_handshake_rtt_seconds", "probed_fin_ack_rtt_seconds", "probed_close_wait_seconds",
+	"probed_fin_ack_rtt_seconds", "probed_close_wait_seconds",
 	"probed_peer_close_seconds", "probed_last_ack_rtt_seconds", "probed_teardown_seconds", "probed_time_wait_reuse_rtt_seconds",
 }
 
@@ -279,7 +286,7 @@ func falsehoods(x exchange, lives ...scrape) int {
 	}
 	beyond := 0
 	for _, s := range lives {
-		beyond += s.above(x.bound(), peersFigures...)
+		beyond += s.above(x.bound(), peersFigures...) + s.above(x.beyond(), handshakes)
 	}
 	again := sum("probed_synack_duplicates_total") + sum("probed_fin_retransmits_total", "side", "peer")
 	// An answer after its timeout explains a half_open that timed out, and an application
@@ -304,6 +311,7 @@ func (s scrape) told(x exchange) string {
 	for _, name := range againsts {
 		text += fmt.Sprintf(", %s %.0f %v", name, s.sum(name), s.values(name, "side"))
 	}
+	text += fmt.Sprintf(", %s beyond %v: %d", handshakes, x.beyond(), s.above(x.beyond(), handshakes))
 	for _, name := range peersFigures {
 		text += fmt.Sprintf(", %s beyond %v: %d", name, bound, s.above(bound, name))
 	}
