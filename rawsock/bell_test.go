@@ -2,9 +2,11 @@ package rawsock
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -123,6 +125,43 @@ func TestBellBelievesNoMTU(t *testing.T) {
 			t.Error(route)
 		}
 	}
+}
+
+// Nor of a better way: a redirect in the gateway's name that quotes a segment which nobody sent.
+func TestBellBelievesNoRedirect(t *testing.T) {
+	here, there := newVeth(t)
+	here.run(t, "ip route add 198.19.0.0/16 via 198.18.0.2")
+	here.run(t, "ip neigh add 198.18.0.3 lladdr 02:00:00:00:00:03 dev veth")
+	here.must(t, func() error {
+		bell, err := OpenBell(61128, 61255)
+		if err == nil {
+			t.Cleanup(func() { bell.Close() })
+		}
+		return errors.Join(err,
+			os.WriteFile("/proc/sys/net/ipv4/conf/all/accept_redirects", []byte("1"), 0),
+			os.WriteFile("/proc/sys/net/ipv4/conf/veth/accept_redirects", []byte("1"), 0))
+	})
+	there.must(t, func() error {
+		quote := ip4(tcpProtocol, 0, 0, make([]byte, 8))
+		copy(quote[16:], []byte{198, 19, 0, 5})
+		b := icmp(5, quote)
+		copy(b[4:], []byte{198, 18, 0, 3})
+		binary.BigEndian.PutUint16(b[2:], ^checksumOf(b))
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: [4]byte{198, 18, 0, 1}})
+	})
+	time.Sleep(50 * time.Millisecond)
+	here.must(t, func() error {
+		out, err := exec.Command("ip", "route", "get", "198.19.0.5").CombinedOutput()
+		if !strings.Contains(string(out), "via 198.18.0.2") {
+			t.Errorf("%s", out)
+		}
+		return err
+	})
 }
 
 // What the kernel was told of a path's MTU, for which a forged quote of an echo does, has no

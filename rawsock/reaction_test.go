@@ -77,7 +77,7 @@ func openSegments(b *testing.B, how string) segments {
 	if err != nil {
 		b.Fatal(err)
 	}
-	whole := bellFilter(unix.AF_INET, first, last)
+	whole := bellFilter(unix.ETH_P_IP, first, last)
 	whole[len(whole)-2] = bpf.RetConstant{Val: 1 << 16} // where the bell keeps an octet
 	code, err := kernelFilter(whole)
 	if err != nil {

@@ -101,9 +101,8 @@ func deafen(fd, family int) error {
 // over IPv4 any segment, if there is a raw socket for TCP (net/ipv4/raw.c, raw_err), with no number
 // in it that a stranger would have to know, and cuts into fragments for ten minutes what is
 // longer than that. A connection of ours believes one that quotes its SEG.SEQ.
-// IP_PMTUDISC_PROBE looks at the interface's MTU alone, IP_PMTUDISC_OMIT cuts what is too
-// long for that, and IP_PMTUDISC_INTERFACE is for who sends nothing; IPv6's have the same
-// numbers.
+// IP_PMTUDISC_PROBE looks at the interface's MTU alone, and IP_PMTUDISC_OMIT cuts what is too
+// long for that; IPv6's have the same numbers.
 func distrust(fd, family, how int) error {
 	if family == unix.AF_INET6 {
 		return optionError("IPV6_MTU_DISCOVER", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, how))
