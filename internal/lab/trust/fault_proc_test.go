@@ -323,7 +323,6 @@ func (s scrape) told(x exchange) string {
 func finsAgain(packets []lab.CapturedPacket) string {
 	type flow struct {
 		said []string
-		end  probe.Seq
 		fins int
 	}
 	flows, text := make(map[probe.FourTuple]*flow), ""
