@@ -419,7 +419,7 @@ func (f *flow) arrived(seg *probe.Segment, at int64) {
 func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 	r.t.Helper()
 	type count struct{ answered, unanswered, late, cut, challenged int }
-	slow := 0 // round trips above a tenth of a second: a peer that has to find us again, say
+	var trips []int64 // round trips
 	wires := make(map[string]*count)
 	for _, x := range flows {
 		if x.at < f.from-int64(2*time.Second) || x.at > f.to {
@@ -446,9 +446,7 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 		if x.cut() {
 			c.cut++
 		}
-		if x.answered-x.at > int64(90*time.Millisecond) {
-			slow++
-		}
+		trips = append(trips, x.answered-x.at)
 	}
 	complain := func(n int, format string, args ...any) {
 		r.t.Helper()
@@ -507,12 +505,19 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 		}
 	}
 	// Latencies: what a fault adds to one is there at once, in tenths of a second. Those of
-	// handshakes must be on the wire.
+	// handshakes must be on the wire, to a millisecond.
 	more := func(name string, bound float64, job string) int {
 		return above(f.after, name, bound, job) - above(f.before, name, bound, job)
 	}
-	long := more("probed_handshake_rtt_seconds", 0.1, "")
-	complain(long-slow, "%d handshakes above 0.1 s, on the wire %d", long, slow)
+	for _, bound := range []time.Duration{2 * time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond} {
+		long, slow := more("probed_handshake_rtt_seconds", bound.Seconds(), ""), 0
+		for _, d := range trips {
+			if d > int64(bound-time.Millisecond) {
+				slow++
+			}
+		}
+		complain(long-slow, "%d handshakes above %v, on the wire %d", long, bound, slow)
+	}
 	// What the peers' kernels alone do, not their applications.
 	complain(more("probed_fin_ack_rtt_seconds", 0.1, ""), "acknowledgements of our FIN above 0.1 s")
 	complain(more("probed_last_ack_rtt_seconds", 0.1, ""), "last acknowledgements above 0.1 s")
