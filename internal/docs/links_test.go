@@ -128,3 +128,32 @@ func TestTestsAreThere(t *testing.T) {
 		}
 	}
 }
+
+// TestSeedsAreThere: docs/trust.md says that each target of fuzzing has seeds beside it.
+func TestSeedsAreThere(t *testing.T) {
+	t.Parallel()
+	target := regexp.MustCompile(`(?m)^func (Fuzz[A-Z]\w*)\(`)
+	found := 0
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && path != root && strings.HasPrefix(entry.Name(), ".") {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range target.FindAllStringSubmatch(string(text), -1) {
+			found++
+			if seeds, _ := os.ReadDir(filepath.Join(filepath.Dir(path), "testdata", "fuzz", m[1])); len(seeds) == 0 {
+				t.Errorf("%s: %s has no seed in testdata/fuzz", path, m[1])
+			}
+		}
+		return err
+	})
+	if err != nil || found < 10 {
+		t.Fatalf("%d targets: %v", found, err)
+	}
+}
