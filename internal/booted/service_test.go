@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // installed boots a machine and installs the package.
@@ -148,6 +150,12 @@ func TestHardening(t *testing.T) {
 	if err != nil || strings.Contains(said, "writable: ") {
 		t.Errorf("it can write: %v\n%s", err, said)
 	}
+	// The unit's list of calls has those by which probed gives up writing, once it has started.
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno != 0 {
+		t.Logf("this kernel has no Landlock: %v", errno)
+	} else if err := m.landlocked(); err != nil {
+		t.Errorf("Landlock: %v\n%s", err, m.run("journalctl", "--no-pager", "--unit=sandboxed.service", "--lines=5", "--output=cat"))
+	}
 	// The kernel lets it send to unicast addresses only.
 	m.dropIn("IPAddressAllow=\nIPAddressAllow=127.0.0.0/8 ::1\n")
 	m.awaitSample(1, "probed_handshake_rtt_seconds_count", `module="half_open"`)
@@ -156,6 +164,24 @@ func TestHardening(t *testing.T) {
 	if out, err := m.try("systemctl", "restart", "probed.service"); err == nil {
 		t.Errorf("IPAddressDeny= is not in force: it probes where nothing is allowed\n%s", out)
 	}
+}
+
+// landlock has a process give up writing as internal/confine does, where it may write
+// before.
+const landlock = `
+sub may { open my $f, '>>', '/run/probed/landlock' }
+may or die "before: $!";
+my $ruleset = pack 'Q', %d;
+(my $fd = syscall %d, $ruleset, 8, 0) >= 0 or die "landlock_create_ruleset: $!";
+syscall(%d, $fd, 0) == 0 or die "landlock_restrict_self: $!";
+die 'it goes on writing' if may;
+`
+
+// landlocked runs it in the service's sandbox.
+func (m *machine) landlocked() error {
+	m.t.Helper()
+	m.write("/usr/share/landlock", fmt.Sprintf(landlock, unix.LANDLOCK_ACCESS_FS_WRITE_FILE, unix.SYS_LANDLOCK_CREATE_RULESET, unix.SYS_LANDLOCK_RESTRICT_SELF))
+	return m.sandboxed("perl /usr/share/landlock")
 }
 
 // sandboxed runs a shell command in a service with probed's own unit, but for what it
