@@ -275,7 +275,9 @@ func TestProbeNowOrigin(t *testing.T) {
 	}{
 		{[]string{sameSite, "same-origin"}, 303},
 		{[]string{sameSite, "same-origin", "Origin", "http://behind.a.proxy"}, 303},
+		{[]string{sameSite, "none", "Origin", "http://evil.test"}, 303}, // what no browser says
 		{[]string{"Origin", "http://probed.test:10965"}, 303},
+		{[]string{"Origin", "https://probed.test:10965"}, 303}, // Host has no scheme to hold it to
 		{nil, 303}, // no browser
 		{[]string{sameSite, "cross-site"}, 403},
 		{[]string{sameSite, "same-site"}, 403},
