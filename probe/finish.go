@@ -136,7 +136,7 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 	waits := k.excused && (c.inFlight() > 0 || l.since.Wall != 0)
 	switch {
 	case c.settled:
-	case waits, unsent && late, !unsent && l.total > c.Timeout:
+	case waits, unsent && late, !unsent && (l.total > c.Timeout || l.total > 0 && c.finIsYoung(now)):
 		c.settled = true
 		out.observe(Observation{Kind: Discarded, Discard: DiscardStalled})
 	case unsent:
@@ -145,6 +145,16 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 	default:
 		c.settle(c.awaited(now), out)
 	}
+}
+
+// finIsYoung reports whether our FIN, which answers the peer's, left so late that its
+// acknowledgement could not have come in time. A peer that we have let wait closes later than by
+// what we took, which is all that its time was lengthened by: it may have begun again with a small
+// window (RFC 5681 §4.1). That it does not acknowledge what it cannot have heard is no fault.
+func (c *Conversation) finIsYoung(now Instant) bool {
+	k := &c.conn
+	d, ok := c.interval(now, c.synSent, k.finSent)
+	return c.local == LastAck && k.finLeft && k.sndUna == k.dataEnd && ok && d+k.handshake+delayedACK > c.Timeout+c.grace()
 }
 
 // unsent reports whether a segment that the peer should have answered did not leave

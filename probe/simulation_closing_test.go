@@ -133,7 +133,7 @@ func (s *sim) judgeClosing() error {
 		// A success after the timeout is not one, nor a failure if we were late; and the
 		// answer to a SYN that went late on the old four-tuple is none to ours.
 		tooLate := s.excused(&a, want) || w.c.Measure == probe.MeasureReuse && s.lags > 500*time.Millisecond
-		if !atTheEnd && !tooLate {
+		if !atTheEnd && !tooLate && !s.finWasYoung() {
 			return fmt.Errorf("discarded, want %v: late by %v, refused %d for %v", want, s.lags, s.refusals, s.kept)
 		}
 	case measures:
@@ -177,6 +177,22 @@ func (s *sim) excused(a *account, want probe.Reason) bool {
 		return late || s.keptAt != 0 || s.refusals > 0 && !a.progress
 	}
 	return late || s.refusals > 0
+}
+
+// finWasYoung reports whether we had let a peer wait, its FIN had come, and ours, which was all
+// that it had not acknowledged, had been on its way for less than a round trip when the time was
+// up: the path's, or the handshake's if something of that was lost.
+func (s *sim) finWasYoung() bool {
+	d := s.ranOut.Sub(s.synRead)
+	a := s.accountOf(d)
+	unacked := s.wantClosing(&a, d) == probe.FINUnacked && a.acked == s.iss.Add(1+s.w.c.Send)
+	trip := s.rtt
+	if s.lost == 0 {
+		trip = min(trip, 2*(s.delay+s.jitter))
+	}
+	age := d - s.finLeft.Sub(s.synStamp)
+	return s.w.c.Kind != probe.ActiveClose && s.lags+s.kept > 10*time.Millisecond && a.fin && unacked &&
+		s.finLeft != 0 && 0 <= age && age < trip+20*time.Millisecond
 }
 
 // accountOf is the account of what arrived until d after our SYN.

@@ -110,6 +110,8 @@ type sim struct {
 	figures  [probe.NumObservations]time.Duration
 	least    time.Duration
 	answer   probe.Answer
+	synRead  probe.Instant // when our loop saw our SYN leave, from when on it reckons
+	ranOut   probe.Instant // when the connection's time is up, as it said last
 }
 
 const simStart probe.Instant = 1_000_000_000_000
@@ -224,6 +226,9 @@ func (s *sim) hostSees(e *simEvent) {
 
 // deliver hands the conversation one event.
 func (s *sim) deliver(now probe.Instant, ev probe.Event) error {
+	if kind, due := s.w.c.Timer(); kind == probe.UserTimeout {
+		s.ranOut = due
+	}
 	out, err := s.w.step(now, ev)
 	if err != nil {
 		return err
@@ -408,6 +413,9 @@ func (s *sim) read(e *simEvent) error {
 		ev = probe.Event{Kind: probe.SendFailed}
 	case e.simWhat == seenSent:
 		ev.Kind = probe.SegmentSent
+		if s.synRead == 0 {
+			s.synRead = s.now
+		}
 	case e.icmp.Type != 0:
 		ev.Kind, ev.ICMP = probe.ICMPArrives, e.icmp
 	default:
