@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -32,6 +33,7 @@ const (
 
 	mostHeader = 32 << 10 // octets
 	mostFields = 100      // of it: each takes many times the four octets that it may have
+	mostKept   = 4 << 10  // octets of what is asked for, and of it that anything here looks at
 	mostBody   = 16 << 10
 
 	headerTimeout = 10 * time.Second // for a request's header, and for TLS's handshake
@@ -74,6 +76,13 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "too many fields in the header", http.StatusRequestHeaderFieldsTooLarge)
 		return
 	}
+	if len(r.RequestURI) > mostKept || !keep(r.Header) {
+		r.Header = nil
+		r.URL, r.RequestURI = &url.URL{Path: "/"}, "/"
+		h.Set("Connection", "close")
+		http.Error(w, "too much is asked for at once", http.StatusRequestHeaderFieldsTooLarge)
+		return
+	}
 	if code, ok := g.paces.wait(r.Context(), clientOf(r.RemoteAddr), g.clock()); !ok {
 		if code != 0 {
 			h.Set("Connection", "close")
@@ -99,6 +108,33 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.guesses.serve(w, r, g.next)
+}
+
+// read are the fields that something here looks at. Of those that say that a request has been
+// passed on the name alone is.
+var read = []string{
+	"Accept", "Accept-Encoding", "Authorization", "If-Modified-Since", "If-None-Match", "If-Range", "Origin", "Range",
+	"Sec-Fetch-Site", "User-Agent", "X-Prometheus-Scrape-Timeout-Seconds",
+}
+
+// keep takes out of a header what nothing here looks at: it would be kept while the request
+// waits, and its answer. It reports whether what is left is short.
+func keep(h http.Header) bool {
+	octets := 0
+	for name, values := range h {
+		if !slices.Contains(read, name) {
+			if passedOn(name) {
+				h[name] = []string{""}
+			} else {
+				delete(h, name)
+			}
+			continue
+		}
+		for _, v := range values {
+			octets += len(v)
+		}
+	}
+	return octets <= mostKept
 }
 
 // fields is how many a header has.

@@ -74,6 +74,41 @@ func TestGuardFields(t *testing.T) {
 	}
 }
 
+// What nothing here looks at is not kept while a request waits, nor is much of the rest.
+func TestGuardKeeps(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", mostKept)
+	for _, c := range []struct {
+		uri, name, value string
+		want             int
+	}{
+		{"/", "X-Any", long, 204},
+		{"/", "Cookie", long, 204},
+		{"/", "Accept", "text/plain", 204},
+		{"/", "Accept", long + "x", 431},
+		{"/?" + long, "Accept", "text/plain", 431},
+	} {
+		r := httptest.NewRequest("GET", c.uri, nil)
+		r.Header.Set(c.name, c.value)
+		w := httptest.NewRecorder()
+		guarded().ServeHTTP(w, r)
+		kept := len(r.RequestURI)
+		for name, values := range r.Header {
+			kept += len(name) + len(strings.Join(values, ""))
+		}
+		if w.Code != c.want || kept > 100 {
+			t.Errorf("%.20s, %s of %d octets: %d, %d octets kept", c.uri, c.name, len(c.value), w.Code, kept)
+		}
+	}
+	r := httptest.NewRequest("GET", "/", nil)
+	r.RemoteAddr, r.Host = "127.0.0.1:1", "127.0.0.1"
+	r.Header.Set("X-Forwarded-For", long)
+	guarded().ServeHTTP(httptest.NewRecorder(), r)
+	if fromHere(r) {
+		t.Error("what has been passed on is taken for this host's")
+	}
+}
+
 func TestGuardBodies(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -19,7 +19,7 @@ func fromHere(r *http.Request) bool {
 		return false
 	}
 	for name := range r.Header {
-		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded") || strings.HasSuffix(name, "-Client-Ip") || strings.HasSuffix(name, "-Connecting-Ip") {
+		if passedOn(name) {
 			return false
 		}
 	}
@@ -30,6 +30,11 @@ func fromHere(r *http.Request) bool {
 		return !isBrowser(r)
 	}
 	return false
+}
+
+// passedOn reports whether a field is a proxy's.
+func passedOn(name string) bool {
+	return name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded") || strings.HasSuffix(name, "-Client-Ip") || strings.HasSuffix(name, "-Connecting-Ip")
 }
 
 // isBrowser reports whether a browser asks. Over plain HTTP to other addresses than
