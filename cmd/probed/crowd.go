@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -50,6 +51,12 @@ const quiet = time.Second
 
 func newCrowd(most int, clock func() time.Time) *crowd {
 	return &crowd{most: most, clock: clock, guests: make(map[*guest]struct{}), places: make(map[netip.Prefix]int)}
+}
+
+// crowds are those of all connections and of HTTP/2's: smaller ones within a small budget, so
+// that what their buffers, headers, TLS and requests take is a part of it.
+func (d *daemon) crowds() (all, multiplexed *crowd) {
+	return newCrowd(d.budget.Part(mostConnections), time.Now), newCrowd(d.budget.Part(mostHTTP2), time.Now)
 }
 
 // enter gives a client a place, and the client calls leave. out is called if another
@@ -167,6 +174,7 @@ func (d *doors) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	in := &caller{Conn: c, multiplexed: d.multiplexed}
+	in.here, in.ends = context.WithCancel(context.Background())
 	in.guest = d.crowd.enter(clientOf(c.RemoteAddr().String()), false, in.reset)
 	return in, nil
 }
@@ -178,6 +186,9 @@ type caller struct {
 	multiplexed *crowd
 	second      *guest // in multiplexed, once it speaks HTTP/2; its server's goroutine has it
 	closing     sync.Once
+
+	here context.Context // until it has been ended
+	ends context.CancelFunc
 }
 
 // lastWords is how long a client may take for what it has been sent last.
@@ -186,8 +197,10 @@ const lastWords = 5 * time.Second
 // mostLastWords is how many octets it may say meanwhile, which nobody reads.
 const mostLastWords = 64 << 10
 
-// reset ends the connection with a RST, so that nothing is left of it here.
+// reset ends the connection with a RST, so that nothing is left of it here: neither of its
+// requests, which would wait on for whoever is no longer counted.
 func (c *caller) reset() {
+	c.ends()
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
 	}
@@ -199,6 +212,7 @@ func (c *caller) reset() {
 // until the client has everything, or has had its time and is reset.
 func (c *caller) Close() (err error) {
 	c.closing.Do(func() {
+		c.ends()
 		if !c.owes() {
 			c.guest.leave()
 			err = c.Conn.Close()
@@ -264,10 +278,30 @@ func (c *caller) is(state http.ConnState, protocol func() string) {
 func connState(c net.Conn, state http.ConnState) {
 	protocol := func() string { return "" }
 	if secure, ok := c.(*tls.Conn); ok {
-		c = secure.NetConn()
 		protocol = func() string { return secure.ConnectionState().NegotiatedProtocol }
 	}
-	if caller, ok := c.(*caller); ok {
+	if caller := callerOf(c); caller != nil {
 		caller.is(state, protocol)
 	}
+}
+
+// connContext is http.Server's other hook: a connection's requests end with it. The server
+// itself doesn't see its end while there is something to read, such as a next request.
+func connContext(ctx context.Context, c net.Conn) context.Context {
+	caller := callerOf(c)
+	if caller == nil {
+		return ctx
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	context.AfterFunc(caller.here, cancel)
+	return ctx
+}
+
+// callerOf returns who has come in, below TLS too, or nil.
+func callerOf(c net.Conn) *caller {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	in, _ := c.(*caller)
+	return in
 }

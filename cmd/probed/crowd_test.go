@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/probed/probed/internal/lab"
+	"github.com/probed/probed/internal/memory"
 )
 
 // Whoever has the most places gives one up, so that nobody is locked out.
@@ -277,5 +278,57 @@ func TestDoorsLastWords(t *testing.T) {
 		}
 		_ = conn.Close()
 		guests(0)
+	}
+}
+
+// A request ends with its connection, though there is more to read, which net/http takes for
+// a sign of life.
+func TestDoorsEndRequests(t *testing.T) {
+	t.Parallel()
+	came, ended := make(chan struct{}, 2), make(chan struct{}, 2)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		came <- struct{}{}
+		<-r.Context().Done()
+		ended <- struct{}{}
+	}))
+	s.Listener = &doors{s.Listener, newCrowd(1, time.Now), newCrowd(1, time.Now)}
+	s.Config.ConnState, s.Config.ConnContext = connState, connContext
+	s.Start()
+	for range 2 { // of which the second takes the first's place
+		c, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, strings.Repeat("GET / HTTP/1.1\r\nHost: probed\r\n\r\n", 3)); err != nil {
+			t.Fatal(err)
+		}
+		<-came
+	}
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Error("a request is served whose connection has been reset")
+	}
+	s.CloseClientConnections()
+	s.Config.Close()
+}
+
+// Within a small budget there is less for web clients, and else as much as ever.
+func TestPlacesWithinABudget(t *testing.T) {
+	for _, c := range []struct {
+		budget                   *memory.Budget
+		all, multiplexed, header int
+	}{
+		{nil, 512, 64, 32 << 10},
+		{memory.Limited(0), 512, 64, 32 << 10},
+		{memory.Limited(256 << 20), 512, 64, 32 << 10},
+		{memory.Limited(128 << 20), 256, 32, 8 << 10},
+	} {
+		d := &daemon{budget: c.budget}
+		all, multiplexed := d.crowds()
+		if all.most != c.all || multiplexed.most != c.multiplexed || d.longestHeader() != c.header {
+			t.Errorf("%+v: %d, %d, %d", c.budget, all.most, multiplexed.most, d.longestHeader())
+		}
 	}
 }

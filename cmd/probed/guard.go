@@ -20,8 +20,9 @@ const (
 
 	// A connection of HTTP/2 is many clients: what it asks for at once is served at once,
 	// and whoever reads none of it has each answer wait with its goroutine and buffers.
-	mostHTTP2       = 64 // connections
-	mostMultiplexed = 8  // requests of each at once
+	mostHTTP2       = 64       // connections
+	mostMultiplexed = 8        // requests of each at once
+	mostFrame       = 16 << 10 // octets, the least that there may be (RFC 9113, §4.2): its buffer stays
 
 	scrapeWait = 10 * time.Second // for a place: what Prometheus waits by default
 	streamWait = 2 * time.Second
@@ -31,10 +32,11 @@ const (
 	// place goes to another that waits for one.
 	slowReader = 3 * time.Second
 
-	mostHeader = 32 << 10 // octets
-	mostFields = 100      // of it: each takes many times the four octets that it may have
-	mostKept   = 4 << 10  // octets of what is asked for, and of it that anything here looks at
-	mostBody   = 16 << 10
+	mostHeader  = 32 << 10 // octets
+	shortHeader = 8 << 10  // of them, within a small budget
+	mostFields  = 100      // of it: each takes many times the four octets that it may have
+	mostKept    = 4 << 10  // octets of what is asked for, and of it that anything here looks at
+	mostBody    = 16 << 10
 
 	headerTimeout = 10 * time.Second // for a request's header, and for TLS's handshake
 	readTimeout   = 20 * time.Second // for the whole of a request
@@ -155,6 +157,15 @@ func (d *daemon) checkHosts() error {
 		d.hosts[i] = hostname(name)
 	}
 	return nil
+}
+
+// longestHeader is how many octets a request's may have: net/http keeps several of the kind
+// for each connection while it reads one.
+func (d *daemon) longestHeader() int {
+	if d.budget.Part(mostHeader) < mostHeader {
+		return shortHeader
+	}
+	return mostHeader
 }
 
 // takeBody reads what comes with a request and throws it away: nothing here needs it. It

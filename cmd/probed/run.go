@@ -195,7 +195,7 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 		skips[i] = engine.SkipReason(i).String()
 	}
 	d.complaints = newComplaints(d.log)
-	d.callers, d.multiplexed = newCrowd(mostConnections, time.Now), newCrowd(mostHTTP2, time.Now)
+	d.callers, d.multiplexed = d.crowds()
 	d.metrics = metrics.New(metrics.Options{
 		Version:     version.Version,
 		Revision:    version.GetRevision(),

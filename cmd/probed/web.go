@@ -170,18 +170,20 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 			ReadTimeout:       readTimeout,
 			WriteTimeout:      writeTimeout,
 			IdleTimeout:       -1, // HTTP/2's: see below
-			MaxHeaderBytes:    mostHeader,
+			MaxHeaderBytes:    d.longestHeader(),
 			// Else net/http itself answers OPTIONS *, before any handler and as often as asked.
 			DisableGeneralOptionsHandler: true,
 			HTTP2: &http.HTTP2Config{
 				MaxConcurrentStreams:          mostMultiplexed,
+				MaxReadFrameSize:              mostFrame,
 				MaxReceiveBufferPerConnection: 64 << 10,
 				MaxReceiveBufferPerStream:     mostBody,
 				SendPingTimeout:               idleTimeout,
 				WriteByteTimeout:              writeTimeout,
 			},
-			ConnState: connState,
-			ErrorLog:  complain,
+			ConnState:   connState,
+			ConnContext: connContext,
+			ErrorLog:    complain,
 		}
 		// exporter-toolkit puts its own handler before ours, and then serves. The guard
 		// stands before both: what is too much must not get as far as to bcrypt.

@@ -52,6 +52,18 @@ func (b *Budget) Sockets() int64 {
 	return b.limit / 8
 }
 
+// enough is a limit within which web clients may have everything that they may have without one.
+const enough = 256 << 20
+
+// Part is how much there may be within the budget of what there may be so much of without
+// bounds: less in proportion, where the limit is a small one.
+func (b *Budget) Part(most int) int {
+	if b == nil || b.limit == 0 || b.limit >= enough {
+		return most
+	}
+	return int(max(int64(most)*b.limit/enough, 1))
+}
+
 // Reserve sets octets aside for what is about to be read, until release is called, or
 // says that there is no room for them.
 func (b *Budget) Reserve(octets int64) (release func(), err error) {

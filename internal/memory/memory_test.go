@@ -74,3 +74,17 @@ func TestReserve(t *testing.T) {
 		t.Errorf("%d octets resident", r)
 	}
 }
+
+// What there may be of something is less within a small budget, and something always.
+func TestPart(t *testing.T) {
+	for _, c := range []struct {
+		budget *Budget
+		want   int
+	}{
+		{nil, 512}, {Limited(0), 512}, {Limited(1 << 30), 512}, {Limited(256 << 20), 512}, {Limited(128 << 20), 256}, {Limited(1), 1},
+	} {
+		if got := c.budget.Part(512); got != c.want {
+			t.Errorf("%+v: %d, want %d", c.budget, got, c.want)
+		}
+	}
+}

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"golang.org/x/sys/unix"
 
 	"github.com/probed/probed/internal/lab"
 )
@@ -159,6 +160,44 @@ func TestWebWithinMemory(t *testing.T) {
 	}
 }
 
+// TestWebWithinMemoryTLS has clients of twenty addresses ask the same for what they read
+// nothing of, by TLS and HTTP/2, with headers as long as any may be and longer, and come again
+// as often as they are shown out. It has the machine to itself.
+func TestWebWithinMemoryTLS(t *testing.T) {
+	const limit, addresses = 128, 20
+	room := contain(t, limit<<20)
+	w := newWebWorldOf(t, 2000, manyYAML, room.inside, withArgs("--web.config.file="+withoutPasswords(t)))
+	w.overTLS()
+	w.ready()
+	paths := []string{"/events", "/metrics", "/"}
+	w.under("answers of 2,000 targets that 20 addresses ask for by TLS, in long headers, and don't read, in 128 MiB", "connections", func() (int, string) {
+		var opened atomic.Int64
+		until := time.Now().Add(time.Duration(times(25, 8)) * time.Second)
+		all(510, 510, func(i int) {
+			for time.Now().Before(until) {
+				var c net.Conn
+				var err error
+				if i < 64 {
+					c, err = w.unread(stranger(i%addresses), paths[i%3], "")
+				} else {
+					c, err = w.insist(stranger(i%addresses), paths[i%3], 7500<<(i%2*2))
+				}
+				if err == nil {
+					opened.Add(1)
+					linger(c, until)
+				}
+				closeConns([]net.Conn{c})
+				time.Sleep(20 * time.Millisecond)
+			}
+		})
+		all, sockets := room.most()
+		if all > limit-4 { // a group never has more than its limit: whoever is at it waits, or is killed
+			t.Errorf("probed took %.0f MiB", all)
+		}
+		return int(opened.Load()), fmt.Sprintf("at most %.0f MiB, with %.0f for sockets", all, sockets)
+	})
+}
+
 // keepAlive is a field of a request that is one of many.
 const keepAlive = "Connection: keep-alive\r\n"
 
@@ -239,4 +278,44 @@ func (w *webWorld) unread(from, path, password string) (net.Conn, error) {
 	}
 	_, err = c.Write(said.Bytes())
 	return c, err
+}
+
+// insist asks for a path by TLS, a hundred times, in headers of so many octets.
+func (w *webWorld) insist(from, path string, octets int) (net.Conn, error) {
+	plain, err := w.dialFrom(from, 2048)
+	if err != nil {
+		return nil, err
+	}
+	c := tls.Client(plain, &tls.Config{InsecureSkipVerify: true})
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if err := c.Handshake(); err != nil {
+		return plain, err
+	}
+	var fields strings.Builder
+	for i := range 85 {
+		fmt.Fprintf(&fields, "X-%d: %s\r\n", i, strings.Repeat("~", octets/85))
+	}
+	go func() {
+		_, _ = io.WriteString(c, strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: probed\r\nAccept-Encoding: gzip\r\n"+fields.String()+"\r\n", 100))
+	}()
+	return plain, nil
+}
+
+// linger waits, and reads nothing, for the other end to reset the connection.
+func linger(c net.Conn, until time.Time) {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	for err == nil && time.Now().Before(until) {
+		open := false
+		_ = raw.Control(func(fd uintptr) {
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			open = err == nil && info.State == 1 // ESTABLISHED
+		})
+		if !open {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }

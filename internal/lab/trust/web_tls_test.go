@@ -91,12 +91,27 @@ func (p withPassword) CloseIdleConnections() { p.next.CloseIdleConnections() }
 func newTLSWorld(t *testing.T) *webWorld {
 	t.Helper()
 	w := newWebWorld(t, withArgs("--web.config.file="+webConfig(t)))
+	w.overTLS()
+	w.ready()
+	return w
+}
+
+// overTLS has its scrapes go by TLS, with the password.
+func (w *webWorld) overTLS() {
 	w.d.base = "https://127.0.0.1:10965"
 	plain := w.d.http.Transport.(*http.Transport)
 	plain.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
 	w.d.http.Transport = withPassword{plain}
-	w.ready()
-	return w
+}
+
+// withoutPasswords is a file for --web.config.file with TLS alone.
+func withoutPasswords(t *testing.T) (file string) {
+	t.Helper()
+	file = filepath.Join(filepath.Dir(webConfig(t)), "tls.yml")
+	if err := os.WriteFile(file, []byte("tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // dialTLS connects from there, with HTTP/2 or without.
