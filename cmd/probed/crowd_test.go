@@ -294,13 +294,13 @@ func TestDoorsEndRequests(t *testing.T) {
 	s.Listener = &doors{s.Listener, newCrowd(1, time.Now), newCrowd(1, time.Now)}
 	s.Config.ConnState, s.Config.ConnContext = connState, connContext
 	s.Start()
-	for range 2 { // of which the second takes the first's place
+	for range 2 { // of which the second takes the first's place, and each asks for more than is read at once
 		c, err := net.Dial("tcp", s.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		if _, err := io.WriteString(c, strings.Repeat("GET / HTTP/1.1\r\nHost: probed\r\n\r\n", 3)); err != nil {
+		if _, err := io.WriteString(c, strings.Repeat("GET / HTTP/1.1\r\nHost: probed\r\n\r\n", 200)); err != nil {
 			t.Fatal(err)
 		}
 		<-came
