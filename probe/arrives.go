@@ -307,7 +307,7 @@ func (c *Conversation) takeText(now Instant, ev *Event, out *Output) {
 	was := c.rcvNxt
 	c.rcvNxt = k.gaps.add(c.rcvNxt, from, to)
 	if n := uint32(c.rcvNxt.Sub(was)); n > 0 {
-		k.received = sum(k.received, n)
+		k.received, k.textGot = sum(k.received, n), ev.Stamp
 		if k.finTimes > 0 {
 			k.halfClose = sum(k.halfClose, n)
 		}

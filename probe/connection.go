@@ -85,6 +85,7 @@ type connection struct {
 	finAckGot Stamp  // its acknowledgement, received
 	finGot    Stamp  // the peer's FIN, received
 	finWhole  Stamp  // and all octets before it
+	textGot   Stamp  // what brought octets last, received
 	halfClose uint32 // octets received after our FIN
 	received  uint32 // octets received
 

@@ -136,7 +136,7 @@ func (c *Conversation) conclude(now Instant, out *Output) {
 	waits := k.excused && (c.inFlight() > 0 || l.since.Wall != 0)
 	switch {
 	case c.settled:
-	case waits, unsent && late, !unsent && (l.total > c.Timeout || l.total > 0 && c.finIsYoung(now)):
+	case waits, unsent && late, !unsent && (l.total > c.Timeout || l.total > 0 && c.finIsYoung(now) || l.total >= beginsAgain && c.talks(now)):
 		c.settled = true
 		out.observe(Observation{Kind: Discarded, Discard: DiscardStalled})
 	case unsent:
@@ -155,6 +155,18 @@ func (c *Conversation) finIsYoung(now Instant) bool {
 	k := &c.conn
 	d, ok := c.interval(now, c.synSent, k.finSent)
 	return c.local == LastAck && k.finLeft && k.sndUna == k.dataEnd && ok && d+k.handshake+delayedACK > c.Timeout+c.grace()
+}
+
+// beginsAgain is for how long a peer must have waited to begin again with a small window: Linux's
+// least retransmission timeout (TCP_RTO_MIN).
+const beginsAgain = 200 * time.Millisecond
+
+// talks reports whether the peer had octets for us within the last round trip of its time. One
+// that we have let wait so long is not through with them yet, but might be.
+func (c *Conversation) talks(now Instant) bool {
+	k := &c.conn
+	d, ok := c.interval(now, c.synSent, k.textGot)
+	return !k.finTaken && ok && d+k.handshake+delayedACK > c.Timeout+c.grace()
 }
 
 // unsent reports whether a segment that the peer should have answered did not leave

@@ -133,7 +133,7 @@ func (s *sim) judgeClosing() error {
 		// A success after the timeout is not one, nor a failure if we were late; and the
 		// answer to a SYN that went late on the old four-tuple is none to ours.
 		tooLate := s.excused(&a, want) || w.c.Measure == probe.MeasureReuse && s.lags > 500*time.Millisecond
-		if !atTheEnd && !tooLate && !s.finWasYoung() {
+		if !atTheEnd && !tooLate && !s.finWasYoung() && !s.talked() {
 			return fmt.Errorf("discarded, want %v: late by %v, refused %d for %v", want, s.lags, s.refusals, s.kept)
 		}
 	case measures:
@@ -186,13 +186,25 @@ func (s *sim) finWasYoung() bool {
 	d := s.ranOut.Sub(s.synRead)
 	a := s.accountOf(d)
 	unacked := s.wantClosing(&a, d) == probe.FINUnacked && a.acked == s.iss.Add(1+s.w.c.Send)
-	trip := s.rtt
-	if s.lost == 0 {
-		trip = min(trip, 2*(s.delay+s.jitter))
-	}
 	age := d - s.finLeft.Sub(s.synStamp)
 	return s.w.c.Kind != probe.ActiveClose && s.lags+s.kept > 10*time.Millisecond && a.fin && unacked &&
-		s.finLeft != 0 && 0 <= age && age < trip+20*time.Millisecond
+		s.finLeft != 0 && 0 <= age && age < s.trip()+20*time.Millisecond
+}
+
+// talked reports whether we had let a peer wait for so long that it begins again, and it still
+// brought octets within the last round trip before the time was up.
+func (s *sim) talked() bool {
+	d := s.ranOut.Sub(s.synRead)
+	a, before := s.accountOf(d), s.accountOf(d-s.trip()-20*time.Millisecond)
+	return s.lags+s.kept >= 200*time.Millisecond && a.rcvNxt != before.rcvNxt && !(a.fin && a.rcvNxt == a.finAt.Add(1))
+}
+
+// trip is the path's round trip, or the handshake's if something was lost.
+func (s *sim) trip() time.Duration {
+	if s.lost == 0 {
+		return min(s.rtt, 2*(s.delay+s.jitter))
+	}
+	return s.rtt
 }
 
 // accountOf is the account of what arrived until d after our SYN.
