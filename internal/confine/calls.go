@@ -121,7 +121,7 @@ func checked(mute []int) []call {
 		copied = append(copied, match{is(0, uint32(fd)), is(1, unix.F_DUPFD_CLOEXEC)})
 	}
 	return []call{
-		// The taps only listen: a packet socket could send in anybody's name. Nor is there
+		// Taps and bells only listen: a packet socket could send in anybody's name. Nor is there
 		// recvmsg(2), by which a descriptor would come under another number.
 		{"sendmmsg", unix.SYS_SENDMMSG, nil, muted},
 		{"sendto", unix.SYS_SENDTO, nil, muted},

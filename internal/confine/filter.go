@@ -127,7 +127,8 @@ func block(c call) []bpf.Instruction {
 		last = allow
 	}
 	body = append(body, bpf.RetConstant{Val: last})
-	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(c.number), SkipTrue: uint8(len(body))}}, body...)
+	past := bpf.Jump{Skip: uint32(len(body))} // a conditional one goes past 255, and many descriptors may be mute
+	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(c.number), SkipTrue: 1}, past}, body...)
 }
 
 // code gives what matches a verdict and goes past its end with what does not.

@@ -143,6 +143,35 @@ func TestFilter(t *testing.T) {
 	}
 }
 
+// A host with many cores has many loops, each with descriptors that are mute.
+func TestFilterOfManyLoops(t *testing.T) {
+	var mute []int
+	for fd := 100; fd < 400; fd++ {
+		mute = append(mute, fd)
+	}
+	vm, err := bpf.NewVM(assemble(calls(mute)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for fd := uint64(90); fd < 410; fd++ {
+		want := allow
+		if 100 <= fd && fd < 400 {
+			want = refuse
+		}
+		for _, number := range []uint32{unix.SYS_SENDTO, unix.SYS_SENDMMSG, unix.SYS_WRITE} {
+			if got := verdict(t, vm, arch, number, fd); got != want {
+				t.Fatalf("call %d by %d: %#x", number, fd, got)
+			}
+		}
+		if got := verdict(t, vm, arch, unix.SYS_FCNTL, fd, unix.F_DUPFD_CLOEXEC); got != want {
+			t.Fatalf("a copy of %d: %#x", fd, got)
+		}
+	}
+	if got := verdict(t, vm, arch, unix.SYS_MMAP, 0, 4096, unix.PROT_EXEC); got != refuse {
+		t.Errorf("memory for code: %#x", got)
+	}
+}
+
 // A thread that could not be given the filter is no success.
 func TestInstalled(t *testing.T) {
 	for _, c := range []struct {

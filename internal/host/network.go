@@ -107,7 +107,7 @@ func (n *Network) open(p Ports) (err error) {
 }
 
 // Listeners are the descriptors that nothing is sent by.
-func (n *Network) Listeners() []int { return []int{n.tap.FD()} }
+func (n *Network) Listeners() []int { return append([]int{n.tap.FD()}, n.bell.FDs()...) }
 
 // Close closes everything, the ports last, so that nothing is sent from a port
 // that is not held.
