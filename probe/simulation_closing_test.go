@@ -196,7 +196,7 @@ func (s *sim) finWasYoung() bool {
 func (s *sim) talked() bool {
 	d := s.ranOut.Sub(s.synRead)
 	a, before := s.accountOf(d), s.accountOf(d-s.trip()-20*time.Millisecond)
-	return s.lags+s.kept >= 200*time.Millisecond && a.rcvNxt != before.rcvNxt && !(a.fin && a.rcvNxt == a.finAt.Add(1))
+	return s.lags+s.kept >= 200*time.Millisecond && a.rcvNxt != before.rcvNxt && (!a.fin || a.rcvNxt != a.finAt.Add(1))
 }
 
 // trip is the path's round trip, or the handshake's if something was lost.
