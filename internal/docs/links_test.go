@@ -95,26 +95,7 @@ var testName = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z]\w*`)
 func TestTestsAreThere(t *testing.T) {
 	t.Parallel()
 	var names []string
-	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)[A-Z]\w*)\(`)
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() && path != root && strings.HasPrefix(entry.Name(), ".") {
-			return fs.SkipDir
-		}
-		if !strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		text, err := os.ReadFile(path)
-		for _, m := range function.FindAllStringSubmatch(string(text), -1) {
-			names = append(names, m[1])
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	inTests(t, regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)[A-Z]\w*)\(`), func(_, name string) { names = append(names, name) })
 	for _, p := range every(t) {
 		if p.path == "CHANGELOG.md" {
 			continue
@@ -132,8 +113,21 @@ func TestTestsAreThere(t *testing.T) {
 // TestSeedsAreThere: docs/trust.md says that each target of fuzzing has seeds beside it.
 func TestSeedsAreThere(t *testing.T) {
 	t.Parallel()
-	target := regexp.MustCompile(`(?m)^func (Fuzz[A-Z]\w*)\(`)
 	found := 0
+	inTests(t, regexp.MustCompile(`(?m)^func (Fuzz[A-Z]\w*)\(`), func(path, name string) {
+		found++
+		if seeds, _ := os.ReadDir(filepath.Join(filepath.Dir(path), "testdata", "fuzz", name)); len(seeds) == 0 {
+			t.Errorf("%s: %s has no seed in testdata/fuzz", path, name)
+		}
+	})
+	if found < 10 {
+		t.Fatalf("%d targets", found)
+	}
+}
+
+// inTests calls fn for each function of the tests' files whose name a pattern finds.
+func inTests(t *testing.T, function *regexp.Regexp, fn func(path, name string)) {
+	t.Helper()
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -145,15 +139,12 @@ func TestSeedsAreThere(t *testing.T) {
 			return nil
 		}
 		text, err := os.ReadFile(path)
-		for _, m := range target.FindAllStringSubmatch(string(text), -1) {
-			found++
-			if seeds, _ := os.ReadDir(filepath.Join(filepath.Dir(path), "testdata", "fuzz", m[1])); len(seeds) == 0 {
-				t.Errorf("%s: %s has no seed in testdata/fuzz", path, m[1])
-			}
+		for _, m := range function.FindAllStringSubmatch(string(text), -1) {
+			fn(path, m[1])
 		}
 		return err
 	})
-	if err != nil || found < 10 {
-		t.Fatalf("%d targets: %v", found, err)
+	if err != nil {
+		t.Fatal(err)
 	}
 }

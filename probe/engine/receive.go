@@ -148,7 +148,7 @@ func (s *Shard) handle(f *frame) {
 		return
 	}
 	i := s.find(&f.key, f.hash, f.local)
-	ev := &s.event
+	ev, stamp := &s.event, s.clock.stamp(f, s.caughtUp)
 	switch {
 	case f.outgoing:
 		// The RST of a conversation that is over for us, with its target or because nobody
@@ -164,7 +164,7 @@ func (s *Shard) handle(f *frame) {
 			e := s.entries[sl.target]
 			e.untroubled()
 			sl.leftBy(int32(f.ifindex))
-			s.isBack(sl, s.moment(s.clock.stamp(f, s.caughtUp)))
+			s.isBack(sl, s.moment(stamp))
 			s.passUnsent(sl, e)
 		}
 		if p.Segment.Flags.Has(probe.RST) {
@@ -184,7 +184,7 @@ func (s *Shard) handle(f *frame) {
 		case p.Kind == wire.KindTCP && s.madeHere(s.table.slot(i), f):
 			*ev = probe.Event{Kind: probe.SendFailed}
 		case p.Kind == wire.KindTCP:
-			s.isFound(s.table.slot(i), s.moment(s.clock.stamp(f, s.caughtUp)))
+			s.isFound(s.table.slot(i), s.moment(stamp))
 			*ev = probe.Event{Kind: probe.SegmentArrives, Segment: p.Segment, Fragment: p.Fragment}
 		default:
 			*ev = probe.Event{Kind: probe.ICMPArrives, ICMP: p.ICMP}
@@ -193,8 +193,8 @@ func (s *Shard) handle(f *frame) {
 	if !f.stamped { // the stamp is the tap's own reading of the clock
 		s.Stats.StampFallbacks.Add(1)
 	}
-	if ev.Stamp = s.clock.stamp(f, s.caughtUp); !f.outgoing {
-		s.excuseLate(i, ev.Stamp)
+	if ev.Stamp = stamp; !f.outgoing {
+		s.excuseLate(i, stamp)
 	}
 	s.step(i, ev)
 }
