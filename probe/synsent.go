@@ -198,7 +198,8 @@ func (c *Conversation) furtherSYNACK(now Instant, s *Segment, out *Output) {
 	} else {
 		out.reject(RejectBadSequence, NoteBadSYNACK)
 	}
-	if c.phase == lingering || c.phase == insisting {
+	switch c.phase {
+	case reopening, lingering, insisting:
 		c.awaitReset(now, out)
 	}
 }
