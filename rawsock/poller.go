@@ -100,16 +100,16 @@ func (p *Poller) Wait(d time.Duration, traffic bool) (ready bool, err error) {
 // whether somebody does: a third of what 100 targets at 1 s cost.
 const LongNap = 5 * time.Millisecond
 
-// oversleep is by how much the runtime's own timers may be late: its epoll_wait(2) counts in
+// Oversleep is by how much the runtime's own timers may be late: its epoll_wait(2) counts in
 // milliseconds.
-const oversleep = 1500 * time.Microsecond
+const Oversleep = 1500 * time.Microsecond
 
 // Nap is Wait without traffic that leaves the sleep to the runtime, and the thread too, so that
-// the goroutine may go on on another; it is locked to that again. It sleeps the last of d as
-// Wait does, which must be at least LongNap.
+// the goroutine may go on on another; it is locked to that again. It takes d, at least LongNap,
+// or up to Oversleep less: to sleep that too as Wait does would have the monitor look
+// some twenty times.
 func (p *Poller) Nap(d time.Duration) error {
-	began := time.Now()
-	p.alarm.Reset(d - oversleep)
+	p.alarm.Reset(d - Oversleep)
 	runtime.UnlockOSThread()
 	select {
 	case <-p.alarm.C:
@@ -120,7 +120,7 @@ func (p *Poller) Nap(d time.Duration) error {
 	if err := PreciseTimers(); err != nil {
 		return err
 	}
-	_, err := p.Wait(max(d-time.Since(began), 0), false)
+	_, err := p.Wait(0, false)
 	return err
 }
 

@@ -95,12 +95,12 @@ func TestPollerNap(t *testing.T) {
 			t.Errorf("a nap of %v took %v", d, took)
 		}
 	}
-	nap(LongNap, LongNap-oversleep, time.Second)
-	nap(30*time.Millisecond, 30*time.Millisecond-oversleep, time.Second)
+	nap(LongNap, LongNap-Oversleep, time.Second)
+	nap(30*time.Millisecond, 30*time.Millisecond-Oversleep, time.Second)
 	p.Wake()
 	p.Wake()
 	nap(time.Minute, 0, 10*time.Second)
-	nap(30*time.Millisecond, 30*time.Millisecond-oversleep, time.Second)
+	nap(30*time.Millisecond, 30*time.Millisecond-Oversleep, time.Second)
 	for range 20 {
 		time.AfterFunc(time.Millisecond, p.Wake)
 		nap(time.Minute, 0, 10*time.Second)
@@ -108,7 +108,7 @@ func TestPollerNap(t *testing.T) {
 	if _, err := p.Wait(time.Millisecond, false); err != nil {
 		t.Fatal(err)
 	}
-	nap(30*time.Millisecond, 30*time.Millisecond-oversleep, time.Second)
+	nap(30*time.Millisecond, 30*time.Millisecond-Oversleep, time.Second)
 	if n := testing.AllocsPerRun(20, func() {
 		p.Wake()
 		_ = p.Nap(time.Minute)

@@ -48,7 +48,7 @@ func TestCount(t *testing.T) {
 			if l.settled() != 3 || l.verdicts[tt.reason] != 3 || l.handed != 3 {
 				t.Errorf("verdicts %v, discards %v, %d transcripts", l.verdicts, l.discards, l.handed)
 			}
-			if !tt.busy && first > 50*time.Millisecond {
+			if !tt.busy && first > 60*time.Millisecond {
 				t.Errorf("the first verdict came after %v", first)
 			}
 			if tt.busy != (w.skips[SkipNoPort] > 0) {

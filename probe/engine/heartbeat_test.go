@@ -41,7 +41,7 @@ func TestHeartbeat(t *testing.T) {
 	}{
 		{"idle, sooner than it would wake up", 0, 100 * time.Millisecond, tick},
 		{"idle, later", 0, 15 * time.Second, 2 * tick},
-		{"busy", 1500, time.Second, 2 * readPause},
+		{"busy", 1500, time.Second, 2 * maxStretch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w, beats := beating(t, tt.every)

@@ -48,7 +48,7 @@ type Network interface {
 	// Drops counts the frames that were lost between the kernel and Receive.
 	Drops() uint64
 
-	// Wait returns after d, or sooner if Wake is called, or, with frames, if
+	// Wait returns after d or up to 2 ms sooner, or if Wake is called, or, with frames, if
 	// there is something to receive on a guarded port.
 	Wait(d time.Duration, frames bool)
 

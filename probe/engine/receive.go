@@ -68,7 +68,8 @@ func (s *Shard) receive() (drained bool) {
 	s.busy = false
 	s.lookForLosses()
 	began := s.now
-	for range maxBatches {
+	for round := range maxBatches {
+		s.calm = round < calmBatches
 		s.nFrames = 0
 		n := s.net.Receive(batch, s.keep)
 		s.read()

@@ -47,7 +47,7 @@ func (s *Shard) send() probe.Instant {
 			break
 		}
 		e := s.entries[x.value]
-		s.company.take(x, s.now, e.stretch())
+		s.company.take(x, s.now, s.stretch(e))
 		if e.sends(s.now) {
 			packets := e.manner.packets
 			most := s.most(packets)

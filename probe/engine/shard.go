@@ -15,10 +15,6 @@ const (
 	// tick is the least time between two turns of an unhurried loop: probes
 	// that fall due within one go out together, in bursts.
 	tick = 800 * time.Microsecond
-	// readPause is how long frames may lie in the ring while conversations
-	// wait for them: until the next stretch begins. The kernel has stamped them, so it
-	// delays no figure.
-	readPause = maxStretch
 	// idlePause is how long a loop sleeps at most: strays want an answer too.
 	idlePause = time.Second
 	// reactionGap is the least time between two turns that frames on guarded
@@ -28,8 +24,9 @@ const (
 	// batch is how many frames are read between two looks at the clocks.
 	batch = 64
 	// maxBatches bounds the reading in one turn, so that a flood of segments
-	// does not stop the sending.
-	maxBatches = 64
+	// does not stop the sending; more than calmBatches are unlike a load of a few probes.
+	maxBatches  = 64
+	calmBatches = 2
 	// stepTolerance is how far two readings of the clocks' difference may lie
 	// apart by being preempted between the two clocks.
 	stepTolerance = 10 * time.Microsecond
@@ -139,6 +136,7 @@ type Shard struct {
 	frames       [batch]frame
 	nFrames      int
 	busy         bool          // the last turn had frames to handle
+	calm         bool          // and not many
 	hurried      probe.Instant // when turns with frames would be reactionGap apart on average
 	keep         func(*Frame)
 	sending      []ref              // whose segments are in the batch
@@ -285,13 +283,23 @@ func (s *Shard) turn(probing bool) time.Duration {
 		return 0
 	}
 	if s.table.open > 0 {
-		next = min(next, s.now.Add(readPause))
+		next = min(next, s.now.Add(s.readPause()))
 	}
 	s.table.settle(s.now)
 	if x, ok := s.table.first(s.now, next); ok {
 		next = min(next, max(x.at, s.now.Add(tick)))
 	}
 	return max(next.Sub(s.now), 0)
+}
+
+// readPause is how long frames may lie in the ring while conversations wait for them: until
+// the next stretch has begun, unless so many come that the ring may fill meanwhile. The
+// kernel has stamped them, so it delays no figure.
+func (s *Shard) readPause() time.Duration {
+	if !s.calm {
+		return maxStretch
+	}
+	return s.longest() + 2*early
 }
 
 // trimEvery is how often memory is given back that was not needed in between.
