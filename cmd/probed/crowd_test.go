@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/exporter-toolkit/web"
+
 	"github.com/probed/probed/internal/lab"
 	"github.com/probed/probed/internal/memory"
 )
@@ -330,5 +332,28 @@ func TestPlacesWithinABudget(t *testing.T) {
 		if all.most != c.all || multiplexed.most != c.multiplexed || d.longestHeader() != c.header {
 			t.Errorf("%+v: %d, %d, %d", c.budget, all.most, multiplexed.most, d.longestHeader())
 		}
+	}
+}
+
+// The listeners are TCP's: what a connection of Multipath TCP has not sent would outlive its
+// place.
+func TestListensByPlainTCP(t *testing.T) {
+	t.Parallel()
+	addresses, systemd := []string{"127.0.0.1:0"}, false
+	d := &daemon{web: &web.FlagConfig{WebListenAddresses: &addresses, WebSystemdSocket: &systemd}}
+	listeners, err := d.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(listeners)
+	var multipath net.Dialer
+	multipath.SetMultipathTCP(true)
+	c, err := multipath.DialContext(t.Context(), "tcp", listeners[0].Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if is, err := c.(*net.TCPConn).MultipathTCP(); is || err != nil {
+		t.Errorf("Multipath TCP is spoken: %v, %v", is, err)
 	}
 }

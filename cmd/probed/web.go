@@ -44,13 +44,17 @@ func (d *daemon) listen() ([]net.Listener, error) {
 		}
 		return listeners, nil
 	}
+	// Not Multipath TCP, which Go would have: what a client has not taken of its connection the
+	// kernel keeps for a minute once we have closed.
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false)
 	var listeners []net.Listener
 	for _, address := range *d.web.WebListenAddresses {
 		if strings.Contains(address, "://") {
 			closeAll(listeners)
 			return nil, fmt.Errorf("--web.listen-address=%s: not an address to listen on over TCP: write one such as :10965", address)
 		}
-		l, err := net.Listen("tcp", address)
+		l, err := plain.Listen(context.Background(), "tcp", address)
 		if err != nil {
 			closeAll(listeners)
 			return nil, fmt.Errorf("--web.listen-address=%s: cannot listen: %w: choose a free address of this host, such as :10965", address, cause(err))
