@@ -146,6 +146,9 @@ func (d *decoder) is(n *node, kind yaml.Kind, allowed string) bool {
 		return false
 	}
 	if tag := n.ShortTag(); !slices.Contains(plainTags, tag) {
+		if strings.Contains(n.path(), "http_sd_configs[") {
+			tag = "that stands here" // may be a password without quotes
+		}
 		d.fail(n, "the tag %s has no meaning here; remove it", tag)
 		return false
 	}

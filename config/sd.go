@@ -257,6 +257,8 @@ func foreign(err error) string {
 			s = message
 		}
 	}
+	// What can't be decoded may be a password.
+	s = regexp.MustCompile("(cannot (?:decode|unmarshal) !!\\w+) `.*`").ReplaceAllString(s, "$1")
 	// Of three ways the third is one of secretRefs, which are refused.
 	s = regexp.MustCompile(`, (\w+) & \w+_ref\b`).ReplaceAllString(s, " & $1")
 	return visible(strings.TrimPrefix(s, "yaml: "))

@@ -57,8 +57,8 @@ func syntax(data []byte, err error) (line, column int, message string) {
 
 // explain puts yaml.v3's words into those of a person; c is where it stopped.
 func explain(what string, c byte) string {
-	if anchor, ok := strings.CutPrefix(what, "unknown anchor "); ok {
-		return "there is no anchor " + strings.TrimSuffix(anchor, " referenced") + " above; put quotes around a text that starts with *"
+	if strings.HasPrefix(what, "unknown anchor ") { // whose name may be a password
+		return "there is no such anchor above; put quotes around a text that starts with *"
 	}
 	if what == "found character that cannot start any token" && c != '\t' {
 		return "put quotes around a text that starts with " + string(rune(c))
