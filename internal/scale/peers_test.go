@@ -220,7 +220,7 @@ func (p *peers) probed(i int32, port uint16, now probe.Instant) (line int, how b
 
 // stretch is by how much a probe may go earlier once it has company: the first may have gone
 // before the others were there.
-const stretch = 25 * time.Millisecond
+const stretch = 52 * time.Millisecond
 
 // inPlace holds a SYN against the schedule.
 func (p *peers) inPlace(x *subject, port uint16, now probe.Instant) {
