@@ -64,6 +64,11 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Context().Err() != nil {
 		return // a stream of HTTP/2 that has been reset: who opens them by the thousand gets nothing for it
 	}
+	if len(r.Trailer) > 0 {
+		// Nothing here takes any. net/http makes a map of the names that they are announced by, thirty
+		// times as long as they are, and keeps it for as long as there is the request: it ends here.
+		panic(http.ErrAbortHandler)
+	}
 	h := w.Header()
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -78,9 +83,9 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "too many fields in the header", http.StatusRequestHeaderFieldsTooLarge)
 		return
 	}
-	if len(r.RequestURI) > mostKept || !keep(r.Header) {
+	if len(r.RequestURI) > mostKept || len(r.Host) > mostKept || !keep(r.Header) {
 		r.Header = nil
-		r.URL, r.RequestURI = &url.URL{Path: "/"}, "/"
+		r.URL, r.RequestURI, r.Host = &url.URL{Path: "/"}, "/", ""
 		h.Set("Connection", "close")
 		http.Error(w, "too much is asked for at once", http.StatusRequestHeaderFieldsTooLarge)
 		return
@@ -127,6 +132,7 @@ func keep(h http.Header) bool {
 		if !slices.Contains(read, name) {
 			if passedOn(name) {
 				h[name] = []string{""}
+				octets += len(name)
 			} else {
 				delete(h, name)
 			}

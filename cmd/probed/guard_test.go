@@ -87,6 +87,7 @@ func TestGuardKeeps(t *testing.T) {
 		{"/", "Accept", "text/plain", 204},
 		{"/", "Accept", long + "x", 431},
 		{"/?" + long, "Accept", "text/plain", 431},
+		{"/", "X-Forwarded-" + long, "", 431},
 	} {
 		r := httptest.NewRequest("GET", c.uri, nil)
 		r.Header.Set(c.name, c.value)
@@ -100,7 +101,12 @@ func TestGuardKeeps(t *testing.T) {
 			t.Errorf("%.20s, %s of %d octets: %d, %d octets kept", c.uri, c.name, len(c.value), w.Code, kept)
 		}
 	}
-	r := httptest.NewRequest("GET", "/", nil)
+	r, w := httptest.NewRequest("GET", "/", nil), httptest.NewRecorder()
+	r.Host = long + "x"
+	if guarded().ServeHTTP(w, r); w.Code != 431 || r.Host != "" {
+		t.Errorf("Host of %d octets: %d", len(long)+1, w.Code)
+	}
+	r = httptest.NewRequest("GET", "/", nil)
 	r.RemoteAddr, r.Host = "127.0.0.1:1", "127.0.0.1"
 	r.Header.Set("X-Forwarded-For", long)
 	guarded().ServeHTTP(httptest.NewRecorder(), r)
@@ -438,4 +444,17 @@ func TestSparingly(t *testing.T) {
 			t.Errorf("said %s", said.String())
 		}
 	})
+}
+
+// Who announces trailers has the request ended.
+func TestGuardTrailers(t *testing.T) {
+	t.Parallel()
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Trailer = http.Header{"Any": nil}
+	defer func() {
+		if recover() != http.ErrAbortHandler {
+			t.Error("it was served")
+		}
+	}()
+	guarded().ServeHTTP(httptest.NewRecorder(), r)
 }
