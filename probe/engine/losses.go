@@ -144,7 +144,11 @@ func (s *Shard) excuse(i int32) {
 	if int(sl.local) >= len(s.homes) || s.table.isSettled(sl) || s.table.isAnswered(sl) || !s.table.hasLeft(sl) {
 		return
 	}
-	h, left := &s.homes[sl.local], s.moment(s.table.synSent(sl)) // whenever the timer goes off
+	h, sent := &s.homes[sl.local], s.table.synSent(sl)
+	left := s.now.Add(-s.entries[sl.target].manner.params.Timeout)
+	if sent.Clock == s.clock.stretch { // else the clock has been set since, and the timer alone tells
+		left = s.moment(sent) // whenever it goes off
+	}
 	if h.back != 0 && h.back <= left && left <= h.until {
 		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardLinkDown})
 	}

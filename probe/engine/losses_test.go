@@ -267,3 +267,24 @@ func TestLossesWhileStalled(t *testing.T) {
 		t.Errorf("discards %v", all.discards)
 	}
 }
+
+// The wall clock is set while others still look for this host: what runs out of time is
+// excused all the same.
+func TestHomingAndAClockStep(t *testing.T) {
+	for _, step := range []time.Duration{0, time.Hour} {
+		w := newWorld(t, nil)
+		w.peer = listening(time.Millisecond)
+		w.add(w.targets(20, func(t *Target) { t.Interval, t.Params.Timeout = 200*time.Millisecond, 3*time.Second })...)
+		w.after(2*time.Second, func() {
+			w.lost = append(w.lost, loss{address: local4}, loss{address: local6})
+			w.peer = silent
+			w.after(time.Second, func() { w.peer = listening(time.Millisecond) })
+			w.after(1500*time.Millisecond, func() { w.offset += int64(step) })
+		})
+		w.run(12 * time.Second)
+		all := w.total()
+		if n := all.verdicts[probe.Timeout]; n > 0 {
+			t.Errorf("step %v: verdicts %v, discards %v", step, all.verdicts, all.discards)
+		}
+	}
+}
