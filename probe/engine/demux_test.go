@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -368,6 +369,41 @@ func TestTranscripts(t *testing.T) {
 				if again := min(int(tt.again), 1) * l.records; l.handed != 10 || l.records != again || tt.again != 0 && again < 8 {
 					t.Errorf("%d transcripts, %d of them again", l.handed, l.records)
 				}
+			}
+		})
+	}
+}
+
+// Where our kernel's RST does not leave, ours does, also where the targets use the limit up.
+func TestOwnResetWithinAFullLimit(t *testing.T) {
+	for _, n := range []int{50, 66, 75, 85, 95, 100} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 20000, PerAddress: 200} })
+			w.churn = true
+			w.noReset = true
+			var peers []*synReceived
+			for i := range n {
+				x, _ := w.target(uint64(i)*7919, fmt.Sprintf("198.19.0.1:%d", 1000+i), nil)
+				peers = append(peers, newSYNReceived())
+				w.peers[x.Remote] = peers[i].answer
+				w.add(x)
+			}
+			held := 0
+			w.after(119*time.Second, func() {
+				for _, p := range peers {
+					for _, h := range p.held {
+						if w.now.Sub(h.since) < 64*time.Second {
+							held++
+						}
+					}
+				}
+			})
+			w.goOn(120 * time.Second)
+			all := w.total()
+			t.Logf("%d targets: %d SYNs, %d RSTs, skipped %v, verdicts %v, discards %v, %d SYN-ACKs again; the peer holds %d", n, w.syns, w.resets, w.skips, all.verdicts, all.discards, all.dups, held)
+			if held > 2*n || sum(all.verdicts[:]) != all.verdicts[probe.OK] {
+				t.Errorf("the peers hold %d half-open connections, verdicts %v", held, all.verdicts)
 			}
 		})
 	}

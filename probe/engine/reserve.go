@@ -164,7 +164,7 @@ func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event
 	case p.Kind == probe.HalfOpen:
 		// Its SYNs have waited for room, for a RST behind each too: our kernel's, from a reserved port.
 		return seg.Flags.Has(probe.SYN) || ev.Kind == probe.Abort ||
-			p.ResetGrace == 0 && int(sl.packets) < e.manner.packets || s.roomFor(e, 1)
+			p.ResetGrace == 0 && int(sl.packets) < e.manner.packets || within(sl, c.Local(), seg) || s.roomFor(e, 1)
 	case seg.Flags.Has(probe.SYN),
 		ev.Kind == probe.Abort && (ev.Discard == probe.DiscardShutdown || !c.Parts()):
 		return true

@@ -151,6 +151,9 @@ func (s *Shard) fire(e *entry) {
 	a := e.peer.address
 	most := a.demand.most(s.limits.PerAddress, e.manner.packets, addressSlack)
 	packets := e.manner.needs(min(most, s.limits.Global))
+	if e.resetsUnseen { // our own RST goes too, and beyond what is booked for our kernel's: else it finds no room where the limit is used up
+		packets = max(packets, min(packets+1, most))
+	}
 	if e.counted {
 		// The schedule's probes that wait go first.
 		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+int(a.waiting))+a.taken(), most)); at > s.now {
