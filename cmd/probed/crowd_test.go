@@ -322,9 +322,9 @@ func TestPlacesWithinABudget(t *testing.T) {
 		budget                   *memory.Budget
 		all, multiplexed, header int
 	}{
-		{nil, 512, 64, 32 << 10},
-		{memory.Limited(0), 512, 64, 32 << 10},
-		{memory.Limited(256 << 20), 512, 64, 32 << 10},
+		{nil, 512, 64, 12 << 10},
+		{memory.Limited(0), 512, 64, 12 << 10},
+		{memory.Limited(256 << 20), 512, 64, 12 << 10},
 		{memory.Limited(128 << 20), 256, 32, 8 << 10},
 	} {
 		d := &daemon{budget: c.budget}

@@ -32,7 +32,7 @@ const (
 	// place goes to another that waits for one.
 	slowReader = 3 * time.Second
 
-	mostHeader  = 32 << 10 // octets
+	mostHeader  = 12 << 10 // octets
 	shortHeader = 8 << 10  // of them, within a small budget
 	mostFields  = 100      // of it: each takes many times the four octets that it may have
 	mostKept    = 4 << 10  // octets of what is asked for, and of it that anything here looks at

@@ -57,7 +57,7 @@ func (s *Shard) send() probe.Instant {
 				s.skip(e, SkipRateLimit)
 				continue
 			}
-			if at := s.window.room(s.now, e.manner.needs(most)+s.taken(), most); at > s.now {
+			if at := s.window.room(s.now, e.needs(most)+s.taken(), most); at > s.now {
 				// What is reserved may be given back before: while it is, there are turns,
 				// and each looks again.
 				s.throttled = true
@@ -91,6 +91,16 @@ func (s *Shard) send() probe.Instant {
 		return max(s.wake(x), s.now.Add(tick))
 	}
 	return idle
+}
+
+// needs is how many packets a probe needs room for under a limit. Where our kernel's RST was
+// not seen leaving there is to be one of ours, beyond what is booked for that.
+func (e *entry) needs(limit int) int {
+	n := e.manner.needs(limit)
+	if e.resetsUnseen && n < limit {
+		n++
+	}
+	return n
 }
 
 // popDue takes the target that is due out of the schedule.
@@ -150,10 +160,7 @@ func (s *Shard) fire(e *entry) {
 	e.throttle(false)
 	a := e.peer.address
 	most := a.demand.most(s.limits.PerAddress, e.manner.packets, addressSlack)
-	packets := e.manner.needs(min(most, s.limits.Global))
-	if e.resetsUnseen { // our own RST goes too, and beyond what is booked for our kernel's: else it finds no room where the limit is used up
-		packets = max(packets, min(packets+1, most))
-	}
+	packets := e.needs(min(most, s.limits.Global))
 	if e.counted {
 		// The schedule's probes that wait go first.
 		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+int(a.waiting))+a.taken(), most)); at > s.now {
