@@ -26,10 +26,11 @@ func (s *Shard) rule(r Rules) {
 	}
 	s.limits.Rules = r
 	s.rules += 2
-	s.ruled = s.now
+	s.ruled, s.purge = s.now, 0
 	if r == nil {
 		return
 	}
+	s.purge = s.now.Add(ruleGrace)
 	for i := range s.table.len() {
 		sl := s.table.slot(i)
 		switch {
@@ -39,6 +40,30 @@ func (s *Shard) rule(r Rules) {
 		default:
 			s.takeAway(i)
 		}
+	}
+}
+
+// letGoForbidden lets go, once a stray would have no answer either, of conversations with
+// addresses that are forbidden: RSTs that this host does not let out would go again for
+// minutes. Those that have found no room yet go once.
+func (s *Shard) letGoForbidden() {
+	if s.purge == 0 || s.now < s.purge {
+		return
+	}
+	s.purge = 0
+	for i := range s.table.len() {
+		sl := s.table.slot(i)
+		if sl.target == free || !s.forbids(s.entries[sl.target].peer) {
+			continue
+		}
+		if sl.whole != none && s.table.wholes.at(sl.whole).wanted > 0 {
+			s.purge = s.now.Add(time.Second)
+			continue
+		}
+		if s.table.isOpen(sl) {
+			s.count(false)
+		}
+		s.release(i)
 	}
 }
 

@@ -14,6 +14,42 @@ type forbidden map[addr]bool
 
 func (f *forbidden) Forbids(a addr) bool { return (*f)[a] }
 
+// This host lets no RST out when rules come: those that would go again minutes later, to an
+// address that is forbidden by then, don't.
+func TestRulesWhereRSTsAreKept(t *testing.T) {
+	w := newWorld(t, nil)
+	w.peer = listening(10 * time.Millisecond) // and closes nothing
+	bad := netip.MustParseAddr("198.19.0.1")
+	open, of := w.target(1, "198.19.0.1:443", activeClose)
+	half, at := w.target(2, "198.19.0.1:443", nil)
+	other, _ := w.target(3, "198.19.0.2:443", activeClose)
+	w.add(open, half, other)
+	w.after(3*time.Second, func() { w.keepsRSTs(true) })
+	var since probe.Instant
+	noSYN := func(o *probe.Observation) { // what is discarded from then on never left
+		if since != 0 && o.Kind == probe.Discarded {
+			w.sourceless++
+		}
+	}
+	of.onEach, at.onEach = noSYN, noSYN
+	w.after(10*time.Second, func() {
+		w.shard.SetLimits(Limits{Global: unlimited.Global, PerAddress: unlimited.PerAddress, Rules: &forbidden{bad: true}})
+		w.Wake()
+	})
+	w.after(10001*time.Millisecond, func() { since = w.now })
+	w.after(20*time.Second, func() { w.keepsRSTs(false) })
+	to := make(map[addr]int)
+	w.onWire = func(at probe.Instant, p *wire.Packet) {
+		if since != 0 && at.Sub(since) > ruleGrace+idlePause {
+			to[p.Dst]++
+		}
+	}
+	w.run(200 * time.Second)
+	if of.discards[probe.DiscardReload] == 0 || to[bad] > 0 || to[other.Remote.Addr()] == 0 {
+		t.Errorf("%d packets to what is forbidden, %d to another; discards %v", to[bad], to[other.Remote.Addr()], of.discards)
+	}
+}
+
 // Rules that come while everything is open with an address: that is reset at once, no
 // probe goes there any more, whoever asks for it, and soon no answer to anything.
 func TestRules(t *testing.T) {

@@ -117,6 +117,7 @@ type Shard struct {
 	claiming  bool           // the share is not whole yet
 	rules     judgement      // those in force, which forbid nothing
 	ruled     probe.Instant  // when they came
+	purge     probe.Instant  // when what they forbid is to be let go of; 0: it has been
 
 	now          probe.Instant // as last read
 	caughtUp     probe.Instant // every frame that arrived before was handled
@@ -267,6 +268,7 @@ func (s *Shard) turn(probing bool) time.Duration {
 	s.obey()
 	s.expire()
 	s.letGoOldest()
+	s.letGoForbidden()
 	s.giveBack()
 	next := s.now.Add(idlePause)
 	if probing {
