@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"context"
 	"fmt"
 	"log/slog"
@@ -452,7 +453,7 @@ func TestGuardTrailers(t *testing.T) {
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Trailer = http.Header{"Any": nil}
 	defer func() {
-		if recover() != http.ErrAbortHandler {
+		if err, _ := recover().(error); !errors.Is(err, http.ErrAbortHandler) {
 			t.Error("it was served")
 		}
 	}()
