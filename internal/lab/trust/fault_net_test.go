@@ -529,7 +529,7 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 	}
 	teardowns := more("probed_teardown_seconds", 0.5, "passive")
 	for _, x := range closings {
-		if x.finAcked-x.peerFIN > int64(500*time.Millisecond) && x.finAt != 0 && x.finAt-x.peerFIN < int64(20*time.Millisecond) {
+		if x.finAcked-x.peerFIN > int64(500*time.Millisecond) && x.peerFIN <= x.finAt && x.finAt-x.peerFIN < int64(20*time.Millisecond) {
 			teardowns-- // our FIN left at once, and went again after a second: a peer on two cores drops it while it enters FIN-WAIT-2
 		}
 	}
