@@ -45,10 +45,11 @@ func NewPoller(fds ...int) (*Poller, error) {
 // To give it away and to get it back takes 20 µs of two threads: much for a loop that
 // sleeps a thousand times a second. For one that sleeps a hundred times it is worse: the
 // runtime's monitor, woken each time, looks every 20 µs for a while whether somebody
-// keeps a processor too long, and was two fifths of what 100 targets at 1 s cost.
+// keeps a processor too long, and was two fifths of what 100 targets at 1 s cost. It is
+// longer than a loop leaves what has arrived unread.
 // Meanwhile no goroutine runs on the processor, so that a loop should have one more than
 // there are cores; and who stops the world interrupts the wait.
-const briefWait = 25 * time.Millisecond
+const briefWait = 60 * time.Millisecond
 
 // Wait sleeps for d, to the nanosecond of ppoll(2) and the thread's timer
 // slack (see PreciseTimers); a negative d has no end, and 0 only looks. Wake
