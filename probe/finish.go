@@ -524,6 +524,9 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	switch {
 	case s.Flags.Has(RST):
 		out.Note = NoteResetSent
+		if c.isForeign(s.Seq) {
+			c.discard(now, DiscardSendError, out)
+		}
 		switch {
 		case k.finished:
 		case c.phase == parting, c.phase == insisting:
@@ -590,6 +593,15 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		k.finAnswered = true
 		c.finAckSent(now, ev, out)
 	}
+}
+
+// isForeign reports whether a RST that was seen leaving is none of ours, and none of our
+// kernel's, which keeps quiet on this port: a firewall of this host has rejected in our name what
+// the peer sent. In these phases we send none, but for those that answered another connection's
+// segments before this one was established, and what is left of a connection before lies before
+// ISS (RFC 9293 §3.4.1). Whether the peer takes it or not, what follows says nothing of the peer.
+func (c *Conversation) isForeign(seq Seq) bool {
+	return (c.phase == connected || c.phase == measuring) && uint32(seq.Sub(c.iss)) <= uint32(c.sndNxt.Sub(c.iss))
 }
 
 // leftTo is the end of a segment that was seen leaving. Of one that is too long for our

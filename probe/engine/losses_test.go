@@ -202,6 +202,42 @@ func TestRejectedHere(t *testing.T) {
 	}
 }
 
+// A firewall of this host that rejects what peers send resets connections in our name. That
+// they then say so by a RST is not their doing; one that does by itself has reset them.
+func TestResetInOurName(t *testing.T) {
+	for name, kind := range map[string]func(*Target){"active_close": activeClose, "passive_close": passiveClose} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			rejects := true
+			w.peer = func(s *sim, p *wire.Packet) {
+				switch {
+				case p.Segment.Flags == probe.SYN && rejects:
+					tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Src, p.SrcPort), Remote: netip.AddrPortFrom(p.Dst, p.DstPort)}
+					rst := probe.Segment{Flags: probe.RST, Seq: p.Segment.Seq.Add(1)}
+					listening(time.Millisecond)(s, p)
+					s.after(time.Millisecond, func() {
+						w.ring = append(w.ring, inRing{wire.AppendPacket(w.buffer(), &tuple, &rst, nil), int64(w.now) + w.offset, true, 1})
+					})
+				case p.Segment.Flags == probe.SYN:
+					listening(time.Millisecond)(s, p)
+				case !p.Segment.Flags.Has(probe.RST):
+					s.reply(p, time.Millisecond, &probe.Segment{Flags: probe.RST, Seq: p.Segment.Ack})
+				}
+			}
+			x, l := w.target(1, "198.19.0.1:443", kind)
+			w.add(x)
+			w.after(10*time.Second, func() { rejects = false })
+			w.run(20 * time.Second)
+			if n := l.discards[probe.DiscardSendError]; n < 9 || n > 11 || l.verdicts[probe.Reset] != 20-n || l.settled() != 20 {
+				t.Errorf("verdicts %v, discarded %v", l.verdicts, l.discards)
+			}
+			if len(w.troubles) != 1 || w.troubles[0] != errInOurName.Error() {
+				t.Errorf("reported %q", w.troubles)
+			}
+		})
+	}
+}
+
 // The loop stands still when this host has come back, until all answers lie in the ring that
 // came too late, or none did: whoever looked for this host meanwhile is excused all the same.
 func TestHomingWhileStalled(t *testing.T) {

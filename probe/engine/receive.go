@@ -399,6 +399,9 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 		s.noteSent(sl, e)
 	}
 	s.noteHeld(i, c)
+	if ev.Kind == probe.SegmentSent && out.Note == probe.NoteDiscarded {
+		s.resetInOurName(e)
+	}
 	if sl.held != 0 {
 		s.noteUnheld(sl, ev, wasAnswered, wasSettled)
 	}

@@ -121,6 +121,18 @@ func (s *Shard) noReset(sl *slot, e *entry, grace time.Duration) {
 	}
 }
 
+// errInOurName is a finding about this host, not an error of a call.
+var errInOurName = errors.New("a RST that is not of probed's making was seen leaving on one of its connections: " +
+	"a firewall of this host rejects what the peer sends (reject with tcp reset), so that the probe is discarded")
+
+// resetInOurName notes that a RST which is none of ours has spoiled a connection.
+func (s *Shard) resetInOurName(e *entry) {
+	if !e.rejects {
+		e.rejects = true
+		s.cfg.Observer.Trouble(e.Target, errInOurName)
+	}
+}
+
 // trouble reports what this host has against a target's segments.
 func (s *Shard) trouble(e *entry, err error) {
 	if text := err.Error(); text != e.trouble {

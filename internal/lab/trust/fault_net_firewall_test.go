@@ -22,6 +22,7 @@ func TestFaultNetFirewall(t *testing.T) {
 		{"only RSTs dropped", "chain c { type filter hook output priority 0; oif %[1]s tcp sport 61000-61255 tcp flags & rst == rst drop; }", true},
 		{"input dropped", "chain c { type filter hook input priority 0; iif %[1]s tcp dport 61000-61255 drop; }", true},
 		{"input dropped before connection tracking", "chain c { type filter hook prerouting priority -300; iif %[1]s tcp dport 61000-61255 drop; }", false},
+		{"input rejected by a RST", "chain c { type filter hook input priority 0; iif %[1]s tcp dport 61000-61255 reject with tcp reset; }", false},
 		{"what connection tracking calls invalid dropped, both ways",
 			"chain o { type filter hook output priority 0; oif %[1]s ct state invalid drop; }\nchain i { type filter hook input priority 0; iif %[1]s ct state invalid drop; }", true},
 	} {
