@@ -134,7 +134,8 @@ func sendmmsg(fd int, messages []message) (int, unix.Errno) {
 	return int(n), errno
 }
 
-// flush sends the batch.
+// flush sends the batch. What stops it goes again, alone, since only so the kernel says why:
+// where a firewall rejects some, and makes a RST of each, it may leave then.
 func (b *batch) flush(failed func(i int, err error)) {
 	for k := 0; k < b.n; {
 		n, errno := sendmmsg(b.fd, b.messages[k:b.n])

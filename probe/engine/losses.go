@@ -84,12 +84,15 @@ func (sl *slot) leftBy(ifindex int32) {
 const loopback = 1
 
 // madeHere reports whether a RST arrives by the loopback interface though the SYN left by
-// another, and was answered: a firewall of this host has rejected a segment of ours in the
-// peer's name, instead of letting it out. Another address of this host's own may answer by
-// loopback what came to it over the wire.
+// another, and was answered, or has not left: a firewall of this host has rejected a segment
+// of ours in the peer's name, instead of letting it out. Where it rejects only some, the SYN may
+// leave all the same, since one that is refused in the midst of a batch is tried again. Another
+// address of this host's own may answer by loopback what came to it over the wire.
 func (s *Shard) madeHere(sl *slot, f *frame) bool {
-	return f.ifindex == loopback && sl.via[0] > loopback && sl.via[1] > loopback &&
-		f.packet.Segment.Flags.Has(probe.RST) && s.table.isAnswered(sl)
+	if f.ifindex != loopback || !f.packet.Segment.Flags.Has(probe.RST) {
+		return false
+	}
+	return sl.via[0] == 0 || sl.via[0] > loopback && sl.via[1] > loopback && s.table.isAnswered(sl)
 }
 
 // A home is an address of ours that SYNs have left from.

@@ -202,6 +202,40 @@ func TestRejectedHere(t *testing.T) {
 	}
 }
 
+// A firewall of this host rejects SYNs now and then: those that leave when they are tried again
+// were refused by nobody whom they were sent to. Whoever refuses all by himself has.
+func TestRejectedOnce(t *testing.T) {
+	for name, peer := range map[string]peerFunc{"listening": listening(time.Millisecond), "silent": silent, "closed": closed(time.Millisecond)} {
+		for kind, each := range map[string]func(*Target){"half_open": nil, "active_close": activeClose} {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.device = 2
+				w.peer = peer
+				rejects := false
+				w.refuse = func(p *Packet) bool {
+					if rejects && probe.Flags(p.Segment[13]) == probe.SYN {
+						tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, binary.BigEndian.Uint16(p.Segment[2:])), Remote: netip.AddrPortFrom(p.Src, binary.BigEndian.Uint16(p.Segment))}
+						rst := probe.Segment{Flags: probe.RST | probe.ACK, Ack: probe.Seq(binary.BigEndian.Uint32(p.Segment[4:])).Add(1), TTL: 64}
+						w.ring = append(w.ring, inRing{wire.AppendPacket(w.buffer(), &tuple, &rst, nil), int64(w.now) + w.offset, false, loopback})
+					}
+					return false
+				}
+				x, l := w.target(1, "198.19.0.1:443", each)
+				w.add(x)
+				w.after(2*time.Second, func() { rejects = true })
+				w.after(12*time.Second, func() { rejects = false })
+				w.run(20 * time.Second)
+				if n := l.discards[probe.DiscardSendError]; n < 9 || n > 11 || l.settled() < 15 {
+					t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+				}
+				if n := l.verdicts[probe.Refused]; n > 0 != (name == "closed") || n > 11 {
+					t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+				}
+			})
+		}
+	}
+}
+
 // A firewall of this host that rejects what peers send resets connections in our name. That
 // they then say so by a RST is not their doing; one that does by itself has reset them.
 func TestResetInOurName(t *testing.T) {
