@@ -49,6 +49,29 @@ func (e *ICMP) Failure() Reason {
 	return OK
 }
 
+// endsHandshake reports whether a peer in SYN-RECEIVED gives the connection up for an error
+// about its SYN-ACK, as Linux does (net/ipv4/tcp_ipv4.c, tcp_v4_err; net/ipv6/icmp.c,
+// icmpv6_err_convert).
+func (e *ICMP) endsHandshake() bool {
+	if e.V6 {
+		return e.Type == icmp6Unreachable && (e.Code == 1 || e.Code >= 4)
+	}
+	return e.Type == icmpUnreachable && e.Code <= 1
+}
+
+// Rejects reports whether an error that this host sends to the peer says of its SYN-ACK what
+// makes it give the connection up: a firewall of this host has it made. Where it quotes anything
+// else the peer has taken our ACK, and does not.
+func (c *Conversation) Rejects(e *ICMP) bool {
+	return c.established && e.Seq == c.irs && e.endsHandshake()
+}
+
+// Disowns reports whether a segment is the RST of a peer that, as far as it has said, knows of no
+// connection: one that has given up in SYN-RECEIVED says so, and so does one that resets it first.
+func (c *Conversation) Disowns(s *Segment) bool {
+	return c.phase == connected && !c.conn.progress && s.Flags.Has(RST) && s.Seq == c.rcvNxt
+}
+
 // icmpArrives believes an error only if it quotes our exact sequence number
 // (RFC 5927 §4.1).
 func (c *Conversation) icmpArrives(now Instant, ev *Event, out *Output) {

@@ -30,7 +30,7 @@ const (
 //   - TCP over IPv4 or IPv6 with the source or the destination port in
 //     first..last, first fragments included,
 //   - the ICMP errors 3, 4, 11, 12 and the ICMPv6 errors 1–4 that quote such a
-//     segment from a source port in the range, as ours are,
+//     segment: of ours, or of a peer's that this host rejects,
 //   - what it would take a loop to look into: authentication headers, IPv6
 //     extension headers behind the first, quotes with options or extension
 //     headers.
@@ -67,9 +67,8 @@ func portFilter(first, last uint16, snaplen uint32) ([]bpf.Instruction, error) {
 	p.jump(bpf.JumpEqual, unix.IPPROTO_TCP, next, drop)
 	p.add(bpf.LoadIndirect{Off: icmpHeaderLen, Size: 1})
 	p.jump(bpf.JumpEqual, 0x45, next, pass)
-	p.add(bpf.LoadIndirect{Off: icmpHeaderLen + 20, Size: 2})
-	p.jump(bpf.JumpGreaterOrEqual, lo, next, drop)
-	p.jump(bpf.JumpGreaterThan, hi, drop, pass)
+	p.further(icmpHeaderLen + 20)
+	p.jump(bpf.JumpGreaterOrEqual, 0, ports, ports)
 
 	p.label("ipv6")
 	p.load8(6)
@@ -115,9 +114,7 @@ func portFilter(first, last uint16, snaplen uint32) ([]bpf.Instruction, error) {
 	p.jump(bpf.JumpEqual, unix.IPPROTO_AH, pass, drop)
 
 	p.label("quote6")
-	p.add(bpf.LoadIndirect{Off: icmpHeaderLen + ipv6HeaderLen, Size: 2})
-	p.jump(bpf.JumpGreaterOrEqual, lo, next, drop)
-	p.jump(bpf.JumpGreaterThan, hi, drop, pass)
+	p.further(icmpHeaderLen + ipv6HeaderLen)
 
 	p.label(ports) // X: where the TCP header begins
 	p.add(bpf.LoadIndirect{Off: 0, Size: 2})
@@ -158,7 +155,15 @@ func (p *program) add(i bpf.Instruction) { p.code = append(p.code, i) }
 func (p *program) load8(off uint32)      { p.add(bpf.LoadAbsolute{Off: off, Size: 1}) }
 func (p *program) load16(off uint32)     { p.add(bpf.LoadAbsolute{Off: off, Size: 2}) }
 func (p *program) and(mask uint32)       { p.add(bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask}) }
-func (p *program) label(name string)     { p.labels[name] = len(p.code) }
+
+// further moves X on.
+func (p *program) further(by uint32) {
+	p.add(bpf.TXA{})
+	p.add(bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: by})
+	p.add(bpf.TAX{})
+}
+
+func (p *program) label(name string) { p.labels[name] = len(p.code) }
 
 func (p *program) jump(cond bpf.JumpTest, value uint32, ifTrue, ifFalse string) {
 	p.jumps = append(p.jumps, labelled{len(p.code), ifTrue, ifFalse})

@@ -41,7 +41,7 @@ type entry struct {
 	remote       netip.AddrPort
 	resetsUnseen bool // reported
 	hindered     bool // so was that going past the firewall hinders them
-	rejects      bool // so was that the firewall resets connections in our name
+	rejects      bool // so was that the firewall rejects what comes
 	troubled     bool // there is a trouble
 
 	probes uint64 // made, those of them that could not be sent included, if counted

@@ -239,10 +239,27 @@ func TestRejectedOnce(t *testing.T) {
 // A firewall of this host that rejects what peers send resets connections in our name. That
 // they then say so by a RST is not their doing; one that does by itself has reset them.
 func TestResetInOurName(t *testing.T) {
-	for name, kind := range map[string]func(*Target){"active_close": activeClose, "passive_close": passiveClose} {
+	for name, tt := range map[string]struct {
+		kind    func(*Target)
+		hop     uint64 // what goes by it is all that the firewall rejects, if there is one
+		ours    int    // discarded of 20 probes
+		trouble error
+	}{
+		"active_close":                     {activeClose, 0, 10, errInOurName},
+		"passive_close":                    {passiveClose, 0, 10, errInOurName},
+		"active_close, past the firewall":  {activeClose, 7, 1, errRejectedPast},
+		"passive_close, past the firewall": {passiveClose, 7, 1, errRejectedPast},
+	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, nil)
+			w.hop = tt.hop
 			rejects := true
+			w.refuse = func(p *Packet) bool {
+				if probe.Flags(p.Segment[13]) == probe.SYN && tt.hop != 0 {
+					rejects = p.Hop != 0
+				}
+				return false
+			}
 			w.peer = func(s *sim, p *wire.Packet) {
 				switch {
 				case p.Segment.Flags == probe.SYN && rejects:
@@ -258,18 +275,97 @@ func TestResetInOurName(t *testing.T) {
 					s.reply(p, time.Millisecond, &probe.Segment{Flags: probe.RST, Seq: p.Segment.Ack})
 				}
 			}
-			x, l := w.target(1, "198.19.0.1:443", kind)
+			x, l := w.target(1, "198.19.0.1:443", tt.kind)
+			x.Direct = true
 			w.add(x)
 			w.after(10*time.Second, func() { rejects = false })
 			w.run(20 * time.Second)
-			if n := l.discards[probe.DiscardSendError]; n < 9 || n > 11 || l.verdicts[probe.Reset] != 20-n || l.settled() != 20 {
+			if n := l.discards[probe.DiscardSendError]; n < tt.ours-1 || n > tt.ours+1 || n == 0 || l.verdicts[probe.Reset] != 20-n || l.settled() != 20 {
 				t.Errorf("verdicts %v, discarded %v", l.verdicts, l.discards)
 			}
-			if len(w.troubles) != 1 || w.troubles[0] != errInOurName.Error() {
+			if len(w.troubles) != 1 || w.troubles[0] != tt.trouble.Error() {
 				t.Errorf("reported %q", w.troubles)
 			}
 		})
 	}
+}
+
+// A firewall of this host rejects SYN-ACKs by an ICMP error, to those whose SYN it has not seen or
+// to all. A peer that gives up for that and says so by a RST has reset nothing; but a RST is
+// believed of whoever does not give up for it, and of all once nothing goes past the firewall.
+func TestRejectedByICMP(t *testing.T) {
+	for name, tt := range map[string]struct {
+		remote   string
+		hop      uint64
+		stateful bool // the firewall
+		typ      uint8
+		code     uint8
+		resets   bool // the peer, all the same
+		verdict  probe.Reason
+		ours     int // discarded of 20 probes
+		trouble  error
+	}{
+		"past the firewall":                   {"[2001:db8::9]:443", 7, true, 1, 1, false, probe.OK, 1, errRejectedPast},
+		"past the firewall, and reset":        {"[2001:db8::9]:443", 7, true, 1, 1, true, probe.Reset, 1, errRejectedPast},
+		"whatever way it goes":                {"[2001:db8::9]:443", 0, false, 1, 4, false, 0, 20, errRejected},
+		"past it and otherwise":               {"[2001:db8::9]:443", 7, false, 1, 4, false, 0, 20, errRejectedPast},
+		"for which no IPv6 peer gives up":     {"[2001:db8::9]:443", 7, true, 1, 3, true, probe.Reset, 0, nil},
+		"for which no IPv4 peer gives up":     {"198.19.0.1:443", 7, true, 3, 13, true, probe.Reset, 0, nil},
+		"for which an IPv4 peer does give up": {"198.19.0.1:443", 7, true, 3, 1, false, probe.OK, 1, errRejectedPast},
+	} {
+		for kind, each := range map[string]func(*Target){"active_close": activeClose, "passive_close": passiveClose} {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.hop = tt.hop
+				past := make(map[uint16]bool)
+				w.refuse = func(p *Packet) bool {
+					if probe.Flags(p.Segment[13]) == probe.SYN {
+						past[binary.BigEndian.Uint16(p.Segment)] = p.Hop != 0
+					}
+					return false
+				}
+				w.peer = func(s *sim, p *wire.Packet) {
+					rejected := past[p.SrcPort] || !tt.stateful
+					switch f := p.Segment.Flags; {
+					case f == probe.SYN:
+						listening(time.Millisecond)(s, p)
+						if rejected {
+							s.after(time.Millisecond, func() { w.rejectSYNACK(p.Src, p.Dst, p.SrcPort, p.DstPort, isn(p), tt.typ, tt.code) })
+						}
+					case f.Has(probe.RST):
+					case rejected || tt.resets:
+						s.reply(p, time.Millisecond, &probe.Segment{Flags: probe.RST, Seq: p.Segment.Ack})
+					case kind == "active_close":
+						closes(time.Millisecond)(s, p)
+					default:
+						closesFirst(time.Millisecond)(s, p)
+					}
+				}
+				x, l := w.target(1, tt.remote, each)
+				x.Direct = true
+				w.add(x)
+				w.run(20 * time.Second)
+				if l.discards[probe.DiscardSendError] != tt.ours || l.verdicts[tt.verdict] != 20-tt.ours || l.settled() != 20 {
+					t.Errorf("verdicts %v, discarded %v", l.verdicts, l.discards)
+				}
+				if (len(w.troubles) > 0) != (tt.trouble != nil) || len(w.troubles) > 0 && w.troubles[0] != tt.trouble.Error() || len(w.troubles) > 2 {
+					t.Errorf("reported %q", w.troubles)
+				}
+			})
+		}
+	}
+}
+
+// rejectSYNACK has a firewall of this host send an ICMP error about a peer's SYN-ACK.
+func (w *world) rejectSYNACK(local, remote netip.Addr, port, remotePort uint16, isn probe.Seq, typ, code uint8) {
+	tuple := probe.FourTuple{Local: netip.AddrPortFrom(remote, remotePort), Remote: netip.AddrPortFrom(local, port)}
+	quoted := wire.AppendPacket(nil, &tuple, &probe.Segment{Flags: probe.SYN | probe.ACK, Seq: isn}, nil)
+	message := wire.AppendICMPError(nil, &wire.ICMPError{Src: local, Dst: remote, Type: typ, Code: code}, quoted)
+	b := wire.AppendIPv6(w.buffer(), &wire.IPv6Header{Src: local, Dst: remote, NextHeader: 58, HopLimit: 64}, message)
+	if local.Is4() {
+		b = wire.AppendIPv4(w.buffer(), &wire.IPv4Header{Src: local, Dst: remote, Protocol: 1, TTL: 64}, message)
+	}
+	w.ring = append(w.ring, inRing{b, int64(w.now) + w.offset, true, 1})
 }
 
 // The loop stands still when this host has come back, until all answers lie in the ring that

@@ -127,6 +127,8 @@ func (s *Shard) keepFrame(f *Frame) {
 		k.key, k.local = keyOf(p.Dst, p.DstPort, p.SrcPort), p.Src
 	case p.Kind == wire.KindTCP:
 		k.key, k.local = keyOf(p.Src, p.SrcPort, p.DstPort), p.Dst
+	case p.Kind == wire.KindICMPError && f.Outgoing: // about what a peer has sent
+		k.key, k.local = keyOf(p.Quote.Src, p.Quote.SrcPort, p.Quote.DstPort), p.Quote.Dst
 	case p.Kind == wire.KindICMPError:
 		k.key, k.local = keyOf(p.Quote.Dst, p.Quote.DstPort, p.Quote.SrcPort), p.Quote.Src
 	default:
@@ -145,10 +147,16 @@ func (s *Shard) handle(f *frame) {
 	if again && !f.outgoing {
 		return
 	}
-	if !s.ours(f.key.port()) || p.Kind == wire.KindICMPError && f.outgoing {
+	if !s.ours(f.key.port()) {
 		return
 	}
 	i := s.find(&f.key, f.hash, f.local)
+	if p.Kind == wire.KindICMPError && f.outgoing {
+		if i != none {
+			s.noteRejected(i, &p.ICMP)
+		}
+		return
+	}
 	ev, stamp := &s.event, s.clock.stamp(f, s.caughtUp)
 	switch {
 	case f.outgoing:
@@ -185,6 +193,7 @@ func (s *Shard) handle(f *frame) {
 		case p.Kind == wire.KindTCP && s.madeHere(s.table.slot(i), f):
 			*ev = probe.Event{Kind: probe.SendFailed}
 		case p.Kind == wire.KindTCP:
+			s.excuseRejected(i, &p.Segment)
 			s.isFound(s.table.slot(i), s.moment(stamp))
 			*ev = probe.Event{Kind: probe.SegmentArrives, Segment: p.Segment, Fragment: p.Fragment}
 		default:
@@ -400,7 +409,7 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	}
 	s.noteHeld(i, c)
 	if ev.Kind == probe.SegmentSent && out.Note == probe.NoteDiscarded {
-		s.resetInOurName(e)
+		s.rejects(sl, e, errInOurName)
 	}
 	if sl.held != 0 {
 		s.noteUnheld(sl, ev, wasAnswered, wasSettled)

@@ -57,6 +57,8 @@ type whole struct {
 	fresh  bool  // nobody of this life has used the four-tuple before
 	before bool  // the peer has said that it holds a connection of a life before on it
 	reset  bool  // a RST was seen leaving
+	// This host has rejected the SYN-ACK by an ICMP error, for which the peer may have given up.
+	rejected bool
 }
 
 // slotsApiece is how many slots are made at a time. Those that are there never move.

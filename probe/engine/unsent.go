@@ -125,11 +125,53 @@ func (s *Shard) noReset(sl *slot, e *entry, grace time.Duration) {
 var errInOurName = errors.New("a RST that is not of probed's making was seen leaving on one of its connections: " +
 	"a firewall of this host rejects what the peer sends (reject with tcp reset), so that the probe is discarded")
 
-// resetInOurName notes that a RST which is none of ours has spoiled a connection.
-func (s *Shard) resetInOurName(e *entry) {
-	if !e.rejects {
+// errRejected is a finding about this host, not an error of a call.
+var errRejected = errors.New("an ICMP error of this host's own in answer to the SYN-ACK was seen leaving: " +
+	"a firewall of this host rejects it, and where the peer gives the connection up for that the probe is discarded")
+
+// errRejectedPast is a finding about this host, not an error of a call.
+var errRejectedPast = errors.New("a firewall of this host rejects what the peer sends by a RST or an ICMP error that was seen leaving, so that probed " +
+	"goes on with transmit: raw for ten minutes: packets past this host's firewall are unknown to a rule that asks for their connection's state")
+
+// rejects notes that a firewall of this host has rejected what the peer of a connection sent.
+// What goes past one that follows connections is rejected for that, and goes by raw sockets from
+// then on. err says so of what does not.
+func (s *Shard) rejects(sl *slot, e *entry, err error) {
+	p := e.peer
+	switch {
+	case !sl.direct && !e.rejects:
 		e.rejects = true
-		s.cfg.Observer.Trouble(e.Target, errInOurName)
+		s.cfg.Observer.Trouble(e.Target, err)
+	case sl.direct && s.now >= p.raw:
+		p.unreset, p.raw = 0, s.now.Add(rawAgain)
+		if !e.hindered {
+			e.hindered = true
+			s.cfg.Observer.Trouble(e.Target, errRejectedPast)
+		}
+	}
+}
+
+// noteRejected notes an ICMP error of this host's that answers a SYN-ACK.
+func (s *Shard) noteRejected(i int32, icmp *probe.ICMP) {
+	sl := s.table.slot(i)
+	if sl.whole == none {
+		return
+	}
+	if w := s.table.wholes.at(sl.whole); w.Rejects(icmp) {
+		w.rejected = true
+		s.rejects(sl, s.entries[sl.target], errRejected)
+	}
+}
+
+// excuseRejected spoils a connection that the peer resets at its beginning, if this host has
+// rejected its SYN-ACK.
+func (s *Shard) excuseRejected(i int32, seg *probe.Segment) {
+	sl := s.table.slot(i)
+	if sl.whole == none || !s.table.wholes.at(sl.whole).rejected {
+		return
+	}
+	if w := s.table.wholes.at(sl.whole); !w.Settled() && w.Disowns(seg) {
+		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardSendError})
 	}
 }
 

@@ -24,6 +24,7 @@ func TestFaultNetFirewall(t *testing.T) {
 		{"input dropped", "chain c { type filter hook input priority 0; iif %[1]s tcp dport 61000-61255 drop; }", true},
 		{"input dropped before connection tracking", "chain c { type filter hook prerouting priority -300; iif %[1]s tcp dport 61000-61255 drop; }", false},
 		{"input rejected by a RST", "chain c { type filter hook input priority 0; iif %[1]s tcp dport 61000-61255 reject with tcp reset; }", false},
+		{"input rejected by ICMP", "chain c { type filter hook input priority 0; iif %[1]s tcp dport 61000-61255 reject; }", true},
 		{"what connection tracking calls invalid dropped, both ways",
 			"chain o { type filter hook output priority 0; oif %[1]s ct state invalid drop; }\nchain i { type filter hook input priority 0; iif %[1]s ct state invalid drop; }", true},
 	} {
@@ -36,4 +37,25 @@ func TestFaultNetFirewall(t *testing.T) {
 		})
 	}
 	r.end()
+}
+
+// A firewall that follows connections has not seen the SYN of what went past it, and rejects the
+// answer. Once it has, nothing goes past it for ten minutes: so each has a daemon of its own.
+func TestFaultNetFirewallPast(t *testing.T) {
+	t.Parallel()
+	for _, how := range []struct{ what, with string }{{"by ICMP", "icmpx admin-prohibited"}, {"by a RST", "tcp reset"}} {
+		t.Run(how.what, func(t *testing.T) {
+			t.Parallel()
+			r := newNetRig(t)
+			r.start(r.probing())
+			rules := fmt.Sprintf("chain c { type filter hook input priority 0; iif %[1]s ct state established,related accept\n iif %[1]s tcp dport 61000-61255 reject with %[2]s; }", r.here.Iface(), how.with)
+			r.suffer(netFault{
+				what:  "firewall: input rejected " + how.what + " unless established",
+				tried: 1,
+				make:  func() { r.here.NFT("table inet fault {\n" + rules + "\n}\n") },
+				end:   func() { r.run(r.here, "nft delete table inet fault") },
+			})
+			r.end()
+		})
+	}
 }
