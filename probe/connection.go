@@ -27,6 +27,7 @@ type connection struct {
 	rcvShift   uint8  // Rcv.Wind.Shift
 	mss        uint16 // octets of data that a segment of ours may have: Eff.snd.MSS
 	ownMSS     uint16 // octets; announced in our SYN
+	narrow     bool   // the path was known to be when we opened
 	tsBase     uint32 // TSval at the monotonic clock's zero
 	tsRecent   uint32 // TS.Recent
 
@@ -180,7 +181,9 @@ func (c *Conversation) establish(now Instant, s *Segment, rtt time.Duration, out
 	} else {
 		k.rcvShift = 0
 	}
-	k.limitSegments(&s.Options, c.IPv6)
+	if k.limitSegments(&s.Options, c.IPv6); k.narrow {
+		k.shrinkSegments(c.IPv6)
+	}
 	if k.timestamps {
 		k.tsRecent = s.Options.TSVal
 	}
@@ -242,14 +245,17 @@ func (c *Conversation) connectionTimer() (EventKind, Instant) {
 }
 
 // connectionTimeout is one of them going off.
-func (c *Conversation) connectionTimeout(now Instant, kind EventKind, out *Output) {
+func (c *Conversation) connectionTimeout(now Instant, ev *Event, out *Output) {
 	k := &c.conn
-	switch kind {
+	switch ev.Kind {
 	case UserTimeout:
 		if !c.waitsOn(now) {
 			c.giveUp(now, out)
 		}
 	case RetransmissionTimeout:
+		if ev.Narrow {
+			k.shrinkSegments(c.IPv6)
+		}
 		c.retransmit(now, out)
 	case Close:
 		k.closeAt, k.finAsked = 0, true

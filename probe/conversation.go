@@ -217,7 +217,8 @@ func (c *Conversation) Timer() (EventKind, Instant) {
 
 // Output is what one step asks for and what it learned. It holds no pointers.
 type Output struct {
-	Note Note // what was concluded, for the transcript
+	Note   Note // what was concluded, for the transcript
+	Narrow bool // the path to the peer was found to take less than our segments, which others should know: Event.Narrow
 
 	// At most: a retransmission, data up to four segments in all, a FIN and what
 	// prompts its acknowledgement, an ACK.
@@ -252,7 +253,7 @@ func (o *Output) reject(r RejectReason, n Note) {
 }
 
 // reset empties the output. What is beyond its counts stays: nobody reads it.
-func (o *Output) reset() { o.Note, o.nSegments, o.nObserved = NoteNone, 0, 0 }
+func (o *Output) reset() { o.Note, o.Narrow, o.nSegments, o.nObserved = NoteNone, false, 0, 0 }
 
 // Step advances the conversation by one event: a value in, a value out. It is
 // total: an event that the conversation's state has no use for changes
@@ -270,7 +271,7 @@ func (c *Conversation) Step(now Instant, ev *Event, out *Output) {
 	out.reset()
 	if ev.Kind == Open {
 		if c.phase == idle {
-			c.open(now, &ev.Segment, out)
+			c.open(now, ev, out)
 		}
 		return
 	}
@@ -297,7 +298,7 @@ func (c *Conversation) Step(now Instant, ev *Event, out *Output) {
 			if c.phase == connected && kind != UserTimeout && kind != ACKTimeout { // that is of what is owed
 				c.lagged(now, now.Sub(at), now.Sub(at))
 			}
-			c.timeout(now, ev.Kind, out)
+			c.timeout(now, ev, out)
 		}
 	case Reopen:
 		switch {
@@ -316,10 +317,12 @@ func (c *Conversation) Step(now Instant, ev *Event, out *Output) {
 // open is the active OPEN of RFC 9293 §3.10.1: "A SYN segment of the form
 // <SEQ=ISS><CTL=SYN> is sent. Set SND.UNA to ISS, SND.NXT to ISS+1, enter
 // SYN-SENT state, and return."
-func (c *Conversation) open(now Instant, syn *Segment, out *Output) {
+func (c *Conversation) open(now Instant, ev *Event, out *Output) {
+	syn := &ev.Segment
 	c.iss, c.sndNxt = syn.Seq, syn.Seq.Add(1)
 	c.local, c.opened = SynSent, now
 	c.conn.offer(now, syn)
+	c.conn.narrow = ev.Narrow
 	c.wait(opening, now.Add(c.Timeout))
 	out.Note = NoteOpen
 	out.send(*syn)
@@ -442,17 +445,17 @@ func (c *Conversation) sendFailed(now Instant, out *Output) {
 }
 
 // timeout is the running phase's timer going off.
-func (c *Conversation) timeout(now Instant, kind EventKind, out *Output) {
+func (c *Conversation) timeout(now Instant, ev *Event, out *Output) {
 	switch {
 	case c.phase == connected:
-		c.connectionTimeout(now, kind, out)
+		c.connectionTimeout(now, ev, out)
 	case c.phase == parting:
 		c.partingTimeout(now, out)
 	case c.phase == insisting:
 		c.insistingTimeout(now, out)
 	case c.phase == measuring:
 		c.measureTimeout(now, out)
-	case c.phase == lingering && kind == RetransmissionTimeout:
+	case c.phase == lingering && ev.Kind == RetransmissionTimeout:
 		c.ackAgain(now, out)
 	case c.phase == lingering:
 		c.phase = done

@@ -40,6 +40,7 @@ type Event struct {
 	ICMP    ICMP          // ICMPArrives
 
 	Fragment bool // SegmentArrives: the first of several, so that Segment.Len is of it alone
+	Narrow   bool // Open, RetransmissionTimeout: by Output.Narrow of another conversation with the peer no segment is to be larger than every path takes
 }
 
 // ICMP is an ICMP or ICMPv6 error and the segment that it quotes. The quote

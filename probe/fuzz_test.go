@@ -21,7 +21,7 @@ import (
 //	22    ICMP type
 //	23    ICMP code
 //	24    0: now; else: instead of the time above, the timer's deadline
-//	25    ICMPv6
+//	25    1: ICMPv6; 2: a narrow path
 //	26    TTL
 //	27:29 payload length
 //	29:31 SEG.WND
@@ -64,6 +64,9 @@ func encode(s *script.Script) []byte {
 		r[22], r[23] = ev.ICMP.Type, ev.ICMP.Code
 		if ev.ICMP.V6 {
 			r[25] = 1
+		}
+		if ev.Narrow {
+			r[25] |= 2
 		}
 		r[26] = ev.Segment.TTL
 		encodeRest(&ev.Segment, r[27:])
@@ -139,6 +142,7 @@ func decode(r []byte, w *watch, now probe.Instant) (probe.Instant, probe.Event) 
 	}
 	decodeRest(&ev.Segment, r[27:])
 	ev.ICMP = probe.ICMP{V6: r[25]&1 != 0, Type: r[22], Code: r[23], Seq: fuzzStart.ISS.Add(n)}
+	ev.Narrow = r[25]&2 != 0
 	return now, ev
 }
 

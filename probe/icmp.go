@@ -112,7 +112,8 @@ func (c *Conversation) softError(now Instant, ev *Event, out *Output) {
 		if r := ev.ICMP.Failure(); r != OK {
 			k.icmp = r
 		}
-		if ev.ICMP.tooBig() && k.shrinkSegments(ev.ICMP.V6) && q == k.sndUna && c.phase == connected {
+		out.Narrow = ev.ICMP.tooBig() && k.shrinkSegments(ev.ICMP.V6)
+		if out.Narrow && q == k.sndUna && c.phase == connected {
 			// It has not arrived, and what is smaller need not wait for the timer
 			// (net/ipv4/tcp_input.c, tcp_simple_retransmit).
 			k.retransmitAt, k.timedAt, k.recover = now.Add(k.rto), 0, c.sndNxt

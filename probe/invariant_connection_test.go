@@ -18,6 +18,9 @@ func (w *watch) connection(now probe.Instant, before *probe.Conversation, ev *pr
 			return err
 		}
 	}
+	if una, nxt, _ := before.SendSequence(); out.Narrow && (ev.Kind != probe.ICMPArrives || ev.ICMP.Seq.Less(una) || !ev.ICMP.Seq.Less(nxt)) {
+		return fmt.Errorf("believes that the path is narrow of %+v, with %d to %d in flight", ev, una, nxt)
+	}
 	una, nxt, established := w.c.SendSequence()
 	if established && nxt.Less(una) {
 		return fmt.Errorf("SND.UNA %d is beyond SND.NXT %d", una, nxt)
@@ -31,7 +34,7 @@ func (w *watch) follow(now probe.Instant, before *probe.Conversation, ev *probe.
 	s := &ev.Segment
 	switch {
 	case ev.Kind == probe.Open && !w.opened:
-		w.opened, w.iss, w.openedAt = true, s.Seq, now
+		w.opened, w.iss, w.openedAt, w.narrow = true, s.Seq, now, ev.Narrow
 	case !w.opened || ev.Kind != probe.SegmentArrives || s.Flags&(probe.SYN|probe.ACK|probe.RST) != probe.SYN|probe.ACK:
 	case w.touched && s.Ack == w.touch.Add(1):
 		w.clean, w.reset = false, false // a new connection
@@ -73,6 +76,8 @@ func (w *watch) said(before *probe.Conversation, ev *probe.Event, s *probe.Segme
 		return fmt.Errorf("sends %d to %d, SND.NXT being %d", s.Seq, s.End(), nxt)
 	case s.Len > 0 && w.iss.Add(1+w.c.Send).Less(s.Seq.Add(s.Len)):
 		return fmt.Errorf("sends more than the %d octets that there are", w.c.Send)
+	case w.narrow && (s.Len > 1220 || s.Len > 536 && !w.c.IPv6):
+		return fmt.Errorf("sends %d octets to who is behind a narrow path", s.Len)
 	case w.c.Local() == probe.Closed && before.Local() == probe.Closed:
 		return fmt.Errorf("sends %v from CLOSED", s.Flags)
 	}

@@ -14,6 +14,7 @@ type watch struct {
 	c        probe.Conversation
 	iss      probe.Seq
 	opened   bool
+	narrow   bool // as OPEN said
 	answered bool // an acceptable SYN-ACK was delivered
 	reset    bool // a RST that the peer must accept was sent or seen since one found nothing open
 	verdict  probe.Reason
@@ -94,7 +95,7 @@ func (w *watch) inPlace(now probe.Instant, before, after *probe.Conversation, ev
 
 // same compares what two outputs say.
 func same(a, b *probe.Output) bool {
-	return a.Note == b.Note && slices.Equal(a.Segments(), b.Segments()) && slices.Equal(a.Observations(), b.Observations())
+	return a.Note == b.Note && a.Narrow == b.Narrow && slices.Equal(a.Segments(), b.Segments()) && slices.Equal(a.Observations(), b.Observations())
 }
 
 // hear notes what the event itself says.

@@ -64,7 +64,8 @@ const (
 // in some 200 octets, and returns the result. Numbers are written as differences
 // from what came before, in as many octets as they need, and what is zero is left out.
 // All of a transcript is kept, but for octets of an option's cookie or of the raw
-// options beyond their length, and for Event.Fragment, of which the note tells.
+// options beyond their length, for Event.Fragment, of which the note tells, and
+// for Event.Narrow, of which the segments do.
 func (t *Transcript) AppendOctets(b []byte) []byte {
 	n := len(b)
 	b = grown(b[:cap(b)], n, mostHead+len(t.records)*64)

@@ -42,6 +42,8 @@
 //	USER TIMEOUT              a timer goes off: at its deadline exactly, unless "late"
 //	                          follows; RETRANSMISSION TIMEOUT, TIME-WAIT TIMEOUT, ACK TIMEOUT
 //	                          and CLOSE (the CLOSE call, after hold) likewise
+//	open narrow               the path is known to take small segments only; RETRANSMISSION
+//	                          TIMEOUT likewise
 //	send failed               our host refused a segment
 //	no room SEGMENT           the limits leave none for it, and it was not sent
 //	no room                   the limits leave none for what a timer is to send

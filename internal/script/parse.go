@@ -209,7 +209,7 @@ func parseEvent(w *words) (ev Event, err error) {
 	word, _ := w.next()
 	switch word {
 	case "open":
-		ev.Kind = probe.Open
+		ev.Kind, ev.Narrow = probe.Open, w.take("narrow")
 	case "reopen":
 		ev.Kind = probe.Reopen
 		if w.peek() != "" {
@@ -243,6 +243,7 @@ func parseEvent(w *words) (ev Event, err error) {
 			return ev, err
 		}
 		ev.Kind = timers[word]
+		ev.Narrow = ev.Kind == probe.RetransmissionTimeout && w.take("narrow")
 		ev.Overdue = w.take("late")
 		return ev, nil
 	case "send":

@@ -49,7 +49,7 @@ func (c *clocks) apply(s *Step) {
 
 // resolve makes the step's event, with its stamp.
 func (c *clocks) resolve(s *Step, at Start) probe.Event {
-	e := probe.Event{Kind: s.Event.Kind, Discard: s.Event.Discard}
+	e := probe.Event{Kind: s.Event.Kind, Discard: s.Event.Discard, Narrow: s.Event.Narrow}
 	switch e.Kind {
 	case probe.Open, probe.Reopen:
 		if s.Event.Given {

@@ -34,6 +34,7 @@ type Event struct {
 	Discard   probe.DiscardReason
 	Stamped   time.Duration // how long before it is handled the stamp was taken
 	Unstamped bool
+	Narrow    bool          // open, RETRANSMISSION TIMEOUT: the path is known to be
 	Overdue   bool          // the timer's deadline has passed, and this comes first
 	ClockStep time.Duration // Kind 0
 	Unseen    bool          // Kind 0: whoever watches the clock did not notice

@@ -51,9 +51,25 @@ type address struct {
 	judged   judgement
 	reserved int32         // packets that open conversations may send yet
 	wanted   int32         // packets of conversations that wait for room
+	narrow   uint32        // the second of the loop's clock before which segments to it are small
 	lent     *lending      // what was sent beside the schedule; nil: nothing
 	scouted  probe.Instant // when one was sent all the same, to see
 	turn     probe.Instant // when the last of those that wait comes back, where room is reserved
+}
+
+// narrowFor is for how long a path that took less than our segments is taken to do so: "10 minutes"
+// are recommended until a larger one may be tried again (RFC 8201 §4; RFC 1191 §6.3). Who tries with
+// each conversation asks the router for one error each, and routers ration those.
+const narrowFor = 10 * time.Minute
+
+// narrows notes that the path to the address has just been found to be narrow.
+func (a *address) narrows(now probe.Instant) {
+	a.narrow = uint32(now.Add(narrowFor) / probe.Instant(time.Second))
+}
+
+// isNarrow reports whether it is taken to be.
+func (a *address) isNarrow(now probe.Instant) bool {
+	return uint32(now/probe.Instant(time.Second)) < a.narrow
 }
 
 // peers finds both. They outlive their last target, so that removing and adding

@@ -347,6 +347,9 @@ func (s *Shard) goOff(i int32) {
 		s.excuseBefore(i, s.table.slot(i))
 	}
 	s.event = probe.Event{Kind: kind}
+	if sl := s.table.slot(i); kind == probe.RetransmissionTimeout && sl.whole != none {
+		s.event.Narrow = s.entries[sl.target].peer.address.isNarrow(s.now)
+	}
 	s.step(i, &s.event)
 	if kind == probe.UserTimeout {
 		s.holdUnsent(i)
@@ -367,6 +370,9 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	}
 	if e.recorder != nil {
 		s.transcribe(sl, e, c, ev)
+	}
+	if out.Narrow {
+		e.peer.address.narrows(s.now)
 	}
 	before := out.Note == probe.NoteChallengeACK && e.guarded && s.noteBefore(sl, e, ev)
 	went, kept, missed, first := 0, 0, false, probe.Segment{}

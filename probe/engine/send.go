@@ -410,7 +410,9 @@ func (s *Shard) open(e *entry, port uint16, packets int) {
 	s.launched = append(s.launched, launch{e.due, e.peer.address})
 	s.leaving.push(departure{s.now, s.table.ref(i)})
 
-	s.step(i, s.syn(i, probe.Open))
+	ev := s.syn(i, probe.Open)
+	ev.Narrow = sl.whole != none && e.peer.address.isNarrow(s.now)
+	s.step(i, ev)
 }
 
 // release frees a slot and hands over what its transcript has that was not yet.

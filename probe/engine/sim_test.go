@@ -378,10 +378,15 @@ func unreachable(rtt time.Duration) peerFunc {
 // icmpError is a router's host unreachable, or ICMPv6 address unreachable,
 // about a packet of ours.
 func icmpError(to netip.Addr, quoted []byte) []byte {
+	return routerSays(to, quoted, [2]byte{3, 1}, [2]byte{1, 3})
+}
+
+// routerSays is an ICMP or ICMPv6 error about a packet of ours, of a type and a code.
+func routerSays(to netip.Addr, quoted []byte, v4, v6 [2]byte) []byte {
 	if to.Is4() {
-		e := wire.ICMPError{Src: netip.MustParseAddr("198.18.255.254"), Dst: to, Type: 3, Code: 1}
+		e := wire.ICMPError{Src: netip.MustParseAddr("198.18.255.254"), Dst: to, Type: v4[0], Code: v4[1]}
 		return wire.AppendIPv4(nil, &wire.IPv4Header{Src: e.Src, Dst: e.Dst, Protocol: 1, TTL: 60}, wire.AppendICMPError(nil, &e, quoted))
 	}
-	e := wire.ICMPError{Src: netip.MustParseAddr("2001:db8:ffff::1"), Dst: to, Type: 1, Code: 3}
+	e := wire.ICMPError{Src: netip.MustParseAddr("2001:db8:ffff::1"), Dst: to, Type: v6[0], Code: v6[1]}
 	return wire.AppendIPv6(nil, &wire.IPv6Header{Src: e.Src, Dst: e.Dst, NextHeader: 58, HopLimit: 60}, wire.AppendICMPError(nil, &e, quoted))
 }
