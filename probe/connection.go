@@ -27,10 +27,10 @@ type connection struct {
 	rcvShift   uint8  // Rcv.Wind.Shift
 	mss        uint16 // octets of data that a segment of ours may have: Eff.snd.MSS
 	ownMSS     uint16 // octets; announced in our SYN
-	narrow     bool   // the path was known to be when we opened
 	tsBase     uint32 // TSval at the monotonic clock's zero
 	tsRecent   uint32 // TS.Recent
 
+	narrow      bool  // the path was known to be when we opened
 	progress    bool  // the peer has sent something that a peer in SYN-RECEIVED does not send
 	crossed     bool  // the peer's FIN was sent before ours came
 	synAcks     uint8 // SYN-ACKs that came again before it

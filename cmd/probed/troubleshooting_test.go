@@ -499,6 +499,49 @@ jobs:
 	}
 }
 
+// Nor does a router that rations its ICMP errors, of which few probes get one, have any time out.
+func TestNarrowPathRationed(t *testing.T) {
+	t.Parallel()
+	const octets = 3000
+	l := lab.New(t)
+	a, router, b := l.Host("a"), l.Host("router"), l.Host("b")
+	ar, rb := l.Join(a, router), l.Join(router, b)
+	router.Forward()
+	a.Route("198.18.1.0/24", ar.B.Addr4)
+	a.Route("2001:db8:0:1::/64", ar.B.Addr6)
+	b.Route("198.18.0.0/24", rb.A.Addr4)
+	b.Route("2001:db8::/64", rb.A.Addr6)
+	if out, err := router.Command(t.Context(), "ip", "link", "set", rb.A.Iface, "mtu", "1280").CombinedOutput(); err != nil {
+		t.Fatalf("ip: %v %s", err, out)
+	}
+	router.NFT(`table inet ration { chain output { type filter hook output priority 0
+icmp type destination-unreachable icmp code frag-needed limit rate 1/second burst 1 packets accept
+icmp type destination-unreachable icmp code frag-needed counter drop
+icmpv6 type packet-too-big limit rate 1/second burst 1 packets accept
+icmpv6 type packet-too-big counter drop
+}; }
+`)
+	b.Serve("tcp", "[::]:80", func(c net.Conn) { _, _ = io.ReadFull(c, make([]byte, octets)) })
+	p := start(t, a, fmt.Sprintf(`
+modules:
+  talk: {probe: passive_close, interval: 100ms, timeout: 3s, send: %[2]q}
+jobs:
+- {name: talk, module: talk, targets: ["%[1]v:80", "[%[3]v]:80"]}
+`, rb.B.Addr4, strings.Repeat("x", octets), rb.B.Addr6))
+	lab.Eventually(t, 20*time.Second, func() error {
+		s := p.scrape()
+		if r := s.reasons("probed_probe_failures_total", nil); len(r) > 0 {
+			t.Fatalf("failures %v", r)
+		}
+		for _, peer := range []netip.Addr{rb.B.Addr4, rb.B.Addr6} {
+			if n := s.sum("probed_probes_total", labels{"target": netip.AddrPortFrom(peer, 80).String()}); n < 50 {
+				return fmt.Errorf("%v probes of %v", n, peer)
+			}
+		}
+		return nil
+	})
+}
+
 // A router that cuts the answers into fragments leaves no verdict, and no connection that the
 // peer goes on with.
 func TestTroubleshootingFragments(t *testing.T) {
