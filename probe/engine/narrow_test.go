@@ -61,7 +61,7 @@ func TestNarrowPathIsKnown(t *testing.T) {
 	for _, of := range []string{"198.19.0.1", "2001:db8:1::1"} {
 		t.Run(of, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(c *Config) { c.Guarded = Ports{50000, 60999} })
+			w := newWorld(t, func(c *Config) { c.Guarded = Ports{61128, 65535} })
 			w.peer = behind(1280, 2*time.Second, 0)
 			for i := range uint16(targets) {
 				x, _ := w.target(uint64(i), netip.AddrPortFrom(netip.MustParseAddr(of), 1000+i).String(), talks)
