@@ -374,6 +374,27 @@ func TestTranscripts(t *testing.T) {
 	}
 }
 
+// Where our kernel's RST has not left once, room is kept for one of ours only until it leaves again:
+// peers that are silent, or far, are probed as often as before.
+func TestRoomForOwnResetsIsGivenBack(t *testing.T) {
+	for name, peer := range map[string]peerFunc{"silent": silent, "far": listening(400 * time.Millisecond)} {
+		w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 20000, PerAddress: 200} })
+		w.peer = listening(10 * time.Millisecond)
+		for i := range 95 {
+			x, _ := w.target(uint64(i)*7919, fmt.Sprintf("198.19.0.1:%d", 1000+i), nil)
+			w.add(x)
+		}
+		w.after(2*time.Second, func() { w.noReset = true })
+		w.after(3100*time.Millisecond, func() { w.noReset = false })
+		before := 0
+		w.after(10*time.Second, func() { before, w.peer = sum(w.skips[:]), peer })
+		w.run(30 * time.Second)
+		if n := sum(w.skips[:]) - before; n > 0 {
+			t.Errorf("%s: %d of 1900 are skipped", name, n)
+		}
+	}
+}
+
 // Where our kernel's RST does not leave, ours does, also where the targets use the limit up.
 func TestOwnResetWithinAFullLimit(t *testing.T) {
 	for _, n := range []int{50, 66, 75, 85, 95, 100} {

@@ -40,6 +40,7 @@ type entry struct {
 
 	remote       netip.AddrPort
 	resetsUnseen bool // reported
+	resetsItself bool // the last RST of our kernel was not seen leaving in time: one of ours is to go
 	hindered     bool // so was that going past the firewall hinders them
 	rejects      bool // so was that the firewall rejects what comes
 	troubled     bool // there is a trouble

@@ -407,8 +407,10 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	case c.ResetGrace == 0:
 	case out.Note == probe.NoteResetOwn:
 		s.noReset(sl, e, c.ResetGrace)
-	case out.Note == probe.NoteResetSent && sl.direct && sl.packets == 1: // we sent no more than the SYN
-		e.peer.unreset = 0
+	case out.Note == probe.NoteResetSent && sl.packets == 1: // we sent no more than the SYN
+		if e.resetsItself = false; sl.direct {
+			e.peer.unreset = 0
+		}
 	}
 	if sl.unsent {
 		s.noteSent(sl, e)

@@ -97,7 +97,7 @@ func (s *Shard) send() probe.Instant {
 // not seen leaving there is to be one of ours, beyond what is booked for that.
 func (e *entry) needs(limit int) int {
 	n := e.manner.needs(limit)
-	if e.resetsUnseen && n < limit {
+	if e.resetsItself && n < limit {
 		n++
 	}
 	return n

@@ -106,10 +106,13 @@ func (s *Shard) noReset(sl *slot, e *entry, grace time.Duration) {
 	p := e.peer
 	switch {
 	case s.drops > 0 && s.now.Sub(s.dropped) < grace+time.Second:
-	case !sl.direct && !e.resetsUnseen:
+	case !sl.direct:
+		if e.resetsItself = true; e.resetsUnseen {
+			return
+		}
 		e.resetsUnseen = true
 		s.cfg.Observer.Trouble(e.Target, errNoReset)
-	case sl.direct && sl.packets == 2 && s.now >= p.raw: // the conversation's first
+	case sl.packets == 2 && s.now >= p.raw: // the conversation's first
 		if p.unreset++; p.unreset < enoughUnreset {
 			return
 		}
