@@ -138,6 +138,26 @@ func TestJitter(t *testing.T) {
 	}
 }
 
+// Waits end up to 2 ms early: a probe that goes when it is due goes then all the same.
+func TestWaitsThatEndEarly(t *testing.T) {
+	for _, n := range []int{1, 20} {
+		w := newWorld(t, nil)
+		w.inexact = true
+		w.peer = listening(10 * time.Millisecond)
+		w.add(w.targets(n, func(x *Target) { x.Jitter = time.Duration(n-1) * 25 * time.Millisecond })...)
+		w.run(60 * time.Second)
+		late := 0
+		for _, d := range w.delays {
+			if d > 200*time.Microsecond {
+				late++
+			}
+		}
+		if late > len(w.delays)/20 {
+			t.Errorf("%d targets: %d of %d probes go late", n, late, len(w.delays))
+		}
+	}
+}
+
 // A probe that is due takes along those of its stretch of time: few wake-ups, none late, none
 // more than a stretch early, and each at the same moment of every second.
 func TestCompany(t *testing.T) {

@@ -88,6 +88,9 @@ func (s *Shard) send() probe.Instant {
 	s.company.room = 0
 	idle := s.now.Add(idlePause)
 	if x, soon := s.schedule.first(idle); soon {
+		if s.demand <= few { // the wait before may have ended early, and this one is what was left of it
+			return max(s.wake(x), s.now.Add(burstGap))
+		}
 		return max(s.wake(x), s.now.Add(tick))
 	}
 	return idle

@@ -53,6 +53,7 @@ type sim struct {
 
 	// What a test may change.
 	frameCost time.Duration
+	inexact   bool                                                    // waits end early
 	noReset   bool                                                    // our kernel's RST does not leave
 	refuse    func(p *Packet) bool                                    // the host refuses to send
 	tapLoses  func(p *wire.Packet, outgoing bool) bool                // the ring is full
@@ -153,6 +154,9 @@ func (s *sim) Wait(d time.Duration, frames bool) {
 	}
 	if frames && s.head < len(s.ring) {
 		d = 0
+	}
+	if s.inexact && !frames && d >= 5*time.Millisecond { // as rawsock's Nap
+		d -= time.Duration(s.rng.Int64N(int64(1500 * time.Microsecond)))
 	}
 	s.frameWakes = frames
 	defer func() { s.frameWakes = false }()
