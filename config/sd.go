@@ -258,7 +258,7 @@ func foreign(err error) string {
 		}
 	}
 	// What can't be decoded may be a password.
-	s = regexp.MustCompile("(cannot (?:decode|unmarshal) !!\\w+) `.*`").ReplaceAllString(s, "$1")
+	s = regexp.MustCompile("(?s)(cannot (?:decode|unmarshal) !!\\w+) `.*`").ReplaceAllString(s, "$1")
 	// Of three ways the third is one of secretRefs, which are refused.
 	s = regexp.MustCompile(`, (\w+) & \w+_ref\b`).ReplaceAllString(s, " & $1")
 	return visible(strings.TrimPrefix(s, "yaml: "))

@@ -212,7 +212,7 @@ func TestSecretsInErrors(t *testing.T) {
 
 // TestSecretsWithoutQuotes asserts that a password which YAML takes for something else is in no error.
 func TestSecretsWithoutQuotes(t *testing.T) {
-	for _, password := range []string{"*hush", "!hush", "!<hush>", "!!int hush", "!!float hush", "!!bool hush"} {
+	for _, password := range []string{"*hush", "!hush", "!<hush>", "!!int hush", `!!int "a\nhush"`, "!!float hush", "!!bool hush"} {
 		for _, text := range []string{"basic_auth: {username: u, password: %s }", "authorization: {credentials: %s }", "oauth2: {client_id: i, token_url: 'http://t', client_secret: %s }", "bearer_token: %s "} {
 			_, err := Parse("f", []byte("jobs: [{name: j, http_sd_configs: [{url: 'http://h', "+fmt.Sprintf(text, password)+"}]}]"))
 			if err == nil || strings.Contains(err.Error(), "hush") {
