@@ -113,6 +113,14 @@ var failures = []failure{
 		options: []option{withWebConfig("tls_server_konfig: {}\n")},
 		want:    "probed: --web.config.file=DIR/web.yml: line 1: field tls_server_konfig not found in type web.Config\n",
 	}, {
+		name:    "a web configuration with a password that YAML takes for an anchor",
+		options: []option{withWebConfig("basic_auth_users: {u: *hush }\n")},
+		want:    "probed: --web.config.file=DIR/web.yml: yaml: unknown anchor\n",
+	}, {
+		name:    "a web configuration with a password that YAML takes for a number",
+		options: []option{withWebConfig("basic_auth_users: {u: !!int hush }\n")},
+		want:    "probed: --web.config.file=DIR/web.yml: yaml: cannot decode !!str as a !!int\n",
+	}, {
 		name:    "an unknown flag",
 		options: []option{withArgs("--config.fiel=x")},
 		want:    "probed: unknown long flag '--config.fiel', try --help\n",

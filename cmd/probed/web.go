@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	gopath "path"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -104,8 +105,11 @@ func webConfigError(err error) string {
 	for i := range lines {
 		lines[i] = strings.TrimSpace(lines[i])
 	}
-	return strings.Join(lines, "; ")
+	return unquoted.ReplaceAllString(strings.Join(lines, "; "), "$1")
 }
+
+// unquoted is what YAML says of a password without quotes, with what it quotes of that.
+var unquoted = regexp.MustCompile("(unknown anchor|cannot (?:decode|unmarshal) !!\\w+) (?:'.*' referenced|`.*`)")
 
 // cause strips net.OpError's own words from its error.
 func cause(err error) error {
