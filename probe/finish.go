@@ -597,11 +597,12 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 
 // isForeign reports whether a RST that was seen leaving is none of ours, and none of our
 // kernel's, which keeps quiet on this port: a firewall of this host has rejected in our name what
-// the peer sent. In these phases we send none, but for those that answered another connection's
-// segments before this one was established, and what is left of a connection before lies before
-// ISS (RFC 9293 §3.4.1). Whether the peer takes it or not, what follows says nothing of the peer.
+// the peer sent. In these phases we send none, and what is left of a connection before lies before
+// ISS (RFC 9293 §3.4.1); but one of those that answer what did not acknowledge our SYN may be seen
+// only now, and its number is whoever forges that's to say. Whether the peer takes it or not, what
+// follows says nothing of the peer.
 func (c *Conversation) isForeign(seq Seq) bool {
-	return (c.phase == connected || c.phase == measuring) && uint32(seq.Sub(c.iss)) <= uint32(c.sndNxt.Sub(c.iss))
+	return (c.phase == connected || c.phase == measuring) && c.stale == 0 && uint32(seq.Sub(c.iss)) <= uint32(c.sndNxt.Sub(c.iss))
 }
 
 // leftTo is the end of a segment that was seen leaving. Of one that is too long for our
