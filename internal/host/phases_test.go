@@ -80,6 +80,9 @@ func (c *stamps) take(s *probe.Segment, outgoing bool, wall int64) {
 	}
 }
 
+// unacked tells whether our FIN went and the peer never acknowledged it.
+func (c *stamps) unacked() bool { return c.finSeen && c.finAck == 0 }
+
 // form is how the connection was torn down: whether the second FIN is also the
 // acknowledgement of the first.
 func (c *stamps) form(k probe.Kind) probe.Form {
@@ -259,7 +262,7 @@ func measureClosings(t *testing.T, a *lab.Host, n int) []distance {
 func compareClosings(t *testing.T, k closingCase, diaries []*diary, theirs [2]map[handshakeID]*stamps) []distance {
 	t.Helper()
 	phases := phasesOf(k.params.Kind)
-	delayed := 0
+	delayed, lost := 0, 0
 	type figures struct {
 		truths, nearer, before, beside, apart []time.Duration
 		kernel                                int
@@ -271,14 +274,19 @@ func compareClosings(t *testing.T, k closingCase, diaries []*diary, theirs [2]ma
 			t.Fatalf("%s: %d transcripts of %d conversations", k.name, len(d.transcripts), len(d.chapters))
 		}
 		for i := range d.chapters {
-			if r, ok := d.chapters[i].reason(); !ok || r != probe.OK {
-				t.Errorf("%s: observed %+v", k.name, d.chapters[i].observed)
-				continue
-			}
 			id, told := toldClosing(&d.transcripts[i])
 			c, c2 := theirs[0][id], theirs[1][id]
 			if c == nil || c2 == nil {
 				t.Fatalf("%s: %v is not in the captures", k.name, id)
+			}
+			r, ok := d.chapters[i].reason()
+			if ok && r == probe.FINUnacked && c.unacked() && c2.unacked() {
+				lost++
+				continue
+			}
+			if !ok || r != probe.OK {
+				t.Errorf("%s: observed %+v", k.name, d.chapters[i].observed)
+				continue
 			}
 			if c.twice || c2.twice || told.twice {
 				t.Errorf("%s: %v: a segment went twice", k.name, id.tuple)
@@ -318,6 +326,13 @@ func compareClosings(t *testing.T, k closingCase, diaries []*diary, theirs [2]ma
 	// Each target's first may be delayed, and now and then one more.
 	if delayed > 2*2*len(diaries) {
 		t.Errorf("%s: %d figures are missing, of %d targets", k.name, delayed, len(diaries))
+	}
+	// The peer's kernel drops a FIN now and then that comes as it turns the socket
+	// into a TIME-WAIT one, on another processor: "we still can lose it now, […] but
+	// it is really rare event" (tcp_rcv_state_process, net/ipv4/tcp_input.c). The
+	// timeout leaves no time to send it again.
+	if lost > len(diaries) {
+		t.Errorf("%s: the peer acknowledged no FIN of %d conversations", k.name, lost)
 	}
 	var result []distance
 	for j := range all {
