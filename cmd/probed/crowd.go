@@ -53,19 +53,17 @@ func newCrowd(most int, clock func() time.Time) *crowd {
 	return &crowd{most: most, clock: clock, guests: make(map[*guest]struct{}), places: make(map[netip.Prefix]int)}
 }
 
-// crowds are those of all connections and of HTTP/2's: smaller ones within a small budget, so
-// that what their buffers, headers, TLS and requests take is a part of it.
-func (d *daemon) crowds() (all, multiplexed *crowd) {
-	return newCrowd(d.budget.Part(mostConnections), time.Now), newCrowd(d.budget.Part(mostHTTP2), time.Now)
-}
+// crowd is that of all connections: a smaller one within a small budget, so that what their
+// buffers, headers, TLS and requests take is a part of it.
+func (d *daemon) crowd() *crowd { return newCrowd(d.budget.Part(mostConnections), time.Now) }
 
 // enter gives a client a place, and the client calls leave. out is called if another
 // gets it.
-func (c *crowd) enter(client netip.Prefix, busy bool, out func()) *guest {
+func (c *crowd) enter(client netip.Prefix, out func()) *guest {
 	now := c.clock()
 	c.mu.Lock()
 	c.came++
-	g := &guest{crowd: c, client: client, came: c.came, busy: busy, since: now, out: out}
+	g := &guest{crowd: c, client: client, came: c.came, since: now, out: out}
 	c.guests[g] = struct{}{}
 	c.places[client]++
 	var loser *guest
@@ -160,11 +158,10 @@ func clientOf(remote string) netip.Prefix {
 	return p
 }
 
-// doors is a listener whose connections are a crowd's: of all the doors together. Those
-// that speak HTTP/2, and so ask for much at once, are a smaller one's too.
+// doors is a listener whose connections are a crowd's: of all the doors together.
 type doors struct {
 	net.Listener
-	crowd, multiplexed *crowd
+	crowd *crowd
 }
 
 // Accept implements net.Listener.
@@ -173,19 +170,17 @@ func (d *doors) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &caller{Conn: c, multiplexed: d.multiplexed}
+	in := &caller{Conn: c}
 	in.here, in.ends = context.WithCancel(context.Background())
-	in.guest = d.crowd.enter(clientOf(c.RemoteAddr().String()), false, in.reset)
+	in.guest = d.crowd.enter(clientOf(c.RemoteAddr().String()), in.reset)
 	return in, nil
 }
 
 // A caller is a connection that has come in by a door.
 type caller struct {
 	net.Conn
-	guest       *guest
-	multiplexed *crowd
-	second      *guest // in multiplexed, once it speaks HTTP/2; its server's goroutine has it
-	closing     sync.Once
+	guest   *guest
+	closing sync.Once
 
 	here context.Context // until it has been ended
 	ends context.CancelFunc
@@ -258,30 +253,11 @@ func (c *caller) CloseWrite() error {
 	return nil
 }
 
-// is takes note of the connection's state.
-func (c *caller) is(state http.ConnState, protocol func() string) {
-	busy := state == http.StateActive
-	c.guest.works(busy)
-	switch {
-	case c.second == nil && busy && protocol() == "h2":
-		c.second = c.multiplexed.enter(c.guest.client, busy, c.reset)
-	case c.second == nil:
-	case state == http.StateClosed:
-		c.second.leave()
-	default:
-		c.second.works(busy)
-	}
-}
-
 // connState is http.Server's hook: a connection is at work from the end of a request's
 // header to the end of the answer.
 func connState(c net.Conn, state http.ConnState) {
-	protocol := func() string { return "" }
-	if secure, ok := c.(*tls.Conn); ok {
-		protocol = func() string { return secure.ConnectionState().NegotiatedProtocol }
-	}
 	if caller := callerOf(c); caller != nil {
-		caller.is(state, protocol)
+		caller.guest.works(state == http.StateActive)
 	}
 }
 

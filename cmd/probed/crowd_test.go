@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -31,7 +30,9 @@ func TestCrowd(t *testing.T) {
 	c := newCrowd(4, func() time.Time { return now })
 	var out []string
 	enter := func(name string, client netip.Prefix, busy bool) *guest {
-		return c.enter(client, busy, func() { out = append(out, name) })
+		g := c.enter(client, func() { out = append(out, name) })
+		g.works(busy)
+		return g
 	}
 	expect := func(want ...string) {
 		t.Helper()
@@ -72,32 +73,14 @@ func TestCrowdOfStrangers(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	c := newCrowd(4, func() time.Time { return now })
 	out := false
-	scrape := c.enter(clientOf("198.18.0.1:1"), false, func() { out = true })
+	scrape := c.enter(clientOf("198.18.0.1:1"), func() { out = true })
 	scrape.works(true)
 	for i := range 1000 {
 		now = now.Add(quiet / 10)
-		c.enter(clientOf(fmt.Sprintf("[2001:db8:0:%x::1]:1", i)), false, func() {})
+		c.enter(clientOf(fmt.Sprintf("[2001:db8:0:%x::1]:1", i)), func() {})
 	}
 	if out {
 		t.Error("what was being served was ended for one that says nothing")
-	}
-}
-
-// What a connection does, it does in both crowds.
-func TestCallerWorks(t *testing.T) {
-	t.Parallel()
-	now := time.Unix(1e9, 0)
-	clock := func() time.Time { return now }
-	all, multiplexed := newCrowd(1, clock), newCrowd(1, clock)
-	c := &caller{guest: all.enter(clientOf("198.18.0.1:1"), false, func() {}), multiplexed: multiplexed}
-	for _, state := range []http.ConnState{http.StateActive, http.StateIdle, http.StateActive} {
-		now = now.Add(time.Second)
-		c.is(state, func() string { return "h2" })
-		for _, g := range []*guest{c.guest, c.second} {
-			if g.busy != (state == http.StateActive) || g.since != now {
-				t.Errorf("%s: busy %t since %v", state, g.busy, g.since)
-			}
-		}
 	}
 }
 
@@ -131,7 +114,7 @@ func TestDoors(t *testing.T) {
 	})}
 	var served sync.WaitGroup
 	served.Go(func() {
-		if err := s.Serve(&doors{l, c, c}); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.Serve(&doors{l, c}); !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("Serve: %v", err)
 		}
 	})
@@ -170,63 +153,6 @@ func TestDoors(t *testing.T) {
 	})
 }
 
-// Connections of HTTP/2 have fewer places, of which others need none.
-func TestDoorsOfHTTP2(t *testing.T) {
-	t.Parallel()
-	const most = 5
-	all, multiplexed := newCrowd(100, time.Now), newCrowd(most, time.Now)
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, r.Proto)
-	}))
-	s.Listener = &doors{s.Listener, all, multiplexed}
-	s.Config.ConnState = connState
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	s.EnableHTTP2 = true
-	s.StartTLS()
-	defer s.Close()
-	ask := func(two bool) {
-		transport := &http.Transport{TLSClientConfig: s.Client().Transport.(*http.Transport).TLSClientConfig.Clone(), ForceAttemptHTTP2: two}
-		t.Cleanup(transport.CloseIdleConnections)
-		if !two {
-			transport.TLSClientConfig.NextProtos = nil
-		}
-		want := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[two]
-		for range 2 {
-			resp, err := (&http.Client{Transport: transport}).Get(s.URL)
-			if err != nil {
-				t.Fatal(err)
-			}
-			body, err := io.ReadAll(resp.Body)
-			_ = resp.Body.Close()
-			if err != nil || string(body) != want {
-				t.Errorf("%q, %v, want %s", body, err, want)
-			}
-		}
-	}
-	count := func(c *crowd) int {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return len(c.guests)
-	}
-	for range 20 {
-		ask(true)
-		ask(false)
-	}
-	lab.Eventually(t, 10*time.Second, func() error {
-		if n, others := count(multiplexed), count(all); n != most || others != most+20 {
-			return fmt.Errorf("%d connections of HTTP/2, %d of all", n, others)
-		}
-		return nil
-	})
-	s.CloseClientConnections()
-	lab.Eventually(t, 10*time.Second, func() error {
-		if n := count(multiplexed) + count(all); n > 0 {
-			return fmt.Errorf("%d connections are left", n)
-		}
-		return nil
-	})
-}
-
 // A connection keeps its place until its client has taken what was last said to it, or has
 // had time for that.
 func TestDoorsLastWords(t *testing.T) {
@@ -240,7 +166,7 @@ func TestDoorsLastWords(t *testing.T) {
 	if err := narrow([]net.Listener{s.Listener}, 64<<10); err != nil {
 		t.Fatal(err)
 	}
-	s.Listener = &doors{s.Listener, c, c}
+	s.Listener = &doors{s.Listener, c}
 	s.Config.ConnState = connState
 	s.Start()
 	defer s.Close()
@@ -293,7 +219,7 @@ func TestDoorsEndRequests(t *testing.T) {
 		<-r.Context().Done()
 		ended <- struct{}{}
 	}))
-	s.Listener = &doors{s.Listener, newCrowd(1, time.Now), newCrowd(1, time.Now)}
+	s.Listener = &doors{s.Listener, newCrowd(1, time.Now)}
 	s.Config.ConnState, s.Config.ConnContext = connState, connContext
 	s.Start()
 	for range 2 { // of which the second takes the first's place, and each asks for more than is read at once
@@ -319,18 +245,17 @@ func TestDoorsEndRequests(t *testing.T) {
 // Within a small budget there is less for web clients, and else as much as ever.
 func TestPlacesWithinABudget(t *testing.T) {
 	for _, c := range []struct {
-		budget                   *memory.Budget
-		all, multiplexed, header int
+		budget         *memory.Budget
+		places, header int
 	}{
-		{nil, 512, 64, 12 << 10},
-		{memory.Limited(0), 512, 64, 12 << 10},
-		{memory.Limited(256 << 20), 512, 64, 12 << 10},
-		{memory.Limited(128 << 20), 256, 32, 8 << 10},
+		{nil, 512, 12 << 10},
+		{memory.Limited(0), 512, 12 << 10},
+		{memory.Limited(256 << 20), 512, 12 << 10},
+		{memory.Limited(128 << 20), 256, 8 << 10},
 	} {
 		d := &daemon{budget: c.budget}
-		all, multiplexed := d.crowds()
-		if all.most != c.all || multiplexed.most != c.multiplexed || d.longestHeader() != c.header {
-			t.Errorf("%+v: %d, %d, %d", c.budget, all.most, multiplexed.most, d.longestHeader())
+		if most := d.crowd().most; most != c.places || d.longestHeader() != c.header {
+			t.Errorf("%+v: %d, %d", c.budget, most, d.longestHeader())
 		}
 	}
 }

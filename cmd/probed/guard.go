@@ -18,12 +18,6 @@ const (
 	mostStreams     = 64 // what the pages allow
 	mostReloads     = 4
 
-	// A connection of HTTP/2 is many clients: what it asks for at once is served at once,
-	// and whoever reads none of it has each answer wait with its goroutine and buffers.
-	mostHTTP2       = 64       // connections
-	mostMultiplexed = 8        // requests of each at once
-	mostFrame       = 16 << 10 // octets, the least that there may be (RFC 9113, §4.2): its buffer stays
-
 	scrapeWait = 10 * time.Second // for a place: what Prometheus waits by default
 	streamWait = 2 * time.Second
 	reloadWait = 30 * time.Second
@@ -62,7 +56,7 @@ type guard struct {
 // ServeHTTP implements http.Handler.
 func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Context().Err() != nil {
-		return // a stream of HTTP/2 that has been reset: who opens them by the thousand gets nothing for it
+		return // its connection has been reset: what it had yet to ask gets nothing for it
 	}
 	if len(r.Trailer) > 0 {
 		// Nothing here takes any. net/http makes a map of the names that they are announced by, thirty

@@ -46,7 +46,6 @@ type daemon struct {
 	web         *web.FlagConfig
 	hosts       []string // names that web clients call us by; none for any
 	callers     *crowd   // web clients' connections
-	multiplexed *crowd   // those of them that speak HTTP/2
 	log         *slog.Logger
 
 	own        []netip.AddrPort // of the web listeners, for the embedded default
@@ -195,7 +194,7 @@ func (d *daemon) assemble(c *config.Config, networks networks) {
 		skips[i] = engine.SkipReason(i).String()
 	}
 	d.complaints = newComplaints(d.log)
-	d.callers, d.multiplexed = d.crowds()
+	d.callers = d.crowd()
 	d.metrics = metrics.New(metrics.Options{
 		Version:     version.Version,
 		Revision:    version.GetRevision(),

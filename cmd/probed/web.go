@@ -177,29 +177,21 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 			ReadHeaderTimeout: headerTimeout,
 			ReadTimeout:       readTimeout,
 			WriteTimeout:      writeTimeout,
-			IdleTimeout:       -1, // HTTP/2's: see below
+			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    d.longestHeader(),
 			// Else net/http itself answers OPTIONS *, before any handler and as often as asked.
 			DisableGeneralOptionsHandler: true,
-			HTTP2: &http.HTTP2Config{
-				MaxConcurrentStreams:          mostMultiplexed,
-				MaxReadFrameSize:              mostFrame,
-				MaxReceiveBufferPerConnection: 64 << 10,
-				MaxReceiveBufferPerStream:     mostBody,
-				SendPingTimeout:               idleTimeout,
-				WriteByteTimeout:              writeTimeout,
-			},
-			ConnState:   connState,
-			ConnContext: connContext,
-			ErrorLog:    complain,
+			Protocols:                    new(http.Protocols),
+			ConnState:                    connState,
+			ConnContext:                  connContext,
+			ErrorLog:                     complain,
 		}
+		// No HTTP/2, whatever the web configuration says of it: a connection of it is many clients,
+		// with frames, windows and memory that no bound here would see.
+		s.Protocols.SetHTTP1(true)
 		// exporter-toolkit puts its own handler before ours, and then serves. The guard
 		// stands before both: what is too much must not get as far as to bcrypt.
 		s.BaseContext = func(net.Listener) context.Context {
-			// HTTP/2 has been set up by now. Its timer for idle connections is set once more when
-			// one ends with streams open, and holds all of its memory until then: better none,
-			// since pings tell who is gone, and there are few places.
-			s.IdleTimeout = idleTimeout
 			s.Handler = &guard{next: s.Handler, hosts: d.hosts, guesses: trials, paces: paces, clock: time.Now}
 			return context.Background()
 		}
@@ -211,7 +203,7 @@ func (d *daemon) servers(n int) ([]*http.Server, error) {
 
 // serveWeb serves until the server is shut down.
 func (d *daemon) serveWeb(s *http.Server, l net.Listener) error {
-	err := web.Serve(&doors{l, d.callers, d.multiplexed}, s, d.web, sparingly(d.log, time.Now)) // which complains at each request
+	err := web.Serve(&doors{l, d.callers}, s, d.web, sparingly(d.log, time.Now)) // which complains at each request
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

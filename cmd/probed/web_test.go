@@ -388,7 +388,7 @@ func webDaemon(t *testing.T) *daemon {
 	return &daemon{
 		config: c, log: log, metrics: m, roster: targets.New(nil, m, nil, log), metricsPath: "/metrics",
 		web:     &web.FlagConfig{WebConfigFile: new(string), WebListenAddresses: new([]string), WebSystemdSocket: new(bool)},
-		callers: newCrowd(mostConnections, time.Now), multiplexed: newCrowd(mostHTTP2, time.Now),
+		callers: newCrowd(mostConnections, time.Now),
 	}
 }
 
@@ -424,8 +424,8 @@ func TestConfigInTurn(t *testing.T) {
 	}
 }
 
-// A server's idle connections end, but by no timer of HTTP/2's; those of HTTP/2 take few
-// requests at once, and have places of their own.
+// A server speaks HTTP/1.1 alone, also where its configuration asks for HTTP/2, and its
+// connections are in the crowd.
 func TestServer(t *testing.T) {
 	t.Parallel()
 	d := webDaemon(t)
@@ -434,21 +434,17 @@ func TestServer(t *testing.T) {
 	write(t, filepath.Join(dir, "cert.pem"), certificate)
 	write(t, filepath.Join(dir, "key.pem"), key)
 	*d.web.WebConfigFile = filepath.Join(dir, "web.yml")
-	write(t, *d.web.WebConfigFile, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n")
+	write(t, *d.web.WebConfigFile, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\nhttp_server_config: {http2: true}\n")
 	servers, err := d.servers(1)
 	if err != nil {
 		t.Fatal(err)
-	}
-	s := servers[0]
-	if s.IdleTimeout >= 0 || s.HTTP2.MaxConcurrentStreams != 8 { // for which there is memory (TestWebUnread)
-		t.Errorf("IdleTimeout %v before it serves, %d streams", s.IdleTimeout, s.HTTP2.MaxConcurrentStreams)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- d.serveWeb(s, l) }()
+	go func() { served <- d.serveWeb(servers[0], l) }()
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}}
@@ -458,19 +454,18 @@ func TestServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	for what, c := range map[string]*crowd{"all": d.callers, "HTTP/2": d.multiplexed} {
-		c.mu.Lock()
-		if n := len(c.guests); n != 1 || resp.ProtoMajor != 2 {
-			t.Errorf("%s: %d connections, %s", what, n, resp.Proto)
-		}
-		c.mu.Unlock()
+	d.callers.mu.Lock()
+	if n := len(d.callers.guests); n != 1 || resp.Proto != "HTTP/1.1" {
+		t.Errorf("%d connections, %s", n, resp.Proto)
+	}
+	d.callers.mu.Unlock()
+	if c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}); err == nil {
+		_ = c.Close()
+		t.Error("it agrees to HTTP/2")
 	}
 	shutdown(servers)
 	if err := <-served; err != nil {
 		t.Error(err)
-	}
-	if s.IdleTimeout != idleTimeout {
-		t.Errorf("IdleTimeout %v", s.IdleTimeout)
 	}
 }
 

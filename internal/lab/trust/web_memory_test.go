@@ -1,22 +1,17 @@
 package trust
 
 import (
-	"bytes"
-	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 	"golang.org/x/sys/unix"
 
 	"github.com/probed/probed/internal/lab"
@@ -65,43 +60,21 @@ func TestWebCompressed(t *testing.T) {
 	}
 }
 
-// TestWebUnread has connections of HTTP/2 whose client takes nothing of what it asks for,
-// neither with a password nor without. It has the machine to itself too.
+// TestWebUnread has connections by TLS whose client takes nothing of what it asks for, neither
+// with a password nor without. It has the machine to itself too.
 func TestWebUnread(t *testing.T) {
 	w := newTLSWorld(t)
-	prometheus := w.http2Client(t)
-	for _, c := range []struct{ what, password string }{{"with a password", "right"}, {"without a password", ""}} {
-		w.under("streams of HTTP/2 that nobody reads, "+c.what, "requests", func() (int, string) {
-			var asked atomic.Int64
+	for _, c := range []struct{ what, fields string }{
+		{"with a password", "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("prometheus:right")) + "\r\n"},
+		{"without a password", ""},
+	} {
+		w.under("answers by TLS that 250 addresses don't read, "+c.what, "connections", func() (int, string) {
 			n := times(4000, 1000)
 			held := make([]net.Conn, n)
-			all(n, 16, func(i int) {
-				s, err := w.unread(stranger(i), "/static/list.js", c.password)
-				held[i] = s
-				if err == nil {
-					asked.Add(unreadStreams)
-				}
-			})
+			all(n, 16, func(i int) { held[i], _ = w.insist(stranger(i), "/static/list.js", c.fields) })
 			defer closeConns(held)
-			for range 5 {
-				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+w.at+"/metrics", nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				began := time.Now()
-				resp, err := prometheus.Do(req)
-				if err != nil {
-					t.Errorf("a scrape by HTTP/2: %v", err)
-					continue
-				}
-				_, err = io.Copy(io.Discard, resp.Body)
-				_ = resp.Body.Close()
-				if err != nil || resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
-					t.Errorf("a scrape by HTTP/2: %s %s %v after %v", resp.Proto, resp.Status, err, time.Since(began))
-				}
-				time.Sleep(time.Duration(times(2000, 200)) * time.Millisecond)
-			}
-			return int(asked.Load()), w.room()
+			time.Sleep(time.Duration(times(10, 1)) * time.Second)
+			return n, w.room()
 		})
 	}
 }
@@ -161,8 +134,8 @@ func TestWebWithinMemory(t *testing.T) {
 }
 
 // TestWebWithinMemoryTLS has clients of twenty addresses ask the same for what they read
-// nothing of, by TLS and HTTP/2, with headers as long as any may be and longer, and come again
-// as often as they are shown out. It has the machine to itself.
+// nothing of, by TLS, with headers as long as any may be and longer, and come again as often as
+// they are shown out. It has the machine to itself.
 func TestWebWithinMemoryTLS(t *testing.T) {
 	const limit, addresses = 128, 20
 	room := contain(t, limit<<20)
@@ -170,18 +143,13 @@ func TestWebWithinMemoryTLS(t *testing.T) {
 	w.overTLS()
 	w.ready()
 	paths := []string{"/events", "/metrics", "/"}
+	long := [2]string{longHeader(7500), longHeader(30000)}
 	w.under("answers of 2,000 targets that 20 addresses ask for by TLS, in long headers, and don't read, in 128 MiB", "connections", func() (int, string) {
 		var opened atomic.Int64
 		until := time.Now().Add(time.Duration(times(25, 6)) * time.Second)
 		all(510, 510, func(i int) {
 			for time.Now().Before(until) {
-				var c net.Conn
-				var err error
-				if i < 64 {
-					c, err = w.unread(stranger(i%addresses), paths[i%3], "")
-				} else {
-					c, err = w.insist(stranger(i%addresses), paths[i%3], 7500<<(i%2*2))
-				}
+				c, err := w.insist(stranger(i%addresses), paths[i%3], long[i%2])
 				if err == nil {
 					opened.Add(1)
 					linger(c, until)
@@ -227,61 +195,17 @@ func (w *webWorld) ignore(from, path, again string, first int64) net.Conn {
 	return c
 }
 
-// http2Client is one from there that speaks HTTP/2 and knows the password.
-func (w *webWorld) http2Client(t *testing.T) *http.Client {
-	t.Helper()
-	transport := &http.Transport{
-		ForceAttemptHTTP2: true,
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
-		DialContext:       func(context.Context, string, string) (net.Conn, error) { return w.dial(0) },
+// longHeader is fields of a header, of so many octets together.
+func longHeader(octets int) string {
+	var fields strings.Builder
+	for i := range 85 {
+		fmt.Fprintf(&fields, "X-%d: %s\r\n", i, strings.Repeat("~", octets/85))
 	}
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: withPassword{transport}, Timeout: patience}
+	return fields.String()
 }
 
-// unreadStreams is how many there are on a connection.
-const unreadStreams = 32
-
-// unread asks for a path on every stream of a connection of HTTP/2 on which nothing may be
-// sent in answer.
-func (w *webWorld) unread(from, path, password string) (net.Conn, error) {
-	plain, err := w.dialFrom(from, 0)
-	if err != nil {
-		return nil, err
-	}
-	c := tls.Client(plain, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return c, err
-	}
-	var said bytes.Buffer
-	said.WriteString(http2.ClientPreface)
-	framer := http2.NewFramer(&said, nil)
-	if err := framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); err != nil {
-		return c, err
-	}
-	var block bytes.Buffer
-	e := hpack.NewEncoder(&block)
-	fields := []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "probed"}, {Name: ":path", Value: path}}
-	if password != "" {
-		fields = append(fields, hpack.HeaderField{Name: "authorization", Value: "Basic " + base64.StdEncoding.EncodeToString([]byte("prometheus:"+password))})
-	}
-	for i := range uint32(unreadStreams) {
-		block.Reset()
-		for _, f := range fields {
-			if err := e.WriteField(f); err != nil {
-				return c, err
-			}
-		}
-		if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1 + 2*i, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true}); err != nil {
-			return c, err
-		}
-	}
-	_, err = c.Write(said.Bytes())
-	return c, err
-}
-
-// insist asks for a path by TLS, a hundred times, in headers of so many octets.
-func (w *webWorld) insist(from, path string, octets int) (net.Conn, error) {
+// insist asks for a path by TLS, a hundred times, with such fields in the header.
+func (w *webWorld) insist(from, path, fields string) (net.Conn, error) {
 	plain, err := w.dialFrom(from, 2048)
 	if err != nil {
 		return nil, err
@@ -291,21 +215,14 @@ func (w *webWorld) insist(from, path string, octets int) (net.Conn, error) {
 	if err := c.Handshake(); err != nil {
 		return plain, err
 	}
-	var fields strings.Builder
-	for i := range 85 {
-		fmt.Fprintf(&fields, "X-%d: %s\r\n", i, strings.Repeat("~", octets/85))
-	}
 	go func() {
-		_, _ = io.WriteString(c, strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: probed\r\nAccept-Encoding: gzip\r\n"+fields.String()+"\r\n", 100))
+		_, _ = io.WriteString(c, strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: probed\r\nAccept-Encoding: gzip\r\n"+fields+"\r\n", 100))
 	}()
 	return plain, nil
 }
 
 // linger waits, and reads nothing, for the other end to reset the connection.
 func linger(c net.Conn, until time.Time) {
-	if secure, ok := c.(*tls.Conn); ok {
-		c = secure.NetConn()
-	}
 	raw, err := c.(*net.TCPConn).SyscallConn()
 	for err == nil && time.Now().Before(until) {
 		open := false

@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -19,13 +18,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/probed/probed/internal/lab"
 )
@@ -114,13 +110,13 @@ func withoutPasswords(t *testing.T) (file string) {
 	return file
 }
 
-// dialTLS connects from there, with HTTP/2 or without.
-func (w *webWorld) dialTLS(protocol string) (*tls.Conn, error) {
+// dialTLS connects from there.
+func (w *webWorld) dialTLS() (*tls.Conn, error) {
 	c, err := w.dial(0)
 	if err != nil {
 		return nil, err
 	}
-	s := tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
+	s := tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
 	if err := s.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
@@ -131,7 +127,7 @@ func (w *webWorld) dialTLS(protocol string) (*tls.Conn, error) {
 	return s, nil
 }
 
-// TestWebTLS attacks what TLS, HTTP/2 and passwords cost.
+// TestWebTLS attacks what TLS and passwords cost.
 func TestWebTLS(t *testing.T) {
 	t.Parallel()
 	w := newTLSWorld(t)
@@ -143,7 +139,7 @@ func TestWebTLS(t *testing.T) {
 	w.under("handshakes of TLS, one after the other", "connections", func() (int, string) {
 		n := times(3000, 100)
 		all(n, 4, func(int) {
-			c, err := w.dialTLS("http/1.1")
+			c, err := w.dialTLS()
 			if err != nil {
 				t.Errorf("TLS: %v", err)
 				return
@@ -151,19 +147,6 @@ func TestWebTLS(t *testing.T) {
 			_ = c.NetConn().Close()
 		})
 		return n, ""
-	})
-	w.under("streams of HTTP/2 that are reset at once", "requests", func() (int, string) {
-		var reset atomic.Int64
-		connections := times(40, 4)
-		var ended atomic.Int64
-		all(connections, 4, func(int) {
-			n, closed := w.rapidReset(times(20000, 3000))
-			reset.Add(int64(n))
-			if closed {
-				ended.Add(1)
-			}
-		})
-		return int(reset.Load()), fmt.Sprintf("%d of %d connections were closed for it", ended.Load(), connections)
 	})
 	w.under("passwords by trial", "requests", func() (int, string) {
 		var mu sync.Mutex
@@ -208,7 +191,7 @@ func (w *webWorld) guess(password string) int { return w.tlsGet("/metrics", pass
 
 // tlsGet makes a request from there.
 func (w *webWorld) tlsGet(path, password string) int {
-	c, err := w.dialTLS("http/1.1")
+	c, err := w.dialTLS()
 	if err != nil {
 		w.t.Errorf("TLS: %v", err)
 		return 0
@@ -234,61 +217,4 @@ func (w *webWorld) tlsGet(path, password string) int {
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, resp.Body)
 	return resp.StatusCode
-}
-
-// rapidReset opens n streams on one connection of HTTP/2 and resets each at once, or as
-// many as it is let. It returns how many, and whether the connection was closed for it.
-func (w *webWorld) rapidReset(n int) (reset int, closed bool) {
-	c, err := w.dialTLS("h2")
-	if err != nil {
-		w.t.Errorf("TLS: %v", err)
-		return 0, false
-	}
-	defer c.Close()
-	if p := c.ConnectionState().NegotiatedProtocol; p != "h2" {
-		w.t.Errorf("ALPN gave %q", p)
-		return 0, false
-	}
-	if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
-		return 0, true
-	}
-	framer := http2.NewFramer(c, c)
-	if err := framer.WriteSettings(); err != nil {
-		return 0, true
-	}
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		for {
-			f, err := framer.ReadFrame()
-			if err != nil {
-				return
-			}
-			if _, ok := f.(*http2.GoAwayFrame); ok {
-				return
-			}
-		}
-	}()
-	var block bytes.Buffer
-	e := hpack.NewEncoder(&block)
-	for i := range n {
-		block.Reset()
-		for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "probed"}, {":path", "/metrics"},
-			{"authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte("prometheus:right"))}} {
-			if err := e.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
-				w.t.Error(err)
-			}
-		}
-		id := uint32(1 + 2*i)
-		if framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true}) != nil ||
-			framer.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
-			return i, true
-		}
-		select {
-		case <-over:
-			return i, true
-		default:
-		}
-	}
-	return n, false
 }
