@@ -165,8 +165,12 @@ func (s *Shard) fire(e *entry) {
 	most := a.demand.most(s.limits.PerAddress, e.manner.packets, addressSlack)
 	packets := e.needs(min(most, s.limits.Global))
 	if e.counted {
-		// The schedule's probes that wait go first.
-		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+int(a.waiting))+a.taken(), most)); at > s.now {
+		// The schedule's probes that wait go first. Where they always do, it waits among them.
+		ahead := int(a.waiting)
+		if a.demand.spare(s.limits.PerAddress, s.largest) < packets {
+			ahead = 0
+		}
+		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+ahead)+a.taken(), most)); at > s.now {
 			s.plan(e, s.recheck(at, int(a.reserved+a.wanted)+s.lent.reserved))
 			return
 		}

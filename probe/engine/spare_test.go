@@ -86,6 +86,37 @@ func TestScheduleGoesFirst(t *testing.T) {
 	}
 }
 
+// Of an address that the schedule alone asks for more than its limit, who asks gets a probe a
+// second, and not more.
+func TestAskedWhereTheScheduleLeavesNothing(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 20000, PerAddress: 60} })
+	w.churn = true
+	w.peer = listening(10 * time.Millisecond)
+	log := w.logWire()
+	for i := range 9 { // 90 packets a second
+		x, _ := w.target(uint64(i), "198.19.0.1:80", func(x *Target) { x.Interval = 200 * time.Millisecond })
+		w.add(x)
+	}
+	var got []probe.Instant
+	var ask func()
+	ask = func() {
+		x, of := w.target(1000, "198.19.0.1:80", func(x *Target) { x.Count, x.Interval = 1, 100*time.Millisecond })
+		x.Recorder = of
+		of.onSettled = func(*probe.Transcript) {
+			got = append(got, w.now)
+			w.shard.Update(nil, []*Target{x})
+			w.after(time.Millisecond, ask)
+		}
+		w.add(x)
+	}
+	w.after(2*time.Second, ask)
+	w.run(22 * time.Second)
+	log.held(t, "address", 60, addr{})
+	if len(got) < 10 || len(got) > 20 {
+		t.Errorf("%d probes in 20 s: %v", len(got), got)
+	}
+}
+
 // What is kept free for the largest probe is for one that there is: once it is removed,
 // or has become a smaller one, the next one counts.
 func TestLargestFalls(t *testing.T) {
