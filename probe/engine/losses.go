@@ -41,7 +41,9 @@ func (s *Shard) noticeLosses() {
 	}
 	for i := range s.homes {
 		h := &s.homes[i]
-		h.lost = h.lost || s.isLost(s.table.locals[i], h.via)
+		if !h.lost && s.isLost(s.table.locals[i], h.via) {
+			h.lost, h.gone, h.failed = true, s.now, s.now
+		}
 	}
 	for i := range s.table.len() {
 		sl := s.table.slot(i)
@@ -97,10 +99,13 @@ func (s *Shard) madeHere(sl *slot, f *frame) bool {
 
 // A home is an address of ours that SYNs have left from.
 type home struct {
-	via   [2]int32 // the interfaces by which the last one did
-	lost  bool
-	back  probe.Instant // when one left again after it was lost, and others began to be excused; 0: never
-	until probe.Instant // when that ended, or will
+	via    [2]int32 // the interfaces by which the last one did
+	lost   bool
+	gone   probe.Instant // when that was noticed
+	failed probe.Instant // when it was in vain for the last time to send from there
+	back   probe.Instant // when one left again after it was lost, and others began to be excused; 0: never
+	until  probe.Instant // when that ended, or will
+	whole  probe.Instant // when that was last for as long as it may be; 0: never
 }
 
 const (
@@ -109,8 +114,8 @@ const (
 	homing = 2 * time.Second
 	// found is how long so once somebody's answer has come: the others ask as often.
 	found = time.Second
-	// homingEvery is how often silence is excused by that at most: an interface that goes
-	// and comes again all the time would hide peers that are dead.
+	// homingEvery is how often silence is excused for longer than this host was away: an
+	// interface that goes for an instant again and again would hide peers that are dead.
 	homingEvery = 30 * time.Second
 )
 
@@ -125,9 +130,20 @@ func (s *Shard) isBack(sl *slot, at probe.Instant) {
 		return
 	}
 	h.lost = false
-	if h.back == 0 || at.Sub(h.back) >= homingEvery {
-		h.back, h.until = at, at.Add(homing)
-		s.homing = h.until
+	span := min(homing, h.failed.Sub(h.gone))
+	if h.whole == 0 || at.Sub(h.whole) >= homingEvery {
+		h.whole, span = at, homing
+	}
+	if span > 0 {
+		h.back, h.until = at, at.Add(span)
+		s.homing = max(s.homing, h.until)
+	}
+}
+
+// isAway notes that nothing could be sent from an address of ours, by its number.
+func (s *Shard) isAway(local int32) {
+	if int(local) < len(s.homes) && s.homes[local].lost {
+		s.homes[local].failed = s.now
 	}
 }
 

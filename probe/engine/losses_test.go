@@ -70,8 +70,8 @@ func TestHoming(t *testing.T) {
 }
 
 // An interface that goes and comes again all the time does not hide a peer that is dead:
-// what was under way is discarded each time, and what others look for this host in vain
-// once in half a minute.
+// what was under way is discarded each time, and what others look for this host in vain for
+// longer than it was away once in half a minute.
 func TestFlapping(t *testing.T) {
 	for _, each := range []func(*Target){nil, activeClose} {
 		w := newWorld(t, nil)
@@ -452,5 +452,26 @@ func TestHomingAndAClockStep(t *testing.T) {
 		if n := all.verdicts[probe.Timeout]; n > 0 {
 			t.Errorf("step %v: verdicts %v, discards %v", step, all.verdicts, all.discards)
 		}
+	}
+}
+
+// This host goes away for seconds, again and again: each time others look for it in vain, and
+// are excused for as long.
+func TestHomingEachTime(t *testing.T) {
+	w := newWorld(t, nil)
+	w.peer = listening(time.Millisecond)
+	w.add(w.targets(20, func(t *Target) { t.Interval, t.Params.Timeout = 100*time.Millisecond, 400*time.Millisecond })...)
+	for i := range 5 {
+		w.after(time.Duration(2+5*i)*time.Second, func() {
+			w.lost = append(w.lost, loss{address: local4}, loss{address: local6})
+			w.peer, w.refuse = silent, func(*Packet) bool { return true }
+			w.after(3*time.Second, func() { w.refuse = nil })
+			w.after(3900*time.Millisecond, func() { w.peer = listening(time.Millisecond) })
+		})
+	}
+	w.run(30 * time.Second)
+	all := w.total()
+	if n := sum(all.verdicts[:]); n != all.verdicts[probe.OK] || n == 0 {
+		t.Errorf("verdicts %v", all.verdicts)
 	}
 }

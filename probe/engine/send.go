@@ -306,6 +306,9 @@ func (s *Shard) reach(e *entry) error {
 		r.err = errTentative
 	}
 	e.hop = 0
+	if r.err != nil && e.reached {
+		s.isAway(e.local)
+	}
 	if r.err == nil {
 		e.asked, e.reached = true, true
 		if e.Direct {
@@ -561,6 +564,8 @@ func (s *Shard) sendFailed(k int, err error) {
 	if !s.table.is(r) {
 		return
 	}
-	s.trouble(s.entries[s.table.slot(r.slot).target], err)
+	sl := s.table.slot(r.slot)
+	s.isAway(sl.local)
+	s.trouble(s.entries[sl.target], err)
 	s.step(r.slot, &probe.Event{Kind: probe.SendFailed})
 }

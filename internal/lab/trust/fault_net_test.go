@@ -466,6 +466,11 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 		}
 		if !slices.Contains(f.lost, reason) || r.isAside(of[1]) {
 			complain(n, "%v failed %d times", of, n)
+			for _, x := range flows {
+				if n > 0 && f.from <= x.at && x.at <= f.to && x.target == of[1] && x.answered == 0 {
+					r.tell(netip.MustParseAddrPort(x.target), x.port, x.at)
+				}
+			}
 		} else if slices.Contains(ofConnections, reason) {
 			broken[r.onWire(of[1])] += n
 		} else if reason == "challenge_ack" {
