@@ -59,6 +59,16 @@ func (e *ICMP) endsHandshake() bool {
 	return e.Type == icmpUnreachable && e.Code <= 1
 }
 
+// NoNeighbour reports whether an error is what a host says of a datagram whose neighbour does not
+// answer ARP or ND: host unreachable, or address unreachable (net/ipv4/route.c,
+// ipv4_link_failure; net/ipv6/route.c, ip6_link_failure).
+func (e *ICMP) NoNeighbour() bool {
+	if e.V6 {
+		return e.Type == icmp6Unreachable && e.Code == 3
+	}
+	return e.Type == icmpUnreachable && e.Code == 1
+}
+
 // Rejects reports whether an error that this host sends to the peer says of its SYN-ACK what
 // makes it give the connection up: a firewall of this host has it made. Where it quotes anything
 // else the peer has taken our ACK, and does not.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/probed/probed/probe"
+	"github.com/probed/probed/probe/wire"
 )
 
 // A loss is an interface or an address that this host has lost. Answers that were under
@@ -85,13 +86,21 @@ func (sl *slot) leftBy(ifindex int32) {
 // of include/net/flow.h.
 const loopback = 1
 
-// madeHere reports whether a RST arrives by the loopback interface though the SYN left by
-// another, and was answered, or has not left: a firewall of this host has rejected a segment
-// of ours in the peer's name, instead of letting it out. Where it rejects only some, the SYN may
-// leave all the same, since one that is refused in the midst of a batch is tried again. Another
-// address of this host's own may answer by loopback what came to it over the wire.
+// madeHere reports whether a firewall of this host has made what arrives by the loopback
+// interface: it has rejected a segment of ours instead of letting it out. A RST in the peer's name
+// is such if the SYN left by another interface, and was answered, or has not left, and an ICMP
+// error if the SYN has not left. Where it rejects only some, the SYN may leave all the same, since
+// one that is refused in the midst of a batch is tried again. Another address of this host's own may
+// answer by loopback what came to it over the wire, and our kernel says there of a SYN that waits in
+// this host that its neighbour is silent, which is a verdict.
 func (s *Shard) madeHere(sl *slot, f *frame) bool {
-	if f.ifindex != loopback || !f.packet.Segment.Flags.Has(probe.RST) {
+	p := &f.packet
+	switch {
+	case f.ifindex != loopback:
+		return false
+	case p.Kind == wire.KindICMPError:
+		return sl.via[0] == 0 && !p.ICMP.NoNeighbour()
+	case !p.Segment.Flags.Has(probe.RST):
 		return false
 	}
 	return sl.via[0] == 0 || sl.via[0] > loopback && sl.via[1] > loopback && s.table.isAnswered(sl)

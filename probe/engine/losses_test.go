@@ -207,32 +207,61 @@ func TestRejectedHere(t *testing.T) {
 func TestRejectedOnce(t *testing.T) {
 	for name, peer := range map[string]peerFunc{"listening": listening(time.Millisecond), "silent": silent, "closed": closed(time.Millisecond)} {
 		for kind, each := range map[string]func(*Target){"half_open": nil, "active_close": activeClose} {
-			t.Run(name+" "+kind, func(t *testing.T) {
-				w := newWorld(t, nil)
-				w.device = 2
-				w.peer = peer
-				rejects := false
-				w.refuse = func(p *Packet) bool {
-					if rejects && probe.Flags(p.Segment[13]) == probe.SYN {
-						tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, binary.BigEndian.Uint16(p.Segment[2:])), Remote: netip.AddrPortFrom(p.Src, binary.BigEndian.Uint16(p.Segment))}
-						rst := probe.Segment{Flags: probe.RST | probe.ACK, Ack: probe.Seq(binary.BigEndian.Uint32(p.Segment[4:])).Add(1), TTL: 64}
-						w.ring = append(w.ring, inRing{wire.AppendPacket(w.buffer(), &tuple, &rst, nil), int64(w.now) + w.offset, false, loopback})
+			for how, by := range map[string]struct {
+				remote string
+				answer func(*world, *Packet) []byte
+			}{
+				"by a RST":         {"198.19.0.1:443", (*world).rstInItsName},
+				"by ICMP":          {"198.19.0.1:443", rejectedBy(3)},
+				"by ICMP, 13":      {"198.19.0.1:443", rejectedBy(13)},
+				"by ICMPv6":        {"[2001:db8:1::1]:443", rejectedBy(4)},
+				"by ICMPv6, 1":     {"[2001:db8:1::1]:443", rejectedBy(1)},
+				"by a RST to IPv6": {"[2001:db8:1::1]:443", (*world).rstInItsName},
+			} {
+				t.Run(name+" "+kind+" "+how, func(t *testing.T) {
+					w := newWorld(t, nil)
+					w.device = 2
+					w.peer = peer
+					rejects := false
+					w.refuse = func(p *Packet) bool {
+						if rejects && probe.Flags(p.Segment[13]) == probe.SYN {
+							w.ring = append(w.ring, inRing{by.answer(w, p), int64(w.now) + w.offset, false, loopback})
+						}
+						return false
 					}
-					return false
-				}
-				x, l := w.target(1, "198.19.0.1:443", each)
-				w.add(x)
-				w.after(2*time.Second, func() { rejects = true })
-				w.after(12*time.Second, func() { rejects = false })
-				w.run(20 * time.Second)
-				if n := l.discards[probe.DiscardSendError]; n < 9 || n > 11 || l.settled() < 15 {
-					t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
-				}
-				if n := l.verdicts[probe.Refused]; n > 0 != (name == "closed") || n > 11 {
-					t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
-				}
-			})
+					x, l := w.target(1, by.remote, each)
+					w.add(x)
+					w.after(2*time.Second, func() { rejects = true })
+					w.after(12*time.Second, func() { rejects = false })
+					w.run(20 * time.Second)
+					if n := l.discards[probe.DiscardSendError]; n < 9 || n > 11 || l.settled() < 15 {
+						t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+					}
+					if n := l.verdicts[probe.Refused]; n > 0 != (name == "closed") || n > 11 {
+						t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+					}
+					if n := l.verdicts[probe.Unreachable] + l.verdicts[probe.Prohibited]; n > 0 {
+						t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+					}
+				})
+			}
 		}
+	}
+}
+
+// rstInItsName is nft_reject's RST for a SYN of ours.
+func (w *world) rstInItsName(p *Packet) []byte {
+	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, binary.BigEndian.Uint16(p.Segment[2:])), Remote: netip.AddrPortFrom(p.Src, binary.BigEndian.Uint16(p.Segment))}
+	rst := probe.Segment{Flags: probe.RST | probe.ACK, Ack: probe.Seq(binary.BigEndian.Uint32(p.Segment[4:])).Add(1), TTL: 64}
+	return wire.AppendPacket(w.buffer(), &tuple, &rst, nil)
+}
+
+// rejectedBy is nft_reject's ICMP or ICMPv6 destination unreachable for a SYN of ours, with a code.
+func rejectedBy(code byte) func(*world, *Packet) []byte {
+	return func(w *world, p *Packet) []byte {
+		tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Src, binary.BigEndian.Uint16(p.Segment)), Remote: netip.AddrPortFrom(p.Dst, binary.BigEndian.Uint16(p.Segment[2:]))}
+		syn := probe.Segment{Flags: probe.SYN, Seq: probe.Seq(binary.BigEndian.Uint32(p.Segment[4:]))}
+		return append(w.buffer(), routerSays(p.Src, wire.AppendPacket(nil, &tuple, &syn, nil), [2]byte{3, code}, [2]byte{1, code})...)
 	}
 }
 

@@ -190,7 +190,7 @@ func (s *Shard) handle(f *frame) {
 		case damage != probe.NotRejected:
 			s.reject(s.entries[s.table.slot(i).target], damage)
 			return
-		case p.Kind == wire.KindTCP && s.madeHere(s.table.slot(i), f):
+		case s.madeHere(s.table.slot(i), f):
 			*ev = probe.Event{Kind: probe.SendFailed}
 		case p.Kind == wire.KindTCP:
 			s.excuseRejected(i, &p.Segment)
