@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +16,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/exporter-toolkit/web"
 )
 
 // guarded is a guard before a handler that says yes.
@@ -458,4 +462,28 @@ func TestGuardTrailers(t *testing.T) {
 		}
 	}()
 	guarded().ServeHTTP(httptest.NewRecorder(), r)
+}
+
+// The web configuration is read for each request and each handshake: what becomes wrong with it
+// while we run is logged without the password that it may be about.
+func TestWebLogQuotesNoPassword(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "web.yml")
+	for _, password := range []string{"*hush", "!!int hush", `!!int "a\nhush"`, "!!float hush", "!!bool hush"} {
+		if err := os.WriteFile(file, []byte("basic_auth_users: {u: "+password+" }\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := web.Validate(file)
+		if err == nil {
+			t.Errorf("%s is no error", password)
+			continue
+		}
+		var said strings.Builder
+		l := sparingly(slog.New(slog.NewTextHandler(&said, nil)), time.Now)
+		l.Error("Unable to parse configuration", "err", err.Error())
+		_, _ = webLog{l}.Write([]byte("http: TLS handshake error from 198.18.0.1:4711: " + err.Error() + "\n"))
+		if s := said.String(); strings.Contains(s, "hush") || strings.Count(s, "yaml: ") != 2 {
+			t.Errorf("%s: said\n%s", password, s)
+		}
+	}
 }

@@ -109,7 +109,7 @@ func webConfigError(err error) string {
 }
 
 // unquoted is what YAML says of a password without quotes, with what it quotes of that.
-var unquoted = regexp.MustCompile("(unknown anchor|cannot (?:decode|unmarshal) !!\\w+) (?:'.*' referenced|`.*`)")
+var unquoted = regexp.MustCompile("(?s)(unknown anchor|cannot (?:decode|unmarshal) !!\\w+) (?:'.*' referenced|`.*`)")
 
 // cause strips net.OpError's own words from its error.
 func cause(err error) error {

@@ -43,11 +43,26 @@ func (s *sparing) Handle(ctx context.Context, r slog.Record) error {
 	if !ok {
 		return nil
 	}
+	r = withoutQuotes(r)
 	if more > 0 {
-		r = r.Clone()
 		r.AddAttrs(slog.Int("more_unsaid", more))
 	}
 	return s.Handler.Handle(ctx, r)
+}
+
+// withoutQuotes is a record without what YAML quotes of the web configuration: exporter-toolkit
+// reads that for each request and each handshake of TLS, and what is wrong with it since the start
+// may be a password.
+func withoutQuotes(r slog.Record) slog.Record {
+	clean := slog.NewRecord(r.Time, r.Level, unquoted.ReplaceAllString(r.Message, "$1"), r.PC)
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Value.Kind() == slog.KindString {
+			a.Value = slog.StringValue(unquoted.ReplaceAllString(a.Value.String(), "$1"))
+		}
+		clean.AddAttrs(a)
+		return true
+	})
+	return clean
 }
 
 // WithAttrs implements slog.Handler.
