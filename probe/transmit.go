@@ -188,6 +188,20 @@ func (c *Conversation) sendAgain(now Instant, out *Output) {
 	}
 }
 
+// Large reports whether a connection has more to send than a segment holds that every path takes.
+func (p *Params) Large() bool {
+	if p.IPv6 {
+		return p.Send > smallestMSS6
+	}
+	return p.Send > smallestMSS
+}
+
+// CameThrough reports whether the peer has acknowledged all of that, and no segment had to be small.
+func (c *Conversation) CameThrough() bool {
+	k := c.conn // a copy, which is asked whether its segments are large
+	return c.Large() && k.finAcked && k.shrinkSegments(c.IPv6)
+}
+
 // shrinkSegments is what an ICMP error of a segment too big for the path leads
 // to: RFC 8201 §4 and RFC 1191 §3 tell the size, which is not known here, but not
 // less than every path takes. It reports whether they were larger.

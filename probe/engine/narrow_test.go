@@ -50,7 +50,7 @@ func behind(mtu uint32, every time.Duration, off uint32) peerFunc {
 func talks(t *Target) {
 	passiveClose(t)
 	t.Send = strings.Repeat("x", 3000)
-	t.Params.Send, t.Params.Timeout = uint32(len(t.Send)), 2*time.Second
+	t.Params.Send, t.Params.Timeout, t.Params.IPv6 = uint32(len(t.Send)), 2*time.Second, t.Remote.Addr().Is6()
 }
 
 // A router that rations its ICMP errors says of few packets that the path is narrow: what one
@@ -78,8 +78,53 @@ func TestNarrowPathIsKnown(t *testing.T) {
 				t.Errorf("verdicts %v, discards %v", all.verdicts, all.discards)
 			}
 			// Two targets come up within a round trip. The second hears of it when it sends again.
-			if len(tried) != 2 || tried[0] != 4 || tried[narrowFor] != 4 {
+			// Later one tries for all.
+			if len(tried) != 2 || tried[0] != 4 || tried[narrowFor] != 2 {
 				t.Errorf("segments that are too large, by ten seconds: %v", tried)
+			}
+		})
+	}
+}
+
+// Larger segments are tried again by one conversation, and the others wait for what becomes of it:
+// with the usual timeout of 900 ms they have no time to send again. Once it has come through, all do.
+func TestNarrowPathIsTriedByOne(t *testing.T) {
+	t.Parallel()
+	const targets = 100
+	for _, of := range []string{"198.19.0.1", "2001:db8:1::1"} {
+		t.Run(of, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(c *Config) { c.Guarded = Ports{61128, 65535} })
+			paths := map[bool]peerFunc{true: behind(1280, 100*time.Millisecond, 0), false: behind(9000, 0, 0)}
+			narrow := true
+			for i := range uint16(targets) {
+				x, _ := w.target(uint64(i)*7919, netip.AddrPortFrom(netip.MustParseAddr(of), 1000+i).String(), talks)
+				x.Params.Timeout = 900 * time.Millisecond
+				w.add(x)
+			}
+			w.peer = func(s *sim, p *wire.Packet) { paths[narrow](s, p) }
+			began, tried := w.now, make(map[time.Duration]int) // larger segments, by the ten minutes
+			w.onWire = func(at probe.Instant, p *wire.Packet) {
+				if p.Segment.Len > 1220 {
+					tried[at.Sub(began).Truncate(narrowFor)]++
+				}
+			}
+			failures := func() int {
+				all := w.total()
+				return sum(all.verdicts[:]) - all.verdicts[probe.OK]
+			}
+			failed, most := 0, 0
+			w.after(time.Minute, func() { failed = failures() })
+			w.after(2*narrowFor+time.Minute, func() { most, narrow = failures(), false })
+			w.run(4 * narrowFor)
+			if most != failed || failed > targets/4 {
+				t.Errorf("%d fail, %d of them in the first minute", most, failed)
+			}
+			if all := w.total(); failures() != most || all.verdicts[probe.OK] < 4*600*targets-failed-targets {
+				t.Errorf("verdicts %v, discards %v", all.verdicts, all.discards)
+			}
+			if tried[narrowFor] != 2 || tried[2*narrowFor] != 2 || tried[3*narrowFor] < 2*600*(targets-1) {
+				t.Errorf("segments that are too large, by ten minutes: %v", tried)
 			}
 		})
 	}

@@ -51,7 +51,7 @@ type address struct {
 	judged   judgement
 	reserved int32         // packets that open conversations may send yet
 	wanted   int32         // packets of conversations that wait for room
-	narrow   uint32        // the second of the loop's clock before which segments to it are small
+	narrow   uint32        // the second of the loop's clock before which segments to it are small; 0: it was not narrow yet, or is not any more
 	lent     *lending      // what was sent beside the schedule; nil: nothing
 	scouted  probe.Instant // when one was sent all the same, to see
 	turn     probe.Instant // when the last of those that wait comes back, where room is reserved
@@ -59,12 +59,23 @@ type address struct {
 
 // narrowFor is for how long a path that took less than our segments is taken to do so: "10 minutes"
 // are recommended until a larger one may be tried again (RFC 8201 §4; RFC 1191 §6.3). Who tries with
-// each conversation asks the router for one error each, and routers ration those.
+// each conversation asks the router for one error each, and routers ration those. So one tries, and
+// the others wait for another ten minutes, or until it has come through.
 const narrowFor = 10 * time.Minute
 
 // narrows notes that the path to the address has just been found to be narrow.
 func (a *address) narrows(now probe.Instant) {
 	a.narrow = uint32(now.Add(narrowFor) / probe.Instant(time.Second))
+}
+
+// tries reports whether a conversation that begins is to try larger segments again: when that is, as
+// the others know it from then on, or 0.
+func (a *address) tries(now probe.Instant) uint32 {
+	if a.narrow == 0 || a.isNarrow(now) {
+		return 0
+	}
+	a.narrows(now)
+	return a.narrow
 }
 
 // isNarrow reports whether it is taken to be.

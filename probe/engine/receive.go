@@ -402,6 +402,9 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	if settled && !wasSettled {
 		e.prompt = c.Prompts()
 		s.table.unsure--
+		if sl.whole != none {
+			s.noteWide(sl, e)
+		}
 	}
 	switch {
 	case c.ResetGrace == 0:
@@ -453,6 +456,14 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 	}
 	kind, at := c.Timer()
 	s.table.arm(i, kind, at)
+}
+
+// noteWide notes that large segments have come through again, of the conversation that has tried it.
+func (s *Shard) noteWide(sl *slot, e *entry) {
+	w, a := s.table.wholes.at(sl.whole), e.peer.address
+	if w.tries != 0 && w.tries == a.narrow && w.CameThrough() {
+		a.narrow = 0
+	}
 }
 
 // transcribe adds a step to the conversation's transcript: to a new one if the one

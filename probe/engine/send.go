@@ -421,7 +421,13 @@ func (s *Shard) open(e *entry, port uint16, packets int) {
 	s.leaving.push(departure{s.now, s.table.ref(i)})
 
 	ev := s.syn(i, probe.Open)
-	ev.Narrow = sl.whole != none && e.peer.address.isNarrow(s.now)
+	if a := e.peer.address; sl.whole != none && a.narrow != 0 {
+		w := s.table.wholes.at(sl.whole)
+		if w.Large() {
+			w.tries = a.tries(s.now)
+		}
+		ev.Narrow = w.tries == 0
+	}
 	s.step(i, ev)
 }
 

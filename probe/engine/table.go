@@ -59,6 +59,7 @@ type whole struct {
 	reset  bool  // a RST was seen leaving
 	// This host has rejected the SYN-ACK by an ICMP error, for which the peer may have given up.
 	rejected bool
+	tries    uint32 // what address.narrow was, if it tries larger segments for the others; else 0
 }
 
 // slotsApiece is how many slots are made at a time. Those that are there never move.
