@@ -49,7 +49,12 @@ func (n *node) path() string {
 	case n.key == "":
 		return n.up.path() + "[" + strconv.Itoa(n.index) + "]"
 	case !isPlainKey(n.key) && n.key != "<<":
-		return n.up.path() + "[" + quote(n.key) + "]"
+		// Behind a colon without a space stands what was meant to be its value: a password, maybe.
+		key, value, _ := strings.Cut(n.key, ":")
+		if value != "" {
+			key += ":…"
+		}
+		return n.up.path() + "[" + quote(key) + "]"
 	case n.up.up == nil:
 		return n.key
 	}
