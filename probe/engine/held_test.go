@@ -360,6 +360,30 @@ func TestLimitsOfQueuedResets(t *testing.T) {
 	}
 }
 
+// A firewall of this host kept RSTs for ten seconds and lets them out again: our kernel's, to SYN-ACKs that
+// peers say again, are within the limit too, but for a moment's.
+func TestLimitsOnceResetsLeaveAgain(t *testing.T) {
+	const limit, targets = 220, 99
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: limit, PerAddress: limit} })
+	log := new(wireLog)
+	w.onWire = func(at probe.Instant, p *wire.Packet) {
+		log.all = append(log.all, sent{at, p.Segment.Flags.Has(probe.SYN), p.Dst})
+	}
+	for i := range targets {
+		x, _ := w.target(uint64(i)*7919, fmt.Sprintf("198.19.0.%d:80", 1+i), nil)
+		w.peers[x.Remote] = newSYNReceived().answer
+		w.add(x)
+	}
+	w.after(3*time.Second, func() { w.keepsRSTs(true) })
+	w.after(13*time.Second, func() { w.keepsRSTs(false) })
+	w.goOn(40 * time.Second)
+	n := log.most(time.Second, packets)
+	t.Logf("%d packets in the busiest second of %d, %d RSTs", n, len(log.all), w.resets)
+	if n > limit*11/10 {
+		t.Errorf("%d packets in a second, the limit is %d", n, limit)
+	}
+}
+
 // forgets is a Recorder that keeps nothing.
 type forgets struct{}
 

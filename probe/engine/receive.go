@@ -177,7 +177,9 @@ func (s *Shard) handle(f *frame) {
 			s.passUnsent(sl, e)
 		}
 		if p.Segment.Flags.Has(probe.RST) {
-			s.resetLeaves(i)
+			if s.resetLeaves(i); !again {
+				s.bookKernels(i)
+			}
 		}
 		*ev = probe.Event{Kind: probe.SegmentSent, Segment: p.Segment}
 	default:

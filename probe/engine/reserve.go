@@ -72,9 +72,9 @@ func (s *Shard) reserve(i int32, sl *slot, e *entry, packets int) {
 
 // setReserved has a conversation keep room for so many packets more.
 func (s *Shard) setReserved(sl *slot, e *entry, packets int) {
-	packets = min(packets, math.MaxUint16)
+	packets = min(packets, math.MaxUint8)
 	more := packets - int(sl.reserved)
-	sl.reserved = uint16(packets)
+	sl.reserved = uint8(packets)
 	s.reserved += more
 	a := e.peer.address
 	a.reserved += int32(more)
@@ -213,6 +213,23 @@ func (s *Shard) bookFurther(sl *slot, e *entry, within bool) {
 	}
 	s.window.add(s.now, 1)
 	a.window.add(s.now, 1)
+}
+
+// bookKernels books a RST of a half_open that was seen leaving and is our kernel's, but for those that were
+// booked with the SYN and followed it within a second: where this host let none out for a while, peers
+// say the SYN-ACK again, and our kernel answers that.
+func (s *Shard) bookKernels(i int32) {
+	sl := s.table.slot(i)
+	e := s.entries[sl.target]
+	switch {
+	case sl.whole != none:
+	case sl.rsts&ourRSTs > 0: // booked as it was queued
+		sl.rsts -= ourRST
+	case int(sl.rsts/kernelsRST) < e.manner.booked/2 && s.now.Sub(s.moment(s.table.synSent(sl))) < time.Second:
+		sl.rsts += kernelsRST
+	default:
+		s.bookFurther(sl, e, false)
+	}
 }
 
 // RSTs that go again, for which no room is reserved any more, wait for room under the limits,

@@ -394,6 +394,7 @@ func (s *Shard) open(e *entry, port uint16, packets int) {
 	sl := s.table.slot(i)
 	sl.target, sl.local, sl.ifindex = e.index, e.local, e.ifindex
 	sl.whole, sl.transcript = none, none
+	sl.rsts = 0
 	sl.packets, sl.reserved, sl.unsent, sl.handed, sl.direct = 0, 0, false, false, e.hop != 0 && s.now >= e.peer.raw
 	sl.via, sl.held = [2]int32{}, s.inherited
 	if m := e.manner; m.params.Compacts() {
@@ -533,6 +534,9 @@ func (s *Shard) queue(i int32, sl *slot, e *entry, c *probe.Conversation, ev *pr
 		s.enqueue(w, &tuple, seg, payload)
 	}
 	s.sending = append(s.sending, s.table.ref(i))
+	if sl.whole == none && seg.Flags.Has(probe.RST) && sl.rsts&ourRSTs < ourRSTs {
+		sl.rsts += ourRST
+	}
 	if int(sl.packets) >= e.manner.booked || seg.Flags.Has(probe.RST) && e.manner.params.ResetGrace > 0 { // our kernel's may leave too
 		s.bookQueued(sl, e, within(sl, c.Local(), seg))
 	}
@@ -571,6 +575,9 @@ func (s *Shard) sendFailed(k int, err error) {
 		return
 	}
 	sl := s.table.slot(r.slot)
+	if sl.rsts&ourRSTs > 0 {
+		sl.rsts -= ourRST
+	}
 	s.isAway(sl.local)
 	s.trouble(s.entries[sl.target], err)
 	s.step(r.slot, &probe.Event{Kind: probe.SendFailed})

@@ -20,13 +20,24 @@ type slot struct {
 	passed     uint32   // the address's when unsent was noticed
 	number     uint64   // the transcript's
 	packets    uint16   // sent by us
-	reserved   uint16   // packets that it may send yet, and that there is room for
+	reserved   uint8    // packets that it may send yet, and that there is room for
 	unsent     bool     // its SYN lies in this host
 	handed     bool     // the transcript, once settled
 	direct     bool     // its SYN went to a next hop
 	held       uint8    // until when the peer may hold the connection before, or this one: by seconds; 0: it does not
+	rsts       rsts     // of a half_open
 	via        [2]int32 // the interfaces that its SYN was seen leaving by first and last, 0 until then
 }
+
+// rsts are a half_open's: in the lower four bits ours that were queued and not seen leaving yet, in the
+// upper four our kernel's that were booked with its SYN and have left.
+type rsts uint8
+
+const (
+	ourRST     = rsts(1)
+	ourRSTs    = rsts(0x0f)
+	kernelsRST = rsts(0x10)
+)
 
 const (
 	none = int32(-1)
