@@ -247,7 +247,8 @@ func (c *Conversation) finAcknowledged(now Instant, ev *Event, out *Output) {
 		rtt = LastACKRTT
 	}
 	d, ok := c.interval(now, k.finSent, ev.Stamp)
-	once := k.finTimes == 1 && k.finLeft && !k.crowded
+	// A peer has no use for a FIN before what goes before it.
+	once := k.finTimes == 1 && k.finLeft && !k.finAlone && !k.crowded
 	if c.local == FinWait1 && c.promptness(d, ok && once, ev.Segment.Flags.Has(FIN)) {
 		out.Note = NoteDelayedACK
 	} else if ok && once && (rtt == FINACKRTT || c.Kind != ActiveClose) {

@@ -37,6 +37,8 @@ type connection struct {
 	finAsked    bool  // CLOSE was called: our FIN follows the data
 	finTimes    uint8 // how often our FIN was sent
 	finLeft     bool  // and seen leaving
+	finAlone    bool  // before what goes before it: this host kept that
+	prompted    bool  // what prompts its acknowledgement was seen leaving
 	finAcked    bool
 	finCame     bool  // the peer's FIN has arrived, if not yet in order
 	finTaken    bool  // and in order

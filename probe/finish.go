@@ -558,12 +558,13 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 	if s.Flags.Has(FIN) && s.Seq.Add(s.Len) == k.dataEnd {
 		if !k.finLeft || k.finTimes == 1 && !k.finAcked { // the first FIN, not one that went again
 			k.finSent, k.finLeft = ev.Stamp, true
+			k.finAlone = k.left.Less(k.dataEnd)
 			k.lag.begins()
 		}
 		out.Note = NoteFINLeft
 	}
 	if c.Prompt && k.finLeft && s.SegLen() == 0 && s.Seq.Less(k.sndUna) {
-		out.Note = NotePrompt
+		out.Note, k.prompted = NotePrompt, true
 	}
 	if s.Len > 0 && s.Seq.Add(s.Len) == k.dataEnd && !k.finCame {
 		k.lastSent = ev.Stamp

@@ -48,7 +48,7 @@ func (c *Conversation) promptness(rtt time.Duration, known, withFIN bool) (delay
 	known = known && k.handshake > 0 && k.handshake < resendsAfter
 	late := rtt - k.handshake
 	switch {
-	case c.Prompt:
+	case c.Prompt && k.prompted: // else this host kept the prompts
 	case withFIN:
 		k.prompts = known && late > delayedWithFIN+k.handshake
 	default:

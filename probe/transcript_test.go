@@ -80,6 +80,7 @@ func TestTranscriptKeepsWhatWasBelieved(t *testing.T) {
 	arrives(probe.SYN|probe.ACK, 0, 1)
 	sent(probe.ACK, 1, 1)
 	sent(probe.FIN|probe.ACK, 1, 1)
+	sent(probe.ACK, 0, 1)
 	flood()
 	arrives(probe.ACK, 1, 2)
 	to = &since
@@ -94,7 +95,7 @@ func TestTranscriptKeepsWhatWasBelieved(t *testing.T) {
 			notes = append(notes, r.Note)
 		}
 	}
-	want := []probe.Note{probe.NoteOpen, probe.NoteSYNSent, probe.NoteSYNACK, probe.NoteLeft, probe.NoteFINLeft, probe.NoteFINAcked, probe.NotePeerFIN, probe.NoteLeft}
+	want := []probe.Note{probe.NoteOpen, probe.NoteSYNSent, probe.NoteSYNACK, probe.NoteLeft, probe.NoteFINLeft, probe.NotePrompt, probe.NoteFINAcked, probe.NotePeerFIN, probe.NoteLeft}
 	if !slices.Equal(notes, want) {
 		t.Errorf("%v, want %v", notes, want)
 	}
