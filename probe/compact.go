@@ -98,5 +98,8 @@ func (s *Compact) SYNSent() Stamp {
 	return Stamp{Wall: s.sentWall, Clock: s.sentClock, Kernel: s.marks.has(markSentKernel)}
 }
 
+// FirstOctet is Conversation.FirstOctet.
+func (s *Compact) FirstOctet() Seq { return s.iss.Add(1) }
+
 // Left is Conversation.Left.
 func (s *Compact) Left() bool { return s.marks.has(markSeen) }

@@ -384,6 +384,36 @@ func TestLimitsOnceResetsLeaveAgain(t *testing.T) {
 	}
 }
 
+// A peer that says its SYN-ACK again and again, and whoever forges some, has our kernel answer each.
+// That takes no room of other targets'.
+func TestRepeatedSYNACKsTakeNoRoom(t *testing.T) {
+	for name, off := range map[string]uint32{"the peer's": 0, "forged": 7} {
+		w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 40, PerAddress: 40} })
+		hostile, _ := w.target(1, "198.19.0.1:443", nil)
+		w.peer = func(s *sim, p *wire.Packet) {
+			listening(time.Millisecond)(s, p)
+			if p.Segment.Flags != probe.SYN || p.Dst != hostile.Remote.Addr() {
+				return
+			}
+			syn := *p
+			for i := range 200 {
+				s.after(time.Duration(10*i)*time.Millisecond, func() {
+					s.reply(&syn, 0, &probe.Segment{Flags: probe.SYN | probe.ACK, Seq: isn(&syn), Ack: syn.Segment.Seq.Add(1 + off), Window: 65535})
+				})
+			}
+		}
+		w.add(hostile)
+		for i := range 9 {
+			x, _ := w.target(uint64(2+i)*7919, fmt.Sprintf("198.19.1.%d:443", 1+i), nil)
+			w.add(x)
+		}
+		w.run(20 * time.Second)
+		if n := sum(w.skips[:]); n > 0 || w.resets < 1000 {
+			t.Errorf("%s: skips %v, %d RSTs", name, w.skips, w.resets)
+		}
+	}
+}
+
 // forgets is a Recorder that keeps nothing.
 type forgets struct{}
 

@@ -178,7 +178,7 @@ func (s *Shard) handle(f *frame) {
 		}
 		if p.Segment.Flags.Has(probe.RST) {
 			if s.resetLeaves(i); !again {
-				s.bookKernels(i)
+				s.bookKernels(i, p.Segment.Seq)
 			}
 		}
 		*ev = probe.Event{Kind: probe.SegmentSent, Segment: p.Segment}

@@ -215,19 +215,27 @@ func (s *Shard) bookFurther(sl *slot, e *entry, within bool) {
 	a.window.add(s.now, 1)
 }
 
+// bookedAgain is how many RSTs of our kernel's are booked of a half_open beyond those that are with its
+// SYN: Linux says its SYN-ACK five times again (tcp_synack_retries). Whoever says it more often, or what
+// acknowledges anything else, takes nobody's room: our kernel's answers are one for one.
+const bookedAgain = 5
+
 // bookKernels books a RST of a half_open that was seen leaving and is our kernel's, but for those that were
 // booked with the SYN and followed it within a second: where this host let none out for a while, peers
 // say the SYN-ACK again, and our kernel answers that.
-func (s *Shard) bookKernels(i int32) {
+func (s *Shard) bookKernels(i int32, seq probe.Seq) {
 	sl := s.table.slot(i)
 	e := s.entries[sl.target]
-	switch {
+	with := e.manner.booked / 2
+	switch left := int(sl.rsts / kernelsRST); {
 	case sl.whole != none:
 	case sl.rsts&ourRSTs > 0: // booked as it was queued
 		sl.rsts -= ourRST
-	case int(sl.rsts/kernelsRST) < e.manner.booked/2 && s.now.Sub(s.moment(s.table.synSent(sl))) < time.Second:
+	case left >= with+bookedAgain || seq != sl.small.FirstOctet():
+	case left < with && s.now.Sub(s.moment(s.table.synSent(sl))) < time.Second:
 		sl.rsts += kernelsRST
 	default:
+		sl.rsts += kernelsRST
 		s.bookFurther(sl, e, false)
 	}
 }

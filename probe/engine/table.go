@@ -30,7 +30,7 @@ type slot struct {
 }
 
 // rsts are a half_open's: in the lower four bits ours that were queued and not seen leaving yet, in the
-// upper four our kernel's that were booked with its SYN and have left.
+// upper four our kernel's that have left and are booked, with its SYN or again.
 type rsts uint8
 
 const (
