@@ -437,3 +437,34 @@ func TestHeldHaveNoTranscripts(t *testing.T) {
 		t.Errorf("%d transcripts at once of 400 probes a second", most)
 	}
 }
+
+// A path takes the first RSTs from a peer, and this host keeps those that answer what the peer says
+// long after its conversation: the peer holds the connection for what is our doing.
+func TestUnanswered(t *testing.T) {
+	for name, change := range map[string]func(*Target){
+		"reserved": func(*Target) {},
+		"guarded":  func(x *Target) { x.Params.ResetGrace = 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			peer, began := newSYNReceived(), w.now
+			w.peer = func(s *sim, p *wire.Packet) {
+				if s.now.Sub(began) > 5*time.Second || !p.Segment.Flags.Has(probe.RST) {
+					peer.answer(s, p)
+				}
+			}
+			x, l := w.target(1, "198.19.0.1:443", func(x *Target) {
+				x.Interval, x.Params.Timeout, x.Params.Linger = 100*time.Millisecond, 90*time.Millisecond, 3900*time.Millisecond
+				change(x)
+			})
+			w.add(x)
+			w.after(5*time.Second, func() { w.keepsRSTs(true) })
+			w.after(9*time.Second, func() { w.keepsRSTs(false) })
+			w.run(40 * time.Second)
+			if l.verdicts[probe.OK] < 300 || sum(l.verdicts[:]) != l.verdicts[probe.OK] {
+				t.Errorf("verdicts %v, discarded %v", l.verdicts, l.discards)
+			}
+		})
+	}
+}

@@ -337,7 +337,8 @@ type flow struct {
 
 	theirs     probe.Seq // the sequence number after the peer's FIN, once that has come
 	owed       bool      // the peer may wait for a RST or an acknowledgement of ours that has not left
-	challenged bool      // a challenge ACK answered the SYN, though all had left that closes the connection before
+	oldACK     bool      // a challenge ACK answered the SYN
+	challenged bool      // likewise, though all had left that closes the connection before
 }
 
 // cut reports whether a connection was not closed from both sides within its timeout.
@@ -399,8 +400,8 @@ func (f *flow) arrived(seg *probe.Segment, at int64) {
 	if f.answered == 0 && seg.Ack == f.iss.Add(1) && (seg.Flags.Has(probe.SYN) || seg.Flags.Has(probe.RST)) {
 		f.answered = at
 	}
-	if f.answered == 0 && !seg.Flags.Has(probe.SYN) && !seg.Flags.Has(probe.RST) && !f.owed {
-		f.challenged = true
+	if f.answered == 0 && !seg.Flags.Has(probe.SYN) && !seg.Flags.Has(probe.RST) {
+		f.oldACK, f.challenged = true, f.challenged || !f.owed
 	}
 	f.owed = f.owed || seg.Flags.Has(probe.SYN) || seg.Flags.Has(probe.FIN)
 	if seg.Flags.Has(probe.FIN) {
@@ -492,6 +493,11 @@ func (r *netRig) judge(f *netFault, flows []*flow) (wrong int) {
 	for target, n := range challenged {
 		if c := wires[target]; c == nil || n > c.challenged {
 			complain(n, "%s answered %d times by a challenge ACK, and the wire has %+v", target, n, c)
+			for _, x := range flows {
+				if x.oldACK && f.from-int64(2*time.Second) <= x.at && x.at <= f.to && r.onWire(x.target) == target {
+					r.tell(netip.MustParseAddrPort(x.target), x.port, 0)
+				}
+			}
 		}
 	}
 	good, had := make(map[string]int), netGoods(f.before)
