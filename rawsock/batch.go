@@ -134,21 +134,28 @@ func sendmmsg(fd int, messages []message) (int, unix.Errno) {
 	return int(n), errno
 }
 
-// flush sends the batch. What stops it goes again, alone, since only so the kernel says why:
+// flush sends the batch. What stops it goes again, since only so the kernel says why:
 // where a firewall rejects some, and makes a RST of each, it may leave then.
 func (b *batch) flush(failed func(i int, err error)) {
+	stopped := false
 	for k := 0; k < b.n; {
 		n, errno := sendmmsg(b.fd, b.messages[k:b.n])
-		if errno == unix.EMSGSIZE {
+		cut := errno == unix.EMSGSIZE
+		if cut {
 			n, errno = sendmmsg(b.cutting, b.messages[k:k+1])
 		}
 		switch errno {
 		case 0:
+			if stopped && !cut {
+				failed(b.index[k], ErrSecondTry)
+			}
 			k += n
+			stopped = !cut
 		case unix.EINTR:
 		default:
 			failed(b.index[k], os.NewSyscallError("sendmmsg", errno))
 			k++
+			stopped = false
 		}
 	}
 	b.n = 0

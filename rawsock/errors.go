@@ -16,6 +16,10 @@ var ErrNotUnicast = errors.New("not a unicast address")
 // of the destination's family.
 var ErrSource = errors.New("unusable source address")
 
+// ErrSecondTry is of a packet that has left, but that the kernel refused before, and did not
+// say why: a firewall may have answered it.
+var ErrSecondTry = errors.New("refused, and sent when it was tried again")
+
 // errNeedsNetRaw explains the EPERM of raw and packet sockets.
 type errNeedsNetRaw struct{ err error }
 

@@ -117,7 +117,8 @@ func distrust(fd, family, how int) error {
 // route, EACCES a broadcast address, ENODEV no such interface, ENOBUFS a full
 // socket buffer (net/ipv4/ip_output.c, __ip_append_data: at twice SO_SNDBUF),
 // EAFNOSUPPORT no IPv6. ErrNotUnicast and
-// ErrSource are refusals of our own, before any system call. Nothing is
+// ErrSource are refusals of our own, before any system call. ErrSecondTry is of one that
+// has left. Nothing is
 // allocated for a packet that goes. IPv6 packets of one interface should stand
 // together: each change costs some system calls.
 //

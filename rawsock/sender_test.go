@@ -134,6 +134,49 @@ func TestSenderReportsEachRefusal(t *testing.T) {
 	}
 }
 
+// Of what a firewall refuses only now and then it is told what left on its second try.
+func TestSenderSecondTry(t *testing.T) {
+	here, _ := newVeth(t)
+	tap := newTap(t, here, TapConfig{FirstPort: 61000, LastPort: 61000})
+	sender := newSender(t, here)
+	here.run(t, `
+		nft add table inet t
+		nft add chain inet t out { type filter hook output priority 0 ; }
+		nft add rule inet t out tcp dport 443 numgen inc mod 3 0 reject with icmpx host-unreachable`)
+	var packets []Packet
+	for i := range 2 * batchLen {
+		pair := pairs[i/batchLen]
+		packets = append(packets, seg{from: addrPort(pair[0], 61000), to: addrPort(pair[1], 443), flags: rst, seq: uint32(i)}.packet())
+	}
+	got := failures{}
+	sender.Send(packets, got.note)
+	again, gone := 0, len(packets)
+	for i, err := range got {
+		switch {
+		case errors.Is(err, ErrSecondTry):
+			again++
+		case errors.Is(err, unix.EPERM):
+			gone--
+		default:
+			t.Errorf("packet %d: %v", i, err)
+		}
+	}
+	if again < len(packets)/4 || gone > len(packets)-1 {
+		t.Errorf("%d of %d left on their second try, %d in all", again, len(packets), gone)
+	}
+	left := func(all []kept) (n int) {
+		for _, f := range all {
+			if f.Outgoing && f.seg.flags == rst {
+				n++
+			}
+		}
+		return n
+	}
+	if n := left(collect(t, tap, 3*time.Second, func(all []kept) bool { return left(all) >= gone })); n != gone {
+		t.Errorf("%d packets left, want %d", n, gone)
+	}
+}
+
 // A full socket buffer is ENOBUFS for what doesn't fit, and nothing blocks.
 func TestSenderFullBuffer(t *testing.T) {
 	here, _ := newVeth(t)

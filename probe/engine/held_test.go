@@ -468,3 +468,44 @@ func TestUnanswered(t *testing.T) {
 		})
 	}
 }
+
+// Whoever forges such segments on all four-tuples changes nothing: they come round as ever.
+func TestUnansweredForged(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change      func(*Target)
+		first, last uint16
+	}{
+		"reserved": {func(*Target) {}, 61000, 61127},
+		"guarded":  {func(x *Target) { x.Params.ResetGrace = 0 }, 61128, 61255},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			last, soonest, syns := make(map[uint16]probe.Instant), time.Hour, 0
+			w.peer = func(s *sim, p *wire.Packet) {
+				if p.Segment.Flags != probe.SYN {
+					return
+				}
+				if at, ok := last[p.SrcPort]; ok {
+					soonest = min(soonest, s.now.Sub(at))
+				}
+				last[p.SrcPort] = s.now
+				syns++
+				listening(time.Millisecond)(s, p)
+				forged := *p
+				for forged.SrcPort = tt.first; forged.SrcPort <= tt.last; forged.SrcPort++ {
+					s.reply(&forged, 50*time.Millisecond, &probe.Segment{Flags: probe.ACK, Seq: 1, Ack: 2})
+				}
+			}
+			x, l := w.target(1, "198.19.0.1:443", func(x *Target) {
+				x.Interval, x.Params.Timeout, x.Params.Linger = 100*time.Millisecond, 90*time.Millisecond, 4*time.Second
+				tt.change(x)
+			})
+			w.add(x)
+			w.run(60 * time.Second)
+			if syns < 590 || soonest < 12*time.Second || l.verdicts[probe.OK] < 590 || l.settled() > l.verdicts[probe.OK] {
+				t.Errorf("%d SYNs, of a port %v apart; verdicts %v, discarded %v", syns, soonest, l.verdicts, l.discards)
+			}
+		})
+	}
+}

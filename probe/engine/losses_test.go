@@ -208,42 +208,58 @@ func TestRejectedOnce(t *testing.T) {
 	for name, peer := range map[string]peerFunc{"listening": listening(time.Millisecond), "silent": silent, "closed": closed(time.Millisecond)} {
 		for kind, each := range map[string]func(*Target){"half_open": nil, "active_close": activeClose} {
 			for how, by := range map[string]struct {
-				remote string
-				answer func(*world, *Packet) []byte
+				remote      string
+				answer      func(*world, *Packet) []byte
+				noNeighbour bool
 			}{
-				"by a RST":         {"198.19.0.1:443", (*world).rstInItsName},
-				"by ICMP":          {"198.19.0.1:443", rejectedBy(3)},
-				"by ICMP, 13":      {"198.19.0.1:443", rejectedBy(13)},
-				"by ICMPv6":        {"[2001:db8:1::1]:443", rejectedBy(4)},
-				"by ICMPv6, 1":     {"[2001:db8:1::1]:443", rejectedBy(1)},
-				"by a RST to IPv6": {"[2001:db8:1::1]:443", (*world).rstInItsName},
+				"by a RST":         {"198.19.0.1:443", (*world).rstInItsName, false},
+				"by ICMP":          {"198.19.0.1:443", rejectedBy(3), false},
+				"by ICMP, 13":      {"198.19.0.1:443", rejectedBy(13), false},
+				"by ICMPv6":        {"[2001:db8:1::1]:443", rejectedBy(4), false},
+				"by ICMPv6, 1":     {"[2001:db8:1::1]:443", rejectedBy(1), false},
+				"by ICMP, 1":       {"198.19.0.1:443", rejectedBy(1), true},
+				"by ICMPv6, 3":     {"[2001:db8:1::1]:443", rejectedBy(3), true},
+				"by a RST to IPv6": {"[2001:db8:1::1]:443", (*world).rstInItsName, false},
 			} {
-				t.Run(name+" "+kind+" "+how, func(t *testing.T) {
-					w := newWorld(t, nil)
-					w.device = 2
-					w.peer = peer
-					rejects := false
-					w.refuse = func(p *Packet) bool {
-						if rejects && probe.Flags(p.Segment[13]) == probe.SYN {
-							w.ring = append(w.ring, inRing{by.answer(w, p), int64(w.now) + w.offset, false, loopback})
+				for when, late := range map[string]time.Duration{"": 0, ", late": 20 * time.Microsecond, ", behind a queue": 0} {
+					queued := when == ", behind a queue" // a program decides of it, and the kernel tells us nothing
+					if queued && by.noNeighbour {
+						continue // nobody can tell
+					}
+					t.Run(name+" "+kind+" "+how+when, func(t *testing.T) {
+						w := newWorld(t, nil)
+						w.device = 2
+						w.peer = peer
+						rejects := false
+						w.atFirst = func(p *Packet) bool {
+							if !rejects || probe.Flags(p.Segment[13]) != probe.SYN {
+								return false
+							}
+							answer := by.answer(w, p)
+							arrives := func() { w.ring = append(w.ring, inRing{answer, int64(w.now) + w.offset, false, loopback}) }
+							if late > 0 {
+								w.after(late, arrives)
+							} else {
+								arrives()
+							}
+							return !queued
 						}
-						return false
-					}
-					x, l := w.target(1, by.remote, each)
-					w.add(x)
-					w.after(2*time.Second, func() { rejects = true })
-					w.after(12*time.Second, func() { rejects = false })
-					w.run(20 * time.Second)
-					if n := l.discards[probe.DiscardSendError]; n < 9 || n > 11 || l.settled() < 15 {
-						t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
-					}
-					if n := l.verdicts[probe.Refused]; n > 0 != (name == "closed") || n > 11 {
-						t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
-					}
-					if n := l.verdicts[probe.Unreachable] + l.verdicts[probe.Prohibited]; n > 0 {
-						t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
-					}
-				})
+						x, l := w.target(1, by.remote, each)
+						w.add(x)
+						w.after(2*time.Second, func() { rejects = true })
+						w.after(12*time.Second, func() { rejects = false })
+						w.run(20 * time.Second)
+						if n := l.discards[probe.DiscardSendError]; n < 9 || n > 11 || l.settled() < 15 {
+							t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+						}
+						if n := l.verdicts[probe.Refused]; n > 0 != (name == "closed") || n > 11 {
+							t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+						}
+						if n := l.verdicts[probe.Unreachable] + l.verdicts[probe.Prohibited]; n > 0 {
+							t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+						}
+					})
+				}
 			}
 		}
 	}

@@ -32,7 +32,7 @@ type Network interface {
 
 	// Queue adds a packet to the batch that Flush sends. The segment's bytes
 	// are the caller's until Flush returns. Flush reports each packet that
-	// did not leave by its place in the batch.
+	// did not leave by its place in the batch, or only when it was tried again.
 	Queue(p Packet)
 	Flush(failed func(i int, err error))
 

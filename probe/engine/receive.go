@@ -274,22 +274,21 @@ func (s *Shard) stray(f *frame, damage probe.RejectReason) {
 	if damage != probe.NotRejected || p.Kind != wire.KindTCP || p.Segment.Flags.Has(probe.RST) || !p.Segment.Flags.Has(probe.ACK) {
 		return
 	}
-	s.unanswered.came(f.hash, s.now)
-	if s.cfg.Guarded.has(p.DstPort) {
-		s.refuse(peer, w, p)
+	if !s.cfg.Guarded.has(p.DstPort) || s.refuse(peer, w, p) {
+		s.unanswered.came(f.hash, s.now)
 	}
 }
 
 // refuse answers a segment with an ACK bit on a guarded port that no conversation expects, as
 // our kernel would: "If the ACK bit is on, <SEQ=SEG.ACK><CTL=RST>" (RFC 9293
 // §3.10.7.1). A peer that our last RST did not reach is closed by that. What the
-// rations and the limits leave no room for is not answered: it comes again.
-func (s *Shard) refuse(pr *peer, w way, p *wire.Packet) {
+// rations and the limits leave no room for is not answered: it comes again. It reports whether it answers.
+func (s *Shard) refuse(pr *peer, w way, p *wire.Packet) bool {
 	seg := &p.Segment
 	if s.forbids(pr) && s.now.Sub(s.ruled) >= ruleGrace ||
 		s.window.room(s.now, 1+s.taken(), s.limits.Global) > s.now || pr.address.window.room(s.now, 1+pr.address.taken(), s.limits.PerAddress) > s.now ||
 		s.lends(pr.address, 1) > s.now || !s.mayRefuse(pr.address) {
-		return
+		return false
 	}
 	s.lend(pr.address, 1)
 	s.window.add(s.now, 1)
@@ -297,6 +296,7 @@ func (s *Shard) refuse(pr *peer, w way, p *wire.Packet) {
 	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}
 	s.enqueue(w, &tuple, &probe.Segment{Seq: seg.Ack, Flags: probe.RST}, nil)
 	s.sending = append(s.sending, noConv)
+	return true
 }
 
 // reject books a segment that was not believed.

@@ -56,6 +56,7 @@ type sim struct {
 	inexact   bool                                                    // waits end early
 	noReset   bool                                                    // our kernel's RST does not leave
 	refuse    func(p *Packet) bool                                    // the host refuses to send
+	atFirst   func(p *Packet) bool                                    // likewise, at the first try
 	tapLoses  func(p *wire.Packet, outgoing bool) bool                // the ring is full
 	impair    func() (copies int, delay time.Duration)                // on the way back
 	onWire    func(at probe.Instant, p *wire.Packet)                  // whatever leaves the host
@@ -220,6 +221,7 @@ func (s *sim) Flush(failed func(int, error)) {
 			failed(i, errRefused)
 			continue
 		}
+		refused := s.atFirst != nil && s.atFirst(p)
 		b := s.buffer()
 		if p.Src.Is4() {
 			b = wire.AppendIPv4(b, &wire.IPv4Header{Src: p.Src, Dst: p.Dst, Protocol: 6, TTL: 64, TOS: p.TOS}, p.Segment)
@@ -227,6 +229,9 @@ func (s *sim) Flush(failed func(int, error)) {
 			b = wire.AppendIPv6(b, &wire.IPv6Header{Src: p.Src, Dst: p.Dst.WithZone(""), NextHeader: 6, HopLimit: 64, TrafficClass: p.TOS}, p.Segment)
 		}
 		s.leaves(b)
+		if refused {
+			failed(i, errRefused)
+		}
 	}
 	s.batch = s.batch[:0]
 }

@@ -8,8 +8,9 @@ import (
 // when nobody knows of the conversation any more: our kernel's RST, or refuse's, closes it
 // then. Where this host lets that one out no more than any other, the peer holds the connection, and its
 // challenge ACK to the next SYN on the four-tuple is our doing. So a four-tuple on which
-// nothing was seen leaving in answer is passed over for heldFor, if there is another. That
-// decides of no verdict, so that who forges such segments gets nothing by it.
+// nothing was seen leaving in answer is passed over for heldFor, if there is another. Who forges
+// such segments gets nothing by it: of what the rations leave unanswered nothing is noted, and no
+// verdict is another for it.
 type unanswered [1024]stray
 
 // A stray is what came last of what shares its place.

@@ -110,7 +110,7 @@ func TestCrashKilled(t *testing.T) {
 		t.Log(finsAgain(capture.Packets()))
 	}
 	for i, s := range lives {
-		if t.Failed() && s.falsehoods(exchange{slowest: time.Second}) > 0 {
+		if t.Failed() && s.falsehoods(exchange{slowest: x.slowest, slowestFIN: x.slowestFIN}) > 0 {
 			t.Logf("life %d: %s", i, s.told(x))
 		}
 	}

@@ -20,6 +20,7 @@ func TestFaultNetFirewall(t *testing.T) {
 		{"output rejected", "chain c { type filter hook output priority 0; oif %[1]s tcp sport 61000-61255 reject with tcp reset; }", true},
 		{"output rejected now and then", "chain c { type filter hook output priority 0; oif %[1]s tcp sport 61000-61255 numgen random mod 4 0 reject with tcp reset; }", true},
 		{"output rejected by ICMP now and then", "chain c { type filter hook output priority 0; oif %[1]s tcp sport 61000-61255 numgen random mod 4 0 reject; }", true},
+		{"output rejected as from a router now and then", "chain c { type filter hook output priority 0; oif %[1]s tcp sport 61000-61255 numgen random mod 4 0 reject with icmpx host-unreachable; }", true},
 		{"dropped behind routing", "chain c { type filter hook postrouting priority 0; oif %[1]s tcp sport 61000-61255 drop; }", true},
 		{"only RSTs dropped", "chain c { type filter hook output priority 0; oif %[1]s tcp sport 61000-61255 tcp flags & rst == rst drop; }", true},
 		{"input dropped", "chain c { type filter hook input priority 0; iif %[1]s tcp dport 61000-61255 drop; }", true},

@@ -263,11 +263,14 @@ const handshakes = "probed_handshake_rtt_seconds"
 // beyond is what no handshake may take: the slowest of the wire, and what two taps differ by.
 func (x exchange) beyond() time.Duration { return x.slowest + 2*time.Millisecond }
 
-// peersFigures are the histograms of what else peers take.
+// peersFigures are the histograms of what else peers take, but for teardowns.
 var peersFigures = []string{
 	"probed_fin_ack_rtt_seconds", "probed_close_wait_seconds",
-	"probed_peer_close_seconds", "probed_last_ack_rtt_seconds", "probed_teardown_seconds", "probed_time_wait_reuse_rtt_seconds",
+	"probed_peer_close_seconds", "probed_last_ack_rtt_seconds", "probed_time_wait_reuse_rtt_seconds",
 }
+
+// teardowns is the histogram of what a FIN of ours that has to go again is in.
+const teardowns = "probed_teardown_seconds"
 
 // againsts are the counters of what peers send again.
 var againsts = []string{"probed_synack_duplicates_total", "probed_synack_late_total", "probed_fin_retransmits_total"}
@@ -284,10 +287,12 @@ func falsehoods(x exchange, lives ...scrape) int {
 		}
 		return n
 	}
-	beyond := 0
+	beyond, long := 0, -x.fins
 	for _, s := range lives {
 		beyond += s.above(x.bound(), peersFigures...) + s.above(x.beyond(), handshakes)
+		long += s.above(x.bound(), teardowns)
 	}
+	beyond += max(long, 0)
 	again := sum("probed_synack_duplicates_total") + sum("probed_fin_retransmits_total", "side", "peer")
 	// An answer after its timeout explains a half_open that timed out, and an application
 	// that did not close a connection that waited for it: neither anything else.
@@ -312,7 +317,7 @@ func (s scrape) told(x exchange) string {
 		text += fmt.Sprintf(", %s %.0f %v", name, s.sum(name), s.values(name, "side"))
 	}
 	text += fmt.Sprintf(", %s beyond %v: %d", handshakes, x.beyond(), s.above(x.beyond(), handshakes))
-	for _, name := range peersFigures {
+	for _, name := range append(peersFigures, teardowns) {
 		text += fmt.Sprintf(", %s beyond %v: %d", name, bound, s.above(bound, name))
 	}
 	return text
