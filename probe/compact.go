@@ -98,6 +98,11 @@ func (s *Compact) SYNSent() Stamp {
 	return Stamp{Wall: s.sentWall, Clock: s.sentClock, Kernel: s.marks.has(markSentKernel)}
 }
 
+// SYNACKGot is the stamp of the SYN-ACK that came first.
+func (s *Compact) SYNACKGot() Stamp {
+	return Stamp{Wall: s.gotWall, Clock: s.gotClock, Kernel: s.marks.has(markGotKernel)}
+}
+
 // FirstOctet is Conversation.FirstOctet.
 func (s *Compact) FirstOctet() Seq { return s.iss.Add(1) }
 

@@ -384,6 +384,24 @@ func TestLimitsOnceResetsLeaveAgain(t *testing.T) {
 	}
 }
 
+// Peers whose SYN-ACK takes longer than a second, whatever the timeout, have our kernel's RSTs as late:
+// those are booked with the SYN, and a schedule that fits the limit finds room.
+func TestLateAnswersTakeNoRoomTwice(t *testing.T) {
+	for _, timeout := range []time.Duration{900 * time.Millisecond, 3 * time.Second} {
+		w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 24, PerAddress: 24} })
+		w.peer = listening(1100 * time.Millisecond)
+		log := w.logWire()
+		for i := range uint16(10) {
+			x, _ := w.target(uint64(i)*7919, netip.AddrPortFrom(netip.MustParseAddr("198.19.0.1"), 1000+i).String(), func(x *Target) { x.Params.Timeout = timeout })
+			w.add(x)
+		}
+		w.run(60 * time.Second)
+		if n := log.most(time.Second, packets); sum(w.skips[:]) > 0 || n > 24 {
+			t.Errorf("timeout %v: skips %v, %d packets in a second", timeout, w.skips, n)
+		}
+	}
+}
+
 // A peer that says its SYN-ACK again and again, and whoever forges some, has our kernel answer each.
 // That takes no room of other targets'.
 func TestRepeatedSYNACKsTakeNoRoom(t *testing.T) {

@@ -181,7 +181,7 @@ func (s *Shard) handle(f *frame) {
 		}
 		if p.Segment.Flags.Has(probe.RST) {
 			if s.resetLeaves(i); !again {
-				s.bookKernels(i, p.Segment.Seq)
+				s.bookKernels(i, p.Segment.Seq, stamp)
 			}
 		}
 		*ev = probe.Event{Kind: probe.SegmentSent, Segment: p.Segment}

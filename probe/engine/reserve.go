@@ -221,18 +221,18 @@ func (s *Shard) bookFurther(sl *slot, e *entry, within bool) {
 const bookedAgain = 5
 
 // bookKernels books a RST of a half_open that was seen leaving and is our kernel's, but for those that were
-// booked with the SYN and followed it within a second: where this host let none out for a while, peers
-// say the SYN-ACK again, and our kernel answers that.
-func (s *Shard) bookKernels(i int32, seq probe.Seq) {
+// booked with the SYN and follow the SYN-ACK, however late that came: where this host let none out for a
+// while, peers say the SYN-ACK again, a second later or more, and our kernel answers that.
+func (s *Shard) bookKernels(i int32, seq probe.Seq, left probe.Stamp) {
 	sl := s.table.slot(i)
 	e := s.entries[sl.target]
 	with := e.manner.booked / 2
-	switch left := int(sl.rsts / kernelsRST); {
+	switch n := int(sl.rsts / kernelsRST); {
 	case sl.whole != none:
 	case sl.rsts&ourRSTs > 0: // booked as it was queued
 		sl.rsts -= ourRST
-	case left >= with+bookedAgain || seq != sl.small.FirstOctet():
-	case left < with && s.now.Sub(s.moment(s.table.synSent(sl))) < time.Second:
+	case n >= with+bookedAgain || seq != sl.small.FirstOctet():
+	case n < with && s.moment(left).Sub(s.moment(sl.small.SYNACKGot())) < time.Second:
 		sl.rsts += kernelsRST
 	default:
 		sl.rsts += kernelsRST
