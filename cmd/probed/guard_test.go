@@ -469,8 +469,9 @@ func TestGuardTrailers(t *testing.T) {
 func TestWebLogQuotesNoPassword(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "web.yml")
-	for _, password := range []string{"*hush", "!!int hush", `!!int "a\nhush"`, "!!float hush", "!!bool hush"} {
-		if err := os.WriteFile(file, []byte("basic_auth_users: {u: "+password+" }\n"), 0o600); err != nil {
+	for _, password := range []string{"{u: *hush }", "{u: !!int hush }", `{u: !!int "a\nhush" }`, "{u: !!float hush }", "{u: !!bool hush }", "{u:hush, u:hush}",
+		"{}\ntls_server_config: {key:hush}", "{}\ntls_server_config: {key:hush hush, key:hush hush}"} {
+		if err := os.WriteFile(file, []byte("basic_auth_users: "+password+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		err := web.Validate(file)

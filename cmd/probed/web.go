@@ -105,8 +105,16 @@ func webConfigError(err error) string {
 	for i := range lines {
 		lines[i] = strings.TrimSpace(lines[i])
 	}
-	return unquoted.ReplaceAllString(strings.Join(lines, "; "), "$1")
+	return withoutSecrets(strings.Join(lines, "; "))
 }
+
+// withoutSecrets is what YAML says without what it quotes of a password or a key.
+func withoutSecrets(text string) string {
+	return unspaced.ReplaceAllString(unquoted.ReplaceAllString(text, "$1"), "$1:…$2")
+}
+
+// unspaced is what YAML says of a key with what was meant to be its value right behind the colon.
+var unspaced = regexp.MustCompile("(?s)((?:field |key \")[^:\\s]+):.*?(\"? (?:not found in type|already set in) )")
 
 // unquoted is what YAML says of a password without quotes, with what it quotes of that.
 var unquoted = regexp.MustCompile("(?s)(unknown anchor|cannot (?:decode|unmarshal) !!\\w+) (?:'.*' referenced|`.*`)")

@@ -54,10 +54,10 @@ func (s *sparing) Handle(ctx context.Context, r slog.Record) error {
 // reads that for each request and each handshake of TLS, and what is wrong with it since the start
 // may be a password.
 func withoutQuotes(r slog.Record) slog.Record {
-	clean := slog.NewRecord(r.Time, r.Level, unquoted.ReplaceAllString(r.Message, "$1"), r.PC)
+	clean := slog.NewRecord(r.Time, r.Level, withoutSecrets(r.Message), r.PC)
 	r.Attrs(func(a slog.Attr) bool {
 		if a.Value.Kind() == slog.KindString {
-			a.Value = slog.StringValue(unquoted.ReplaceAllString(a.Value.String(), "$1"))
+			a.Value = slog.StringValue(withoutSecrets(a.Value.String()))
 		}
 		clean.AddAttrs(a)
 		return true
