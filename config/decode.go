@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -49,12 +50,17 @@ func (n *node) path() string {
 	case n.key == "":
 		return n.up.path() + "[" + strconv.Itoa(n.index) + "]"
 	case !isPlainKey(n.key) && n.key != "<<":
-		// Behind a colon without a space stands what was meant to be its value: a password, maybe.
-		key, value, _ := strings.Cut(n.key, ":")
-		if value != "" {
-			key += ":…"
+		// Behind a colon without a space stands what was meant to be its value, and so it does behind
+		// what was meant to be a colon: a password, maybe.
+		up, key := n.up.path(), n.key
+		i := strings.IndexByte(key, ':')
+		if strings.Contains(up, "http_sd_configs[") {
+			i = strings.IndexFunc(key, func(r rune) bool { return !isHostRune(r) })
 		}
-		return n.up.path() + "[" + quote(key) + "]"
+		if _, size := utf8.DecodeRuneInString(key[max(i, 0):]); i >= 0 && i+size < len(key) {
+			key = key[:i+size] + "…"
+		}
+		return up + "[" + quote(key) + "]"
 	case n.up.up == nil:
 		return n.key
 	}

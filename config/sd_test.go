@@ -226,7 +226,8 @@ func TestSecretsWithoutQuotes(t *testing.T) {
 // which YAML takes for a part of the key.
 func TestSecretsWithoutASpace(t *testing.T) {
 	for _, text := range []string{"basic_auth: {username: u, password:hush}", "authorization: {credentials:hush}", "oauth2: {client_id: i, token_url: 'http://t', client_secret:hush}",
-		"bearer_token:hush", "oauth2: {client_id: i, client_secret: s, token_url: 'http://t', endpoint_params: {k:hush}}", "http_headers: {X-Key: {values:[hush]}}", "tls_config: {key:hush}"} {
+		"bearer_token:hush", "oauth2: {client_id: i, client_secret: s, token_url: 'http://t', endpoint_params: {k:hush}}", "http_headers: {X-Key: {values:[hush]}}", "tls_config: {key:hush}",
+		"basic_auth: {username: u, password=hush}", "basic_auth: {username: u, password hush}", "basic_auth: {username: u, password：hush}", "authorization: {Bearer hush}", "bearer_token=hush"} {
 		_, err := Parse("f", []byte("jobs: [{name: j, http_sd_configs: [{url: 'http://h', "+text+"}]}]"))
 		if err == nil || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%s: %v", text, err)
