@@ -159,6 +159,11 @@ func TestScrapeTimeout(t *testing.T) {
 		if p.until[0] < tt.want {
 			t.Errorf("%s, scrape timeout %q: waited for %v only", tt.query, tt.timeout, p.until[0])
 		}
+		// A connection that failed is told of 250 ms after its time, when its peer was reset twice.
+		if p.asked[0].Module.Probe != probe.HalfOpen && p.until[0] < tt.want+350*time.Millisecond {
+			t.Errorf("%s, scrape timeout %q: waited for %v, and a verdict may take %v more than %v",
+				tt.query, tt.timeout, p.until[0], 250*time.Millisecond, tt.want)
+		}
 	}
 }
 
