@@ -188,8 +188,11 @@ func (c *Conversation) synAckAgain(now Instant, stamp Stamp, out *Output) {
 	out.observe(Observation{Kind: SYNACKDuplicate})
 	d, ok := c.interval(now, c.synAckGot, stamp)
 	if !k.progress && (!ok || d >= resendsAfter) {
-		k.synAcks, k.synAckAt = min(k.synAcks+1, 250), now
-		c.peer = SynReceived
+		k.synAcks = min(k.synAcks+1, 250)
+		if !ok || d >= k.handshake { // else it had left before our ACK can have come, and says nothing of it
+			k.unheard, k.synAckAt = min(k.unheard+1, 250), now
+			c.peer = SynReceived
+		}
 	}
 	if c.mayAnswer(now) {
 		out.send(c.ack(now))

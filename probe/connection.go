@@ -34,6 +34,7 @@ type connection struct {
 	progress    bool  // the peer has sent something that a peer in SYN-RECEIVED does not send
 	crossed     bool  // the peer's FIN was sent before ours came
 	synAcks     uint8 // SYN-ACKs that came again before it
+	unheard     uint8 // and a round trip or more after our ACK
 	finAsked    bool  // CLOSE was called: our FIN follows the data
 	finTimes    uint8 // how often our FIN was sent
 	finLeft     bool  // and seen leaving

@@ -219,7 +219,7 @@ const resendsWithin = 7 * time.Second
 // would have taken the ACK that answered the SYN-ACK, and be silent from there on.
 func (c *Conversation) queueFull(now Instant) bool {
 	k := &c.conn
-	return !k.progress && k.synAcks > 0 && (k.synAcks > 1 || c.inFlight() > 0 || now.Sub(k.synAckAt) < resendsWithin)
+	return !k.progress && k.unheard > 0 && (k.unheard > 1 || c.inFlight() > 0 || now.Sub(k.synAckAt) < resendsWithin)
 }
 
 // partAgain is how long after our RST another goes: the first may be lost, and
