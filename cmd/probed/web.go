@@ -40,6 +40,10 @@ func (d *daemon) listen() ([]net.Listener, error) {
 		if err == nil && len(listeners) == 0 {
 			err = errors.New("systemd passed no socket: start probed by its .socket unit")
 		}
+		// What is not a listener is nil: a datagram socket, a FIFO, a descriptor that is not there.
+		if i := slices.Index(listeners, nil); err == nil && i >= 0 {
+			err = fmt.Errorf("socket %d of those that systemd passed is none that listens: ListenStream is what its .socket unit may have", i+1)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("--web.systemd-socket: %w", err)
 		}
