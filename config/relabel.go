@@ -132,8 +132,8 @@ func (r *relabeller) set(name, value string) {
 func (r *relabeller) relabelled(e *Endpoint) (t Target, keep bool, wrong string) {
 	// New sorts them: a labelmap that makes one of two labels takes the same one always.
 	r.builder.Reset(promlabels.New(r.before...))
-	if !relabel.ProcessBuilder(r.builder, r.j.Relabel...) {
-		return t, false, ""
+	if keep, wrong = process(r.builder, r.j.Relabel); !keep || wrong != "" {
+		return t, keep, wrong
 	}
 	t = Target{Endpoint: *e, Job: r.j.Name}
 	if a := r.builder.Get(model.AddressLabel); a != e.Address {
@@ -185,7 +185,32 @@ func mayWrite(rule *relabel.Config, label string) bool {
 func (r *relabeller) written(i int) bool {
 	without := slices.DeleteFunc(slices.Clone(r.before), func(l promlabels.Label) bool { return l.Name == wayLabels[i] })
 	b := promlabels.NewBuilder(promlabels.New(without...))
-	return relabel.ProcessBuilder(b, r.j.Relabel...) && b.Get(wayLabels[i]) == r.preset[i]
+	keep, wrong := process(b, r.j.Relabel)
+	return keep && wrong == "" && b.Get(wayLabels[i]) == r.preset[i]
+}
+
+// longestValue is how long a rule may make a label's value.
+const longestValue = 1 << 20
+
+// process is relabel.ProcessBuilder, one rule after the other: a few that each make a
+// label of itself several times over would take all the memory that there is.
+func process(b *promlabels.Builder, rules []*relabel.Config) (keep bool, wrong string) {
+	for _, rule := range rules {
+		if !relabel.ProcessBuilder(b, rule) {
+			return false, ""
+		}
+		if rule.Action != relabel.Replace {
+			continue
+		}
+		long := len(b.Get(rule.TargetLabel)) > longestValue
+		if strings.Contains(rule.TargetLabel, "$") { // whichever that is
+			b.Range(func(l promlabels.Label) { long = long || len(l.Value) > longestValue })
+		}
+		if long {
+			return true, "the rules make label " + rule.TargetLabel + " longer than 1 MiB"
+		}
+	}
+	return true, ""
 }
 
 // labels returns what of the labels that are set is for the metrics.
