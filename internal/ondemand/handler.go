@@ -137,7 +137,7 @@ func (h *handler) target(r *http.Request) (*config.Target, time.Duration, error)
 	if err != nil {
 		return nil, 0, err
 	}
-	left, spare := longest, time.Duration(0)
+	left, spare := longest, margin
 	if s := r.Header.Get(timeoutHeader); s != "" {
 		seconds, err := strconv.ParseFloat(s, 64)
 		if err != nil || !(seconds > 0) || math.IsInf(seconds, 0) {

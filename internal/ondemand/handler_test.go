@@ -30,6 +30,7 @@ modules:
   reuse: {probe: time_wait, send: x, after: 2s}
   lasting: {probe: time_wait, measure: duration, send: x}
   old: {probe: half_open, ip_protocol: ip4}
+  idle: {probe: passive_close, timeout: 30m}
 jobs: []
 `
 
@@ -111,7 +112,7 @@ func TestBadRequests(t *testing.T) {
 		{"target=http://198.18.0.1/", "", "is a URL"},
 		{"target=224.0.0.1:80", "", "a multicast address"},
 		{"target=[2001:db8::1]:80&module=old", "", "contradicts ip_protocol"},
-		{"target=198.18.0.1:80&module=none", "", `module "none" is not in the configuration; known: active_close, half_open, held, lasting`},
+		{"target=198.18.0.1:80&module=none", "", `module "none" is not in the configuration; known: active_close, half_open, held, idle, lasting`},
 		{"target=198.18.0.1:80&module=%3Cscript%3E%1b[31m", "", `"<script>\x1b[31m"`},
 		{"target=198.18.0.1:80&module=a&module=b", "", "module is there 2 times"},
 		{"target=198.18.0.1:80&module=lasting", "", "measures how long a TIME-WAIT lasts"},
@@ -147,6 +148,8 @@ func TestScrapeTimeout(t *testing.T) {
 		{"&module=reuse", "", 5 * time.Second},
 		{"&module=reuse", "4.5", time.Second}, // twice, and 2 s between
 		{"&module=active_close", "1e300", 5 * time.Second},
+		{"&module=idle", "", 2*time.Minute - 500*time.Millisecond},
+		{"&module=idle", "3", 2500 * time.Millisecond},
 	} {
 		p := &prober{file: "syn_then_synack_then_duplicate"}
 		w := get(serve(t, p), "target=198.18.0.1:80"+tt.query, tt.timeout)
