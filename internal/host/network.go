@@ -181,6 +181,7 @@ func (n *Network) showFrame(f *rawsock.Frame) {
 		Ifindex:    f.Ifindex,
 		Stamped:    f.Stamped,
 		Outgoing:   f.Outgoing,
+		Snapped:    f.Snapped,
 		ChecksumOK: f.ChecksumValid || f.ChecksumPartial,
 	}
 	n.deliver(&n.frame)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -61,20 +62,27 @@ func opposite(port uint16) uint16 { return 61000 + (port-61000+64)%128 }
 func TestStrangers(t *testing.T) {
 	type change func(tuple *probe.FourTuple, s *probe.Segment)
 	other := netip.MustParseAddr("198.18.0.99")
+	same := func(*probe.FourTuple, *probe.Segment) {}
+	longer := func(b []byte) { // by 40 octets, which its IPv4 header says, and its checksum too (RFC 1624)
+		binary.BigEndian.PutUint16(b[2:], binary.BigEndian.Uint16(b[2:])+40)
+		binary.BigEndian.PutUint16(b[10:], binary.BigEndian.Uint16(b[10:])-40)
+	}
 	cases := map[string]struct {
 		change change
-		damage bool
+		damage func(b []byte)
 		want   probe.RejectReason
 	}{
-		"another address of ours": {func(f *probe.FourTuple, _ *probe.Segment) { f.Remote = netip.AddrPortFrom(other, f.Remote.Port()) }, false, probe.NotRejected},
+		"another address of ours": {func(f *probe.FourTuple, _ *probe.Segment) { f.Remote = netip.AddrPortFrom(other, f.Remote.Port()) }, nil, probe.NotRejected},
 		"another port of ours": {func(f *probe.FourTuple, _ *probe.Segment) {
 			f.Remote = netip.AddrPortFrom(f.Remote.Addr(), opposite(f.Remote.Port()))
-		}, false, probe.RejectUnexpected},
-		"a port that is not ours":   {func(f *probe.FourTuple, _ *probe.Segment) { f.Remote = netip.AddrPortFrom(f.Remote.Addr(), 60999) }, false, probe.NotRejected},
-		"another port of theirs":    {func(f *probe.FourTuple, _ *probe.Segment) { f.Local = netip.AddrPortFrom(f.Local.Addr(), 444) }, false, probe.NotRejected},
-		"another address of theirs": {func(f *probe.FourTuple, _ *probe.Segment) { f.Local = netip.AddrPortFrom(other, 443) }, false, probe.NotRejected},
-		"a wrong acknowledgement":   {func(_ *probe.FourTuple, s *probe.Segment) { s.Ack++ }, false, probe.RejectBadACK},
-		"a wrong checksum":          {func(*probe.FourTuple, *probe.Segment) {}, true, probe.RejectBadChecksum},
+		}, nil, probe.RejectUnexpected},
+		"a port that is not ours":   {func(f *probe.FourTuple, _ *probe.Segment) { f.Remote = netip.AddrPortFrom(f.Remote.Addr(), 60999) }, nil, probe.NotRejected},
+		"another port of theirs":    {func(f *probe.FourTuple, _ *probe.Segment) { f.Local = netip.AddrPortFrom(f.Local.Addr(), 444) }, nil, probe.NotRejected},
+		"another address of theirs": {func(f *probe.FourTuple, _ *probe.Segment) { f.Local = netip.AddrPortFrom(other, 443) }, nil, probe.NotRejected},
+		"a wrong acknowledgement":   {func(_ *probe.FourTuple, s *probe.Segment) { s.Ack++ }, nil, probe.RejectBadACK},
+		"a wrong checksum":          {same, func(b []byte) { b[len(b)-1] ^= 0x40 }, probe.RejectBadChecksum},
+		"a wrong checksum of IPv4":  {same, func(b []byte) { b[10] ^= 0x40 }, probe.RejectBadChecksum},
+		"shorter than it says":      {same, longer, probe.RejectMalformed},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -87,8 +95,8 @@ func TestStrangers(t *testing.T) {
 				seg := probe.Segment{Flags: probe.SYN | probe.ACK, Seq: 1, Ack: p.Segment.Seq + 1, TTL: 60}
 				c.change(&tuple, &seg)
 				b := wire.AppendPacket(nil, &tuple, &seg, nil)
-				if c.damage {
-					b[len(b)-1] ^= 0x40
+				if c.damage != nil {
+					c.damage(b)
 				}
 				s.send(time.Millisecond, b)
 			}

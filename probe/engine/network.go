@@ -73,5 +73,6 @@ type Frame struct {
 	Ifindex    int    // the interface that it crossed
 	Stamped    bool   // Wall was taken as the packet arrived or left; else as the frame was queued for reading
 	Outgoing   bool
+	Snapped    bool // Data is shorter than the packet
 	ChecksumOK bool // verified by the kernel, or not computed yet because it never left this host
 }

@@ -120,7 +120,8 @@ func (s *Shard) keepFrame(f *Frame) {
 		return
 	}
 	k.wall, k.ifindex, k.stamped, k.outgoing = f.Wall, f.Ifindex, f.Stamped, f.Outgoing
-	k.intact = f.Outgoing || f.ChecksumOK || p.Checksum != wire.ChecksumBad
+	k.intact = f.Outgoing || wire.HeaderIntact(f.Data) && (f.ChecksumOK || p.Checksum != wire.ChecksumBad)
+	k.malformed = k.malformed || !f.Outgoing && !f.Snapped && wire.Truncated(f.Data)
 	p.Payload = nil
 	switch {
 	case p.Kind == wire.KindTCP && f.Outgoing:

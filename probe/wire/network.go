@@ -1,6 +1,9 @@
 package wire
 
-import "net/netip"
+import (
+	"encoding/binary"
+	"net/netip"
+)
 
 // network is what the upper layers need of an IP header and its extension
 // headers.
@@ -46,4 +49,26 @@ func (n *network) cut(b []byte, total int) []byte {
 		n.partial = true
 	}
 	return b
+}
+
+// HeaderIntact reports whether an IPv4 header's checksum is right: a host drops a packet that arrives
+// otherwise (net/ipv4/ip_input.c, ip_rcv_core). IPv6 has none.
+func HeaderIntact(b []byte) bool {
+	if len(b) < ipv4HeaderLen || b[0]>>4 != 4 {
+		return true
+	}
+	header := int(b[0]&0x0f) * 4
+	return header < ipv4HeaderLen || header > len(b) || fold(sum(b[:header], 0)) == 0xffff
+}
+
+// Truncated reports whether a packet is shorter than its header says, which a host drops, too (the
+// same; net/ipv6/ip6_input.c, ip6_rcv_core). A length of 0 is one that the header has no room for.
+func Truncated(b []byte) bool {
+	switch {
+	case len(b) >= ipv4HeaderLen && b[0]>>4 == 4:
+		return int(binary.BigEndian.Uint16(b[ipv4Length:])) > len(b)
+	case len(b) >= ipv6HeaderLen && b[0]>>4 == 6:
+		return ipv6HeaderLen+int(binary.BigEndian.Uint16(b[ipv6Length:])) > len(b)
+	}
+	return false
 }
