@@ -217,6 +217,20 @@ func (s scrape) sum(name string, labels ...string) (sum float64) {
 	return sum
 }
 
+// without is a scrape without a job's series.
+func (s scrape) without(job string) scrape {
+	others := make(scrape)
+	for name, f := range s {
+		others[name] = &dto.MetricFamily{Type: f.Type}
+		for _, m := range f.GetMetric() {
+			if !has(m, []string{"job_name", job}) {
+				others[name].Metric = append(others[name].Metric, m)
+			}
+		}
+	}
+	return others
+}
+
 // values are the sums by a label's value.
 func (s scrape) values(name, label string) map[string]float64 {
 	all := make(map[string]float64)
