@@ -1,8 +1,6 @@
 package engine
 
-import (
-	"github.com/probed/probed/probe"
-)
+import "github.com/probed/probed/probe"
 
 // A peer that our RSTs or last ACK have not reached says its SYN-ACK or FIN again, at times
 // when nobody knows of the conversation any more: our kernel's RST, or refuse's, closes it
