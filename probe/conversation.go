@@ -418,7 +418,8 @@ func (c *Conversation) segmentSent(now Instant, ev *Event, out *Output) {
 // resetSeen closes the conversation: the peer in SYN-RECEIVED returns to LISTEN
 // (RFC 9293 §3.10.7.4, second check).
 func (c *Conversation) resetSeen(now Instant, stamp Stamp, out *Output) {
-	if d, ok := c.interval(now, c.synAckGot, stamp); ok && !c.reacted && c.phase == resetting {
+	d, ok := c.interval(now, c.synAckGot, stamp)
+	if ok && !c.reacted && c.phase == resetting {
 		out.observe(Observation{Kind: Reaction, Duration: d})
 	}
 	c.reacted = true // also if it could not be measured: a later RST answers a later SYN-ACK
@@ -428,8 +429,18 @@ func (c *Conversation) resetSeen(now Instant, stamp Stamp, out *Output) {
 		c.wait(reopening, now)
 		return
 	}
-	c.wait(lingering, now.Add(c.Linger))
+	linger := c.Linger
+	if ok && resendsAfter <= d && d < longestWait {
+		linger = max(linger, d+firstWait+resendsAfter)
+	}
+	c.wait(lingering, now.Add(linger))
 }
+
+// A peer in SYN-RECEIVED says its SYN-ACK again after firstWait, and lets twice as much go by each time
+// (RFC 6298 §5.5). Where the path has taken the RSTs to those before, the next may meet a host that lets none
+// out: for as long as the peer does not wait longer than longestWait it finds the conversation, which notes
+// that.
+const firstWait, longestWait = time.Second, 4 * time.Second
 
 // sendFailed books an unsent SYN as ours. A RST that failed to leave is tried
 // again when its timer goes off. Of a connection it is ours too if nothing comes any

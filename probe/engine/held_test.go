@@ -456,12 +456,13 @@ func TestHeldHaveNoTranscripts(t *testing.T) {
 	}
 }
 
-// A path takes the first RSTs from a peer, and this host keeps those that answer what the peer says
-// long after its conversation: the peer holds the connection for what is our doing.
-func TestUnanswered(t *testing.T) {
+// A path takes the first RSTs from a peer, and this host keeps that which answers the SYN-ACK of
+// seven seconds later: the peer holds the connection for what is our doing.
+func TestHeldLater(t *testing.T) {
 	for name, change := range map[string]func(*Target){
 		"reserved": func(*Target) {},
 		"guarded":  func(x *Target) { x.Params.ResetGrace = 0 },
+		"flows":    func(x *Target) { x.Flows, x.Interval = 2, 4500*time.Millisecond },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -479,50 +480,9 @@ func TestUnanswered(t *testing.T) {
 			w.add(x)
 			w.after(5*time.Second, func() { w.keepsRSTs(true) })
 			w.after(9*time.Second, func() { w.keepsRSTs(false) })
-			w.run(40 * time.Second)
-			if l.verdicts[probe.OK] < 300 || sum(l.verdicts[:]) != l.verdicts[probe.OK] {
-				t.Errorf("verdicts %v, discarded %v", l.verdicts, l.discards)
-			}
-		})
-	}
-}
-
-// Whoever forges such segments on all four-tuples changes nothing: they come round as ever.
-func TestUnansweredForged(t *testing.T) {
-	for name, tt := range map[string]struct {
-		change      func(*Target)
-		first, last uint16
-	}{
-		"reserved": {func(*Target) {}, 61000, 61127},
-		"guarded":  {func(x *Target) { x.Params.ResetGrace = 0 }, 61128, 61255},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, nil)
-			last, soonest, syns := make(map[uint16]probe.Instant), time.Hour, 0
-			w.peer = func(s *sim, p *wire.Packet) {
-				if p.Segment.Flags != probe.SYN {
-					return
-				}
-				if at, ok := last[p.SrcPort]; ok {
-					soonest = min(soonest, s.now.Sub(at))
-				}
-				last[p.SrcPort] = s.now
-				syns++
-				listening(time.Millisecond)(s, p)
-				forged := *p
-				for forged.SrcPort = tt.first; forged.SrcPort <= tt.last; forged.SrcPort++ {
-					s.reply(&forged, 50*time.Millisecond, &probe.Segment{Flags: probe.ACK, Seq: 1, Ack: 2})
-				}
-			}
-			x, l := w.target(1, "198.19.0.1:443", func(x *Target) {
-				x.Interval, x.Params.Timeout, x.Params.Linger = 100*time.Millisecond, 90*time.Millisecond, 4*time.Second
-				tt.change(x)
-			})
-			w.add(x)
 			w.run(60 * time.Second)
-			if syns < 590 || soonest < 12*time.Second || l.verdicts[probe.OK] < 590 || l.settled() > l.verdicts[probe.OK] {
-				t.Errorf("%d SYNs, of a port %v apart; verdicts %v, discarded %v", syns, soonest, l.verdicts, l.discards)
+			if n := l.verdicts[probe.OK]; n < int(50*time.Second/x.Interval) || sum(l.verdicts[:]) != n {
+				t.Errorf("verdicts %v, discarded %v", l.verdicts, l.discards)
 			}
 		})
 	}

@@ -167,9 +167,6 @@ func (s *Shard) handle(f *frame) {
 			s.Stats.SegmentsSent.Add(1)
 		}
 		if i == none {
-			if p.Segment.Flags.Has(probe.RST) {
-				s.unanswered.left(f.hash)
-			}
 			return
 		}
 		if p.Segment.Flags.Has(probe.SYN) {
@@ -272,24 +269,21 @@ func (s *Shard) stray(f *frame, damage probe.RejectReason) {
 			s.reject(peer.target, damage)
 		}
 	}
-	if damage != probe.NotRejected || p.Kind != wire.KindTCP || p.Segment.Flags.Has(probe.RST) || !p.Segment.Flags.Has(probe.ACK) {
-		return
-	}
-	if !s.cfg.Guarded.has(p.DstPort) || s.refuse(peer, w, p) {
-		s.unanswered.came(f.hash, s.now)
+	if damage == probe.NotRejected && p.Kind == wire.KindTCP && s.cfg.Guarded.has(p.DstPort) {
+		s.refuse(peer, w, p)
 	}
 }
 
-// refuse answers a segment with an ACK bit on a guarded port that no conversation expects, as
+// refuse answers a segment on a guarded port that no conversation expects, as
 // our kernel would: "If the ACK bit is on, <SEQ=SEG.ACK><CTL=RST>" (RFC 9293
 // §3.10.7.1). A peer that our last RST did not reach is closed by that. What the
-// rations and the limits leave no room for is not answered: it comes again. It reports whether it answers.
-func (s *Shard) refuse(pr *peer, w way, p *wire.Packet) bool {
+// rations and the limits leave no room for is not answered: it comes again.
+func (s *Shard) refuse(pr *peer, w way, p *wire.Packet) {
 	seg := &p.Segment
-	if s.forbids(pr) && s.now.Sub(s.ruled) >= ruleGrace ||
+	if seg.Flags.Has(probe.RST) || !seg.Flags.Has(probe.ACK) || s.forbids(pr) && s.now.Sub(s.ruled) >= ruleGrace ||
 		s.window.room(s.now, 1+s.taken(), s.limits.Global) > s.now || pr.address.window.room(s.now, 1+pr.address.taken(), s.limits.PerAddress) > s.now ||
 		s.lends(pr.address, 1) > s.now || !s.mayRefuse(pr.address) {
-		return false
+		return
 	}
 	s.lend(pr.address, 1)
 	s.window.add(s.now, 1)
@@ -297,7 +291,6 @@ func (s *Shard) refuse(pr *peer, w way, p *wire.Packet) bool {
 	tuple := probe.FourTuple{Local: netip.AddrPortFrom(p.Dst, p.DstPort), Remote: netip.AddrPortFrom(p.Src, p.SrcPort)}
 	s.enqueue(w, &tuple, &probe.Segment{Seq: seg.Ack, Flags: probe.RST}, nil)
 	s.sending = append(s.sending, noConv)
-	return true
 }
 
 // reject books a segment that was not believed.

@@ -324,8 +324,7 @@ func (s *Shard) reach(e *entry) error {
 // when the range has gone round: peers, NATs and firewalls remember it. One
 // that is still in a conversation is passed over; one whose conversation only
 // lingers is taken from it. A flow keeps its port. Where a host lets no RST out, four-tuples
-// whose peers wait for one, and then those that are held, or to be reset yet, are taken rather than none:
-// there would soon be no other.
+// that are held, or to be reset yet, are taken rather than none: there would soon be no other.
 func (s *Shard) port(e *entry) (uint16, bool) {
 	s.inherited = 0
 	r, next := s.cfg.Reserved, &e.peer.ports[0]
@@ -343,8 +342,7 @@ func (s *Shard) port(e *entry) (uint16, bool) {
 		}
 		return port, i == none || parted
 	}
-	first, at := none, uint32(0)           // of those that are to be reset yet
-	silent, behind := uint16(0), uint32(0) // of those whose peers wait for a RST
+	first, at := none, uint32(0) // of those that are to be reset yet
 	for range n {
 		p := r.First + uint16(*next%n)
 		*next = (*next + 1) % n
@@ -352,24 +350,17 @@ func (s *Shard) port(e *entry) (uint16, bool) {
 			e.peer.taken++
 		}
 		i, parted := s.vacate(e, p)
-		switch {
-		case i == none && !s.awaitsRST(e, p):
+		if i == none {
 			return p, true
-		case i == none && silent == 0:
-			silent, behind = p, *next
-		case parted && first == none:
+		}
+		if parted && first == none {
 			first, at = i, *next
 		}
-	}
-	s.fresh = false
-	if silent != 0 {
-		*next = behind
-		return silent, true
 	}
 	if first == none {
 		return 0, false
 	}
-	*next = at
+	*next, s.fresh = at, false
 	port := s.table.slot(first).key.port()
 	s.giveUp(first)
 	return port, true

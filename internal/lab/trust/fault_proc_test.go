@@ -79,6 +79,7 @@ type exchange struct {
 	again            int           // SYN-ACKs and FINs that came again although we had answered them, or what came before was out of order
 	slowest          time.Duration // SYN to SYN-ACK
 	slowestFIN       time.Duration // what a peer took from our SYN to its FIN, without what we let it wait
+	aside            string        // the job whose figures the capture can't tell of
 }
 
 // closing is the timeout of everyKind's connections.
@@ -289,6 +290,7 @@ func falsehoods(x exchange, lives ...scrape) int {
 	}
 	beyond, long := 0, -x.fins
 	for _, s := range lives {
+		s = s.without(x.aside)
 		beyond += s.above(x.bound(), peersFigures...) + s.above(x.beyond(), handshakes)
 		long += s.above(x.bound(), teardowns)
 	}
