@@ -189,28 +189,55 @@ func (r *relabeller) written(i int) bool {
 	return keep && wrong == "" && b.Get(wayLabels[i]) == r.preset[i]
 }
 
-// longestValue is how long a rule may make a label's value.
-const longestValue = 1 << 20
+// Bounds of what rules may make of a target's labels on the way: what they leave has much less.
+const (
+	longestValue = 1 << 20  // octets of a label's value, or name
+	mostAtOnce   = 16 << 20 // octets that one rule joins, or writes
+	mostLabels   = 1 << 12
+)
 
 // process is relabel.ProcessBuilder, one rule after the other: a few that each make a
-// label of itself several times over would take all the memory that there is.
+// label of itself several times over, or twice as many labels, would take all the memory that there is.
 func process(b *promlabels.Builder, rules []*relabel.Config) (keep bool, wrong string) {
 	for _, rule := range rules {
+		if makes(b, rule) > mostAtOnce {
+			return true, "a rule (" + string(rule.Action) + ") makes labels longer than 1 MiB"
+		}
 		if !relabel.ProcessBuilder(b, rule) {
 			return false, ""
 		}
-		if rule.Action != relabel.Replace {
-			continue
-		}
-		long := len(b.Get(rule.TargetLabel)) > longestValue
-		if strings.Contains(rule.TargetLabel, "$") { // whichever that is
-			b.Range(func(l promlabels.Label) { long = long || len(l.Value) > longestValue })
-		}
-		if long {
-			return true, "the rules make label " + rule.TargetLabel + " longer than 1 MiB"
+		switch long, n := false, 0; {
+		case rule.Action != relabel.LabelMap && !strings.Contains(rule.TargetLabel, "$"):
+			if rule.TargetLabel != "" && len(b.Get(rule.TargetLabel)) > longestValue {
+				return true, "the rules make label " + rule.TargetLabel + " longer than 1 MiB"
+			}
+		default: // whichever it is
+			b.Range(func(l promlabels.Label) { n, long = n+1, long || max(len(l.Name), len(l.Value)) > longestValue })
+			if long {
+				return true, "a rule (" + string(rule.Action) + ") makes a label longer than 1 MiB"
+			}
+			if n > mostLabels {
+				return true, "the rules make more than 4,096 labels"
+			}
 		}
 	}
 	return true, ""
+}
+
+// makes bounds from above how many octets a rule joins and writes.
+func makes(b *promlabels.Builder, rule *relabel.Config) int {
+	n := 0
+	for _, name := range rule.SourceLabels {
+		n += len(b.Get(string(name))) + len(rule.Separator)
+	}
+	times := strings.Count(rule.Replacement, "$")
+	switch rule.Action {
+	case relabel.Replace:
+		n *= max(1, times+strings.Count(rule.TargetLabel, "$"))
+	case relabel.LabelMap:
+		b.Range(func(l promlabels.Label) { n += len(l.Name)*times + len(rule.Replacement) })
+	}
+	return n
 }
 
 // labels returns what of the labels that are set is for the metrics.
