@@ -470,7 +470,8 @@ func TestWebLogQuotesNoPassword(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "web.yml")
 	for _, password := range []string{"{u: *hush }", "{u: !!int hush }", `{u: !!int "a\nhush" }`, "{u: !!float hush }", "{u: !!bool hush }", "{u:hush, u:hush}",
-		"{}\ntls_server_config: {key:hush}", "{}\ntls_server_config: {key:hush hush, key:hush hush}"} {
+		"{}\ntls_server_config: {key:hush}", "{}\ntls_server_config: {key:hush hush, key:hush hush}",
+		"{u=hush, u=hush}", "{}\ntls_server_config: {key=hush}", "{}\ntls_server_config: {key hush}", "{}\ntls_server_config: {a key:hush}", "{}\ntls_server_config: {key：hush}"} {
 		if err := os.WriteFile(file, []byte("basic_auth_users: "+password+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/prometheus/client_golang/prometheus"
@@ -114,11 +115,23 @@ func webConfigError(err error) string {
 
 // withoutSecrets is what YAML says without what it quotes of a password or a key.
 func withoutSecrets(text string) string {
-	return unspaced.ReplaceAllString(unquoted.ReplaceAllString(text, "$1"), "$1:…$2")
+	return unspaced.ReplaceAllStringFunc(unquoted.ReplaceAllString(text, "$1"), func(said string) string {
+		parts := unspaced.FindStringSubmatch(said)
+		key := parts[2]
+		i := strings.IndexFunc(key, func(r rune) bool {
+			return r != '_' && r != '-' && r != '.' && (r < '0' || r > '9') && (r|0x20 < 'a' || r|0x20 > 'z')
+		})
+		if i >= 0 {
+			_, size := utf8.DecodeRuneInString(key[i:])
+			key = key[:i+size] + "…"
+		}
+		return parts[1] + key + parts[3]
+	})
 }
 
-// unspaced is what YAML says of a key with what was meant to be its value right behind the colon.
-var unspaced = regexp.MustCompile("(?s)((?:field |key \")[^:\\s]+):.*?(\"? (?:not found in type|already set in) )")
+// unspaced is what YAML says of a key, with what was meant to be its value right behind the colon,
+// or behind what was meant to be one.
+var unspaced = regexp.MustCompile("(?s)(field |key \")(.*?)(\"? (?:not found in type|already set in) )")
 
 // unquoted is what YAML says of a password without quotes, with what it quotes of that.
 var unquoted = regexp.MustCompile("(?s)(unknown anchor|cannot (?:decode|unmarshal) !!\\w+) (?:'.*' referenced|`.*`)")
