@@ -16,7 +16,7 @@ const (
 	TimeWaitTimeout
 
 	SegmentSent // the kernel's transmit stamp of a segment of this four-tuple, sent by us or by our kernel
-	SendFailed  // our host refused a segment of ours: nothing left
+	SendFailed  // our host refused a segment of ours: nothing left, or on its second try only
 	ICMPArrives // an ICMP or ICMPv6 error that quotes a segment of this four-tuple
 	Reopen      // a new SYN on the same four-tuple
 	ACKTimeout  // what was left unacknowledged for a moment is to be acknowledged
