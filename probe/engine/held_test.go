@@ -462,7 +462,6 @@ func TestHeldLater(t *testing.T) {
 	for name, change := range map[string]func(*Target){
 		"reserved": func(*Target) {},
 		"guarded":  func(x *Target) { x.Params.ResetGrace = 0 },
-		"flows":    func(x *Target) { x.Flows, x.Interval = 2, 4500*time.Millisecond },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
