@@ -611,9 +611,9 @@ func TestForgedSegments(t *testing.T) {
 			False: n, Discarded: int(p.discarded()), Left: left,
 			Note: fmt.Sprintf("%s/s; %s; %d round trips of %.3f ms, captured %.3f", thousands(int(p.attack.rate())), by, c.n, per(c.said), per(c.was)),
 		})
-		t.Logf("%s: %.0f segments of probed's own, as usual %.0f; %.0f tap drops; %.0f probes late; of silent peers %.0f challenge_ack; round trips differ by %v at most; %.1f MiB",
+		t.Logf("%s: %.0f segments of probed's own, as usual %.0f; %.0f tap drops; %.0f probes late; of silent peers %.0f challenge_ack; round trips differ by %v at most; %.1f MiB, %.1f live",
 			p.name, p.said, usual*p.to.Sub(p.from).Seconds(), p.delta("probed_tap_drops_total"), p.delta("probed_probes_skipped_total", "reason", "late"),
-			p.delta("probed_probe_failures_total", "job_name", "silent", "reason", "challenge_ack"), c.worst, p.memory)
+			p.delta("probed_probe_failures_total", "job_name", "silent", "reason", "challenge_ack"), c.worst, p.memory, p.live)
 	}
 	t.Logf("live %.1f MiB before, %.1f at most in the first pass, %.1f in the second", none.live, first, second)
 	if full() && second > 1.15*first+4 {
