@@ -61,6 +61,7 @@ const (
 	NoteNotOpened
 	NotePrompt
 	NoteFragment
+	NotePromptReset
 )
 
 var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN-ACK accepted", "duplicate SYN-ACK",
@@ -73,7 +74,7 @@ var noteNames = [...]string{"", "open", "SYN left", "SYN has not left yet", "SYN
 	"FIN acknowledged", "the peer's FIN", "the peer's FIN again", "connection reset", "retransmission", "probing a closed window",
 	"after the end", "SYN to TIME-WAIT", "still in TIME-WAIT", "TIME-WAIT is over", "accepted: TIME-WAIT recycled",
 	"accepted: a new connection", "reset: nobody listens", "four-tuple free", "not opened", "asking for the FIN's acknowledgement",
-	"a first fragment: the others are not seen"}
+	"a first fragment: the others are not seen", "RST that a prompt may have called for"}
 
 // String is the note in words.
 func (n Note) String() string { return name(noteNames[:], int(n)) }
@@ -83,7 +84,7 @@ func (n Note) String() string { return name(noteNames[:], int(n)) }
 func (n Note) Disbelieves() bool {
 	switch n {
 	case NoteSimultaneousOpen, NoteBadSYNACK, NoteChallengeACK, NoteUnexpected, NoteBadRST, NoteBadICMP,
-		NoteOutOfWindow, NoteBadACK, NotePAWS, NoteNoTimestamp:
+		NoteOutOfWindow, NoteBadACK, NotePAWS, NoteNoTimestamp, NotePromptReset:
 		return true
 	}
 	return false
@@ -141,8 +142,16 @@ type Transcript struct {
 	figures []Figure
 }
 
-// Reset empties the transcript for a new conversation.
+// mostReused is for how many records the room of one conversation is the next one's, too: more
+// than a closing makes without trouble.
+const mostReused = 16
+
+// Reset empties the transcript for a new conversation. The room that a long one took goes
+// back: with one peer that makes them so each transcript would be a long one's in the end.
 func (t *Transcript) Reset(tuple FourTuple, k Kind) {
+	if cap(t.records) > mostReused {
+		t.records = nil
+	}
 	*t = Transcript{Tuple: tuple, Kind: k, records: t.records[:0], figures: t.figures[:0]}
 }
 

@@ -44,6 +44,29 @@ func TestTranscriptInTwoParts(t *testing.T) {
 	}
 }
 
+// The room of a transcript is used again, but not that of a long one: it would be every target's in the end.
+func TestTranscriptGivesBack(t *testing.T) {
+	c := probe.New(fuzzParams[0])
+	var tr probe.Transcript
+	var out probe.Output
+	fill := func(events int) {
+		tr.Reset(probe.FourTuple{}, probe.HalfOpen)
+		for i := range events {
+			tr.Add(probe.Instant(i), &probe.Event{Kind: probe.Spoiled}, &c, &out)
+		}
+	}
+	const short = 10
+	fill(short)
+	if n := testing.AllocsPerRun(10, func() { fill(short) }); n > 0 {
+		t.Errorf("a short one after a short one takes memory %v times", n)
+	}
+	fill(probe.MaxRecords)
+	fill(short)
+	if n := cap(tr.Records()); n > 2*short {
+		t.Errorf("a short one after a long one has room for %d records", n)
+	}
+}
+
 // A flood of what is not believed does not push a conversation out of its own transcript:
 // what happened stays, in order, and each figure with its record.
 func TestTranscriptKeepsWhatWasBelieved(t *testing.T) {
