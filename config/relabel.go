@@ -130,6 +130,13 @@ func (r *relabeller) set(name, value string) {
 // relabelled makes a target of the labels that are set, by the job's rules. e is
 // its address before them, if that has been read.
 func (r *relabeller) relabelled(e *Endpoint) (t Target, keep bool, wrong string) {
+	given := 0
+	for _, l := range r.before { // New copies all of them for each target, and panics at one of more than 16 MiB
+		given += len(l.Name) + len(l.Value)
+	}
+	if given > mostGiven {
+		return t, true, "its labels before relabelling are longer than 256 KiB"
+	}
 	// New sorts them: a labelmap that makes one of two labels takes the same one always.
 	r.builder.Reset(promlabels.New(r.before...))
 	if keep, wrong = process(r.builder, r.j.Relabel); !keep || wrong != "" {
@@ -137,7 +144,7 @@ func (r *relabeller) relabelled(e *Endpoint) (t Target, keep bool, wrong string)
 	}
 	t = Target{Endpoint: *e, Job: r.j.Name}
 	if a := r.builder.Get(model.AddressLabel); a != e.Address {
-		t.Endpoint = Endpoint{Address: a}
+		t.Endpoint = Endpoint{Address: strings.Clone(a)} // as labels does
 	}
 	w := r.way(r.saying())
 	if r.wayWrong = w.wrong != ""; r.wayWrong {
@@ -191,17 +198,19 @@ func (r *relabeller) written(i int) bool {
 
 // Bounds of what rules may make of a target's labels on the way: what they leave has much less.
 const (
-	longestValue = 1 << 20  // octets of a label's value, or name
-	mostAtOnce   = 16 << 20 // octets that one rule joins, or writes
+	mostGiven    = 256 << 10 // octets of all labels before the rules
+	longestValue = 1 << 20   // octets of a label's value, or name
+	mostMade     = 16 << 20  // octets that all rules join, and write
 	mostLabels   = 1 << 12
 )
 
 // process is relabel.ProcessBuilder, one rule after the other: a few that each make a
 // label of itself several times over, or twice as many labels, would take all the memory that there is.
 func process(b *promlabels.Builder, rules []*relabel.Config) (keep bool, wrong string) {
+	made := 0
 	for _, rule := range rules {
-		if makes(b, rule) > mostAtOnce {
-			return true, "a rule (" + string(rule.Action) + ") makes labels longer than 1 MiB"
+		if made += makes(b, rule); made > mostMade {
+			return true, "the rules join and write more than 16 MiB"
 		}
 		if !relabel.ProcessBuilder(b, rule) {
 			return false, ""
@@ -258,7 +267,29 @@ func (r *relabeller) labels() (ls Labels, wrong string) {
 		}
 		ls = append(ls, Label{l.Name, l.Value})
 	})
+	ls.copyOut()
 	return exported(ls), wrong
+}
+
+// copyOut has labels keep no more than themselves: the library has all that a target had before the
+// rules in one text, and what any of them is keeps the whole.
+func (ls Labels) copyOut() {
+	n := 0
+	for _, l := range ls {
+		n += len(l.Name) + len(l.Value)
+	}
+	var b strings.Builder
+	b.Grow(n)
+	for _, l := range ls {
+		b.WriteString(l.Name)
+		b.WriteString(l.Value)
+	}
+	text := b.String()
+	for i := range ls {
+		l := &ls[i]
+		name, value := len(l.Name), len(l.Name)+len(l.Value)
+		l.Name, l.Value, text = text[:name], text[name:value], text[value:]
+	}
 }
 
 // check completes a target's address and says what speaks against probing it, or

@@ -168,7 +168,10 @@ func (r *Runner) Gather() ([]*dto.MetricFamily, error) {
 func (r *Runner) Run(ctx context.Context) {
 	var updates <-chan map[string][]*targetgroup.Group
 	var managing sync.WaitGroup
-	defer managing.Wait()
+	defer func() {
+		r.stop() // also where changed panics: a process that waits for ever is worse than one that ends
+		managing.Wait()
+	}()
 	for {
 		var over <-chan time.Time
 		if next, held := r.nextRelease(); held {
@@ -177,7 +180,6 @@ func (r *Runner) Run(ctx context.Context) {
 		changed := false
 		select {
 		case <-ctx.Done():
-			r.stop()
 			return
 		case m := <-r.started:
 			managing.Go(func() { _ = m.Run() }) // its error is its context's

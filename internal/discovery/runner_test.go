@@ -184,6 +184,31 @@ func TestUpdates(t *testing.T) {
 	})
 }
 
+// A panic of whoever is told of changes ends Run, and so the process, rather than wait for sources that nobody ends.
+func TestPanicEndsRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(func() { panic("told") }, nil, slog.New(slog.DiscardHandler))
+		ended := make(chan any)
+		go func() {
+			defer func() { ended <- recover() }()
+			r.Run(t.Context())
+		}()
+		a := newScripted("a")
+		if err := r.Apply(one(a)); err != nil {
+			t.Fatal(err)
+		}
+		a.answers <- []*targetgroup.Group{group("1", "x")}
+		select {
+		case got := <-ended:
+			if got != "told" {
+				t.Errorf("Run ended by %v", got)
+			}
+		case <-time.After(time.Minute):
+			t.Error("Run waits")
+		}
+	})
+}
+
 // Changes that keep coming are handed on every two seconds or so, the last too.
 func TestMostOften(t *testing.T) {
 	inBubble(t, func(w *world) {
