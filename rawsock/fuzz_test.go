@@ -134,6 +134,7 @@ func FuzzRing(f *testing.F) {
 	}
 	f.Add(header(unix.TP_STATUS_USER, 40, 40, uint16(slotDataOffset)), uint8(4))
 	f.Add(header(unix.TP_STATUS_USER|unix.TP_STATUS_TS_SOFTWARE|unix.TP_STATUS_CSUM_VALID, 1500, 64, uint16(slotDataOffset)), uint8(200))
+	f.Add(header(unix.TP_STATUS_USER|unix.TP_STATUS_COPY, 1500, 64, uint16(slotDataOffset)), uint8(9))
 	f.Add(header(unix.TP_STATUS_USER, 40, 65, uint16(slotDataOffset)), uint8(1))
 	f.Add(header(unix.TP_STATUS_USER, 40, 1<<32-1, 65535), uint8(9))
 	f.Add(header(unix.TP_STATUS_KERNEL, 40, 40, 0), uint8(9))
@@ -143,7 +144,7 @@ func FuzzRing(f *testing.F) {
 		}
 		mem := make([]byte, 2*blockLen+8)
 		mem = mem[8-uintptr(unsafe.Pointer(&mem[0]))%8:][:2*blockLen]
-		tap := &Tap{ring: &ring{mem: mem, blockLen: blockLen, slotLen: slotLen, perBlock: slots / 2}}
+		tap := &Tap{fd: -1, whole: make([]byte, largest), ring: &ring{mem: mem, blockLen: blockLen, slotLen: slotLen, perBlock: slots / 2}}
 		for turn := range int(turns) {
 			place := turn % slots
 			at := place/3*blockLen + place%3*slotLen

@@ -87,6 +87,7 @@ func (r *ring) read(f *Frame) bool {
 	f.Outgoing = link.Pkttype == unix.PACKET_OUTGOING
 	f.Snapped = h.Snaplen < h.Len
 	f.losing = status&unix.TP_STATUS_LOSING != 0
+	f.copied = status&unix.TP_STATUS_COPY != 0
 	f.Stamped = status&unix.TP_STATUS_TS_SOFTWARE != 0
 	f.ChecksumValid = status&unix.TP_STATUS_CSUM_VALID != 0
 	f.ChecksumPartial = status&unix.TP_STATUS_CSUMNOTREADY != 0

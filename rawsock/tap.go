@@ -1,10 +1,13 @@
 package rawsock
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"math"
 	"os"
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,19 +20,20 @@ type Frame struct {
 	Stamped bool   // Wall is the packet's own stamp, the same for every capture; else this tap read the clock
 
 	Outgoing bool // it is leaving; on loopback it then arrives as well
-	Snapped  bool // Data is shorter than the packet
+	Snapped  bool // Data is shorter than the packet, whose checksum the interface verified or nobody can
 
 	ChecksumValid   bool // the interface verified the TCP checksum
 	ChecksumPartial bool // the checksum is the pseudo-header's sum: left to hardware or, by a local peer, for good
 
 	losing bool // the kernel had lost packets before this one that nobody has asked about yet
+	copied bool // all of the packet is in the socket's queue, too
 }
 
 // TapConfig says what a Tap sees and keeps.
 type TapConfig struct {
 	FirstPort, LastPort uint16 // source or destination port, inclusive
 	RingBytes           int    // about the ring's size; default 8 MiB
-	Snaplen             int    // octets kept of each packet; default 256
+	Snaplen             int    // octets that a slot of the ring holds of each packet, about; default 256
 }
 
 // Defaults: 24,960 slots, and room for the longest TCP and IP headers, or for
@@ -39,6 +43,14 @@ const (
 	defaultSnaplen   = 256
 )
 
+// largest is the most octets that are copied of a packet whose checksum is to be verified:
+// what is larger was put together by the kernel, which has.
+const largest = 1 << 16
+
+// queued is how many octets of packets that are longer than a slot the kernel may hold, twice that as it
+// counts them, or of net.core.rmem_max if that is less: some hundred of 1,500 then.
+const queued = 1 << 20
+
 // A Tap sees our segments in both directions on every interface, stamped
 // where a capture stamps them: on their way out after the queueing discipline,
 // on their way in before the IP layer. A stacked device shows a segment once a
@@ -46,7 +58,8 @@ const (
 type Tap struct {
 	fd    int
 	ring  *ring
-	frame Frame // the callback's, here so that it isn't allocated
+	frame Frame  // the callback's, here so that it isn't allocated
+	whole []byte // of a packet that is longer than a slot
 	drops atomic.Uint64
 
 	doubtful bool // packets may have been lost since Lost asked
@@ -67,7 +80,7 @@ func OpenTap(cfg TapConfig) (*Tap, error) {
 	if cfg.Snaplen <= 0 {
 		cfg.Snaplen = defaultSnaplen
 	}
-	program, err := portFilter(cfg.FirstPort, cfg.LastPort, uint32(cfg.Snaplen))
+	program, err := portFilter(cfg.FirstPort, cfg.LastPort, math.MaxInt32)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +93,7 @@ func OpenTap(cfg TapConfig) (*Tap, error) {
 	if err != nil {
 		return nil, socketError(err)
 	}
-	t := &Tap{fd: fd}
+	t := &Tap{fd: fd, whole: make([]byte, largest)}
 	if err := t.open(cfg, filter); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
@@ -104,6 +117,10 @@ func (t *Tap) open(cfg TapConfig, filter []unix.SockFilter) error {
 		{"SO_TIMESTAMPING", unix.SOL_SOCKET, unix.SO_TIMESTAMPING,
 			unix.SOF_TIMESTAMPING_RX_SOFTWARE | unix.SOF_TIMESTAMPING_SOFTWARE},
 		{"PACKET_TIMESTAMP", unix.SOL_PACKET, unix.PACKET_TIMESTAMP, unix.SOF_TIMESTAMPING_SOFTWARE},
+		// Of a packet that its slot is too short for, by which it cannot be verified, the queue
+		// has the whole, as long as there is room (net/packet/af_packet.c, tpacket_rcv).
+		{"PACKET_COPY_THRESH", unix.SOL_PACKET, unix.PACKET_COPY_THRESH, cfg.Snaplen},
+		{"SO_RCVBUF", unix.SOL_SOCKET, unix.SO_RCVBUF, queued},
 	} {
 		if err := unix.SetsockoptInt(t.fd, o.level, o.option, o.value); err != nil {
 			return optionError(o.name, err)
@@ -131,6 +148,9 @@ func (t *Tap) Drain(max int, fn func(*Frame)) int {
 	n := 0
 	for n < max && t.ring.read(&t.frame) {
 		t.doubtful = t.doubtful || t.frame.losing
+		if t.frame.copied {
+			t.complete(&t.frame)
+		}
 		fn(&t.frame)
 		t.ring.release()
 		n++
@@ -142,6 +162,28 @@ func (t *Tap) Drain(max int, fn func(*Frame)) int {
 		t.run = 0
 	}
 	return n
+}
+
+// complete takes the whole of a packet out of the queue, which has them in the ring's order. It is
+// the frame's if nobody has verified the checksum yet.
+func (t *Tap) complete(f *Frame) {
+	b := t.whole
+	if f.Outgoing || f.ChecksumValid || f.ChecksumPartial {
+		b = b[:len(f.Data)]
+	}
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(t.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
+		if errno != 0 {
+			return
+		}
+		if !bytes.HasPrefix(b, f.Data) {
+			continue // another's, which cannot be
+		}
+		if n > uintptr(len(f.Data)) && n <= uintptr(len(b)) {
+			f.Data, f.Snapped = b[:n:n], false
+		}
+		return
+	}
 }
 
 // fullish is the part of the ring that must have been drained in a row for it to have

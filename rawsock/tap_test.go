@@ -293,18 +293,106 @@ func TestTapChecksumFlags(t *testing.T) {
 	}
 }
 
+// What leaves, and what has a checksum that was verified, is cut off to a slot.
 func TestTapSnaps(t *testing.T) {
+	const slot = 112 // a multiple of 16, with what lies before it
 	ns := newNamespace(t)
-	tap := newTap(t, ns, TapConfig{FirstPort: 61000, LastPort: 61000, Snaplen: 100})
+	tap := newTap(t, ns, TapConfig{FirstPort: 61000, LastPort: 61000, Snaplen: slot})
 	sender := newSender(t, ns)
-	for _, n := range []int{60, 61} { // and 40 octets of headers
+	for _, n := range []int{slot - 40, slot - 39} { // behind the headers
 		s := seg{from: addrPort("127.0.0.1", 61000), to: addrPort("127.0.0.1", 9), flags: rst, payload: make([]byte, n)}
 		sender.Send([]Packet{s.packet()}, noFailure(t))
-		for _, f := range collect(t, tap, time.Second, atLeast(2)) {
-			if len(f.Data) != 100 || f.Snapped != (n > 60) {
-				t.Errorf("%d octets: %d kept, snapped %v", 40+n, len(f.Data), f.Snapped)
+		frames := collect(t, tap, time.Second, atLeast(2))
+		for i, f := range frames {
+			if snapped := 40+n > slot && (f.Outgoing || f.ChecksumValid || f.ChecksumPartial); f.Snapped != snapped || len(f.Data) != 40+n && !snapped || snapped && len(f.Data) != slot {
+				t.Errorf("%d of %d octets, leaving %v, verified %v: %d kept, snapped %v", i, 40+n, f.Outgoing, f.ChecksumValid, len(f.Data), f.Snapped)
 			}
 		}
+		if len(frames) != 2 {
+			t.Errorf("saw %s", summary(frames))
+		}
+	}
+}
+
+// Of what arrives with a checksum that nobody has verified all is shown, however long, in its order
+// and as long as there is room for it.
+func TestTapShowsWhatIsToBeVerified(t *testing.T) {
+	ns := newNamespace(t)
+	tun := newTUN(t, ns)
+	tap := newTap(t, ns, TapConfig{FirstPort: 61000, LastPort: 61000})
+	ns.run(t, "ip link set tun0 mtu 65535 up\nip addr add 198.18.0.1/24 dev tun0")
+	packet := func(seq uint32, n int) []byte {
+		payload := make([]byte, n)
+		for i := range payload {
+			payload[i] = byte(uint32(i) + seq)
+		}
+		s := seg{from: addrPort("198.18.0.2", 443), to: addrPort("198.18.0.1", 61000), flags: psh | ack, seq: seq, payload: payload}
+		b := ip4(tcpProtocol, 0, 0x4000, s.tcp())
+		copy(b[12:], []byte{198, 18, 0, 2, 198, 18, 0, 1})
+		return b
+	}
+	lengths := []int{0, 100, 1200, 300, 10, 65000, 217, 5000, 229, 233, 1460, 1460, 1460}
+	var sent [][]byte
+	for i, n := range lengths {
+		sent = append(sent, packet(uint32(i), n))
+	}
+	write := func(b []byte) {
+		t.Helper()
+		if _, err := tun.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, b := range sent {
+		write(b)
+	}
+	arrived := func(n int) (frames []kept) {
+		t.Helper()
+		incoming := 0
+		for _, f := range collect(t, tap, 5*time.Second, func(f []kept) bool {
+			incoming = 0
+			for _, f := range f {
+				if !f.Outgoing {
+					incoming++
+				}
+			}
+			return incoming >= n
+		}) {
+			if !f.Outgoing {
+				frames = append(frames, f)
+			}
+		}
+		if len(frames) != n {
+			t.Fatalf("saw %s", summary(frames))
+		}
+		return frames
+	}
+	for i, f := range arrived(len(sent)) {
+		if f.Snapped || !bytes.Equal(f.Data, sent[i]) {
+			t.Errorf("%d octets: %d shown, snapped %v", len(sent[i]), len(f.Data), f.Snapped)
+		}
+	}
+	const flood = 2000
+	for i := range flood {
+		write(packet(uint32(i), 1200))
+	}
+	whole := 0
+	for i, f := range arrived(flood) {
+		if f.seg.seq != uint32(i) {
+			t.Fatalf("segment %d after %d", f.seg.seq, i)
+		}
+		if !f.Snapped {
+			whole++
+			if !bytes.Equal(f.Data, packet(uint32(i), 1200)) {
+				t.Fatalf("segment %d has another's data", i)
+			}
+		}
+	}
+	if whole < 50 || whole == flood {
+		t.Errorf("%d of %d whole", whole, flood)
+	}
+	write(sent[2])
+	if f := arrived(1)[0]; f.Snapped || !bytes.Equal(f.Data, sent[2]) {
+		t.Errorf("after a flood: %d octets, snapped %v", len(f.Data), f.Snapped)
 	}
 }
 

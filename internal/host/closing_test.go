@@ -113,3 +113,24 @@ func TestLinuxCloses(t *testing.T) {
 		})
 	}
 }
+
+// A path damages what the peer says, as long as it is: an answer that no client gets is none of ours.
+func TestDamagedAnswers(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	a, b := l.Host("a"), l.Host("b")
+	k := l.Link(a, b, lab.Direction{}, lab.Direction{Impairment: lab.Impairment{Damage: 300}})
+	b.Serve("tcp", "[::]:80", func(c net.Conn) { request(c, 100); say(c, 30_000) })
+	books := newLedger()
+	r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
+	for i, addr := range []netip.Addr{k.B.Addr4, k.B.Addr6} {
+		x := closing(uint64(i), netip.AddrPortFrom(addr, 80), probe.Params{Kind: probe.PassiveClose, Timeout: 2 * time.Second, Send: 100}, books)
+		x.Recorder = books
+		r.shard.Update([]*engine.Target{x}, nil)
+	}
+	await(t, 20*time.Second, "verdicts", func() bool { return books.settled() >= 20 })
+	r.end()
+	if c := books.count(); c[probe.PeerNeverClosed] < 20 || len(c) > 1 || books.rejects[probe.RejectBadChecksum] < 40 {
+		t.Errorf("verdicts %v, discards %v, rejects %v", c, books.discards, books.rejects)
+	}
+}

@@ -18,6 +18,7 @@ type Impairment struct {
 	Hold      time.Duration // by how much: above 0 if Reorder is
 	MTU       int           // octets of the largest IP packet; 0 is no limit
 	Hops      int           // routers that the path stands for: taken off the TTL
+	Damage    int           // a bit of the last octet is flipped of packets of more octets than this; 0: of none
 }
 
 // A Direction is how packets fare from one end of a link to the other.

@@ -154,6 +154,9 @@ func (p *Pipe) carry(at Stamp, packet []byte, m *Impairment) {
 		p.reply()
 		return
 	}
+	if m.Damage > 0 && len(packet) > m.Damage {
+		packet[len(packet)-1] ^= 1
+	}
 	delay := m.delay(luck.jitter)
 	if luck.reorder < m.Reorder {
 		delay += m.Hold

@@ -67,6 +67,10 @@ func TestStrangers(t *testing.T) {
 		binary.BigEndian.PutUint16(b[2:], binary.BigEndian.Uint16(b[2:])+40)
 		binary.BigEndian.PutUint16(b[10:], binary.BigEndian.Uint16(b[10:])-40)
 	}
+	none := func(b []byte) { // of length 0
+		binary.BigEndian.PutUint16(b[10:], binary.BigEndian.Uint16(b[10:])+binary.BigEndian.Uint16(b[2:]))
+		binary.BigEndian.PutUint16(b[2:], 0)
+	}
 	cases := map[string]struct {
 		change change
 		damage func(b []byte)
@@ -83,6 +87,7 @@ func TestStrangers(t *testing.T) {
 		"a wrong checksum":          {same, func(b []byte) { b[len(b)-1] ^= 0x40 }, probe.RejectBadChecksum},
 		"a wrong checksum of IPv4":  {same, func(b []byte) { b[10] ^= 0x40 }, probe.RejectBadChecksum},
 		"shorter than it says":      {same, longer, probe.RejectMalformed},
+		"of length 0":               {same, none, probe.RejectMalformed},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

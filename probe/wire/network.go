@@ -62,13 +62,19 @@ func HeaderIntact(b []byte) bool {
 }
 
 // Truncated reports whether a packet is shorter than its header says, which a host drops, too (the
-// same; net/ipv6/ip6_input.c, ip6_rcv_core). A length of 0 is one that the header has no room for.
+// same; net/ipv6/ip6_input.c, ip6_rcv_core). A length of 0 is one that the header has no room for,
+// and says of a packet that it has room for that nothing is in it.
 func Truncated(b []byte) bool {
+	total := 0
 	switch {
 	case len(b) >= ipv4HeaderLen && b[0]>>4 == 4:
-		return int(binary.BigEndian.Uint16(b[ipv4Length:])) > len(b)
+		total = int(binary.BigEndian.Uint16(b[ipv4Length:]))
 	case len(b) >= ipv6HeaderLen && b[0]>>4 == 6:
-		return ipv6HeaderLen+int(binary.BigEndian.Uint16(b[ipv6Length:])) > len(b)
+		if total = int(binary.BigEndian.Uint16(b[ipv6Length:])); total > 0 {
+			total += ipv6HeaderLen
+		}
+	default:
+		return false
 	}
-	return false
+	return total > len(b) || total == 0 && len(b) <= 0xffff
 }
