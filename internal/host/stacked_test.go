@@ -77,3 +77,44 @@ func TestStackedDevices(t *testing.T) {
 		}
 	}
 }
+
+// TestDroppedBelow has the device below a bridge or a macvlan drop what the upper one has shown: the
+// peer has failed in nothing. One that has never been there has, all the time.
+func TestDroppedBelow(t *testing.T) {
+	for name, build := range map[string]func(*lab.End){
+		"bridge":              (*lab.End).Bridge,
+		"macvlan":             (*lab.End).Macvlan,
+		"macvlan on a bridge": func(e *lab.End) { e.Bridge(); e.Macvlan() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := lab.Pair(t)
+			lower := a.Iface()
+			build(a.End(0))
+			b.Listen("tcp", "[::]:80")
+			b.NFT("table inet silent { chain in { type filter hook input priority 0; tcp dport 81 drop; }; }")
+			books, silent := newLedger(), newLedger()
+			r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
+			r.shard.Update([]*engine.Target{
+				target(1, netip.AddrPortFrom(b.Addr4(), 80), 20*time.Millisecond, 300*time.Millisecond, books),
+				target(2, netip.AddrPortFrom(b.Addr4(), 81), 20*time.Millisecond, 300*time.Millisecond, silent),
+			}, nil)
+			more := func(what string, l *ledger, n int) {
+				t.Helper()
+				n += l.settled()
+				await(t, 20*time.Second, what, func() bool { return l.settled() >= n })
+			}
+			more("answers", books, 25)
+			a.NFT(fmt.Sprintf("table netdev below { chain c { type filter hook egress device %q priority 0; tcp dport { 80, 81 } drop; }; }", lower))
+			more("what is dropped", books, 50)
+			a.NFT("delete table netdev below")
+			more("answers", books, 50)
+			r.end()
+			if n := books.settled(); books.verdicts[probe.OK] != n-books.discards[probe.DiscardSendError]-books.discards[probe.DiscardShutdown] || books.discards[probe.DiscardSendError] < 25 {
+				t.Errorf("verdicts %v, discards %v", books.verdicts, books.discards)
+			}
+			if n := silent.settled(); silent.verdicts[probe.Timeout] != n-silent.discards[probe.DiscardShutdown] {
+				t.Errorf("silent: verdicts %v, discards %v", silent.verdicts, silent.discards)
+			}
+		})
+	}
+}

@@ -27,8 +27,9 @@ type entry struct {
 	scheduled     bool
 	gone          bool
 	jitters       bool
-	counted       bool // there is a Count
-	flows         bool // more than one
+	counted       bool  // there is a Count
+	flows         bool  // more than one
+	lowest        int32 // the interface by which what it has answered last left last; 0: unknown
 
 	due      probe.Instant // slot and jitter
 	hop      uint64        // 0: as the host routes

@@ -54,6 +54,7 @@ func (s *Shard) noticeLosses() {
 		s.trouble(s.entries[sl.target], errLost)
 		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardLinkDown})
 	}
+	s.forgetLowest()
 	s.losses = s.losses[:0]
 }
 

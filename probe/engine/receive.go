@@ -173,6 +173,9 @@ func (s *Shard) handle(f *frame) {
 			sl := s.table.slot(i)
 			e := s.entries[sl.target]
 			e.untroubled()
+			if again {
+				s.noteThrough(sl.via[1])
+			}
 			sl.leftBy(int32(f.ifindex))
 			s.isBack(sl, s.moment(stamp))
 			s.passUnsent(sl, e)
@@ -181,6 +184,9 @@ func (s *Shard) handle(f *frame) {
 			if s.resetLeaves(i); !again {
 				s.bookKernels(i, p.Segment.Seq, stamp)
 			}
+		}
+		if s.mayDrop(s.table.slot(i), f) {
+			return
 		}
 		*ev = probe.Event{Kind: probe.SegmentSent, Segment: p.Segment}
 	default:
@@ -346,6 +352,7 @@ func (s *Shard) goOff(i int32) {
 		}
 	case probe.UserTimeout:
 		s.excuse(i)
+		s.excuseBelow(i)
 		s.excuseHeld(i, s.table.slot(i))
 		s.excuseBefore(i, s.table.slot(i))
 	}
@@ -422,6 +429,9 @@ func (s *Shard) step(i int32, ev *probe.Event) {
 		s.noteSent(sl, e)
 	}
 	s.noteHeld(i, c)
+	if ev.Kind == probe.SegmentArrives && !wasAnswered && (c.Answered() || settled && !wasSettled) {
+		s.noteLowest(sl, e)
+	}
 	if ev.Kind == probe.SegmentSent && out.Note == probe.NoteDiscarded {
 		s.rejects(sl, e, errInOurName)
 	}

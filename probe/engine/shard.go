@@ -134,6 +134,7 @@ type Shard struct {
 	drops        uint64
 	dropped      probe.Instant // when they were last noticed to have risen
 	sightings    sightings
+	layers       []layer
 	frames       [batch]frame
 	nFrames      int
 	busy         bool          // the last turn had frames to handle

@@ -76,6 +76,8 @@ type sim struct {
 
 	device int                     // the number of the first that shows a packet
 	layers int                     // of devices that show each packet, if more than one
+	others int                     // added to the numbers of all of those but the first
+	delay  time.Duration           // from one of those to the next
 	held   func(*wire.Packet) bool // it lies in the host's queue for its neighbour
 	queue  [][]byte                // those that do
 
@@ -300,8 +302,8 @@ func (s *sim) tap(b []byte, p *wire.Packet, outgoing bool) {
 	}
 	s.ring = append(s.ring, inRing{b, int64(s.now) + s.offset, outgoing, s.device})
 	for i := 1; i < s.layers; i++ {
-		s.now = s.now.Add(layerCost)
-		s.ring = append(s.ring, inRing{append(s.buffer(), b...), int64(s.now) + s.offset, outgoing, s.device + i})
+		s.now = s.now.Add(max(layerCost, s.delay))
+		s.ring = append(s.ring, inRing{append(s.buffer(), b...), int64(s.now) + s.offset, outgoing, s.device + s.others + i})
 	}
 }
 
