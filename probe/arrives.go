@@ -430,6 +430,10 @@ func (c *Conversation) connectionReset(now Instant, ev *Event, out *Output) {
 		c.challenge(now, out)
 		return
 	}
+	if c.askedFor(now, ev) {
+		out.Note = NotePromptReset
+		return
+	}
 	c.peer, c.local = Closed, Closed
 	out.Note = NoteReset
 	c.countHalfClose(out)

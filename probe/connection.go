@@ -40,6 +40,8 @@ type connection struct {
 	finLeft     bool  // and seen leaving
 	finAlone    bool  // before what goes before it: this host kept that
 	prompted    bool  // what prompts its acknowledgement was seen leaving
+	asked       uint8 // prompts that went to a peer that had acknowledged nothing
+	resets      uint8 // RSTs that came and may answer one of those
 	finAcked    bool
 	finCame     bool  // the peer's FIN has arrived, if not yet in order
 	finTaken    bool  // and in order

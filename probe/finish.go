@@ -405,7 +405,7 @@ func (c *Conversation) insist(out *Output) {
 // time. One in SYN-RECEIVED, as its SYN-ACKs said, gives the connection up by itself.
 func (c *Conversation) silent() bool {
 	k := &c.conn
-	return !k.aborted && c.inFlight() > 0 && (k.progress || k.synAcks == 0)
+	return !k.aborted && c.inFlight() > 0 && (k.progress || k.unheard == 0)
 }
 
 // freeAnswers is how often a closed connection answers at once.

@@ -23,6 +23,7 @@ type account struct {
 	finGot    probe.Instant // when the peer's FIN came first
 	complete  bool
 	reset     bool
+	bare      int           // RSTs such as a prompt without a SYN cookie calls for
 	again     int           // SYN-ACKs that were sent again while nothing else came
 	againAt   probe.Instant // when the last of them came
 	progress  bool
@@ -43,6 +44,10 @@ func (a *account) read(s *sim, e *simEvent) {
 		}
 	case f.Has(probe.RST):
 		a.reset = g.Seq == a.rcvNxt
+		if s.w.c.Prompt && f == probe.RST && g.Seq == a.irs.Add(1) {
+			a.bare++
+			a.reset = a.reset && !s.srv.cookies // a prompt came before our ACK and our FIN
+		}
 	case f.Has(probe.SYN):
 		if g.Seq == a.irs && !a.progress && s.ackLeft != 0 && s.ackLeft < e.at && e.at.Sub(a.lastWords) >= 500*time.Millisecond {
 			a.again++
@@ -140,6 +145,8 @@ func (s *sim) judgeClosing() error {
 		if w.verdict != probe.OK && (w.verdict != probe.Timeout || !v.silent && s.lost == 0 && s.refusals == 0) {
 			return fmt.Errorf("verdict %v of a measure", w.verdict)
 		}
+	case 0 < a.bare && a.bare <= 2 && s.lost+s.refusals > 0 && w.verdict == probe.FINUnacked && want == probe.Reset:
+		// The path lost most of the RSTs: one that prompts meet where there are SYN cookies is not told from that.
 	case w.verdict != want && !s.wantedLater(w.verdict):
 		return fmt.Errorf("verdict %v, want %v", w.verdict, want)
 	}
@@ -155,7 +162,9 @@ func (s *sim) judgeClosing() error {
 	if err := s.judgeFigures(&a); err != nil {
 		return err
 	}
-	if s.lost == 0 && s.rstRefused == 0 && !s.serverClean() {
+	// Our ACK may come when the connection that our FIN has opened and closed is gone, and open another.
+	again := v.cookies && v.connections > 1
+	if s.lost == 0 && s.rstRefused == 0 && !again && !s.serverClean() {
 		return fmt.Errorf("the server is left in %v, gave up %v", v.state, v.gaveUp)
 	}
 	return nil
@@ -330,6 +339,11 @@ func newClosing(rnd *rand.Rand, s *sim) {
 	}
 	if rnd.IntN(8) == 0 {
 		s.busy = time.Duration(rnd.Int64N(int64(200 * time.Millisecond)))
+	}
+	// Of octets in several segments the second may come first, and has no SYN cookie.
+	if p.Kind == probe.ActiveClose && p.Send == 0 && rnd.IntN(3) == 0 {
+		s.srv.cookies, s.srv.cookie, s.srv.gone = true, probe.Seq(rnd.Uint32()), false
+		s.dup = 0 // a copy of a prompt is a third
 	}
 	s.w = newWatch(p)
 }

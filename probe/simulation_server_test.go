@@ -51,7 +51,12 @@ type server struct {
 	twTaken            bool // a SYN took TIME-WAIT's place
 	gone               bool // nobody listens after the first connection
 	connections        int
+	cookies            bool      // it holds nothing until an acknowledgement comes
+	cookie             probe.Seq // that of a SYN at 0
 }
+
+// cookieSizes is how many sizes of segments a SYN cookie tells apart.
+const cookieSizes = 4
 
 // tick is an event of the server's own: its retransmission timer, its
 // application, its TIME-WAIT.
@@ -118,6 +123,15 @@ func (s *sim) serverListens(seg *probe.Segment) {
 	v := &s.srv
 	switch {
 	case seg.Flags.Has(probe.RST):
+	case v.cookies && seg.Flags.Has(probe.SYN):
+		v.rcvNxt = seg.Seq.Add(1)
+		s.serverSays(probe.SYN|probe.ACK, v.cookie.Add(uint32(seg.Seq)), 0)
+	case v.cookies && uint32(seg.Ack.Sub(v.cookie.Add(uint32(seg.Seq)))) < cookieSizes: // both one beyond
+		v.connections++
+		v.state, v.iss, v.una, v.nxt, v.rcvNxt = probe.SynReceived, seg.Ack.Add(^uint32(0)), seg.Ack, seg.Ack, seg.Seq
+		v.end = v.nxt
+		v.closing, v.finSent, v.finHeard, v.acted, v.tries = false, false, false, false, 0
+		s.serverTakes(seg)
 	case v.gone && v.connections > 0, !seg.Flags.Has(probe.SYN):
 		answer := probe.Segment{Flags: probe.RST, TTL: 57}
 		if seg.Flags.Has(probe.ACK) {

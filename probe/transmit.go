@@ -183,7 +183,11 @@ func (c *Conversation) sendAgain(now Instant, out *Output) {
 	out.send(c.segment(now, k.sndUna, f, n))
 	k.resent = true
 	c.keeps(now)
-	if fin && c.Prompt && c.local == FinWait1 {
+	switch {
+	case !fin || !c.Prompt || c.local != FinWait1:
+	case k.resets > 0: // a RST that comes now answers this FIN
+		k.asked, k.prompted = 0, false
+	default:
 		c.prompt(now, out)
 	}
 }

@@ -354,7 +354,7 @@ func parseWant(first string, w *words) (Want, error) {
 // notes are the texts of all notes.
 func notes() []string {
 	var list []string
-	for n := probe.NoteNone; n <= probe.NoteDone; n++ {
+	for n := probe.NoteNone; n <= probe.NotePromptReset; n++ {
 		list = append(list, n.String())
 	}
 	return list

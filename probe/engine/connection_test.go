@@ -323,6 +323,35 @@ func TestPrompting(t *testing.T) {
 	}
 }
 
+// A peer that is prompted and resets each other connection, whose RSTs look like what
+// prompts call for where there are SYN cookies, is told each time.
+func TestResetsAreToldOfPromptedPeers(t *testing.T) {
+	const rtt = 10 * time.Millisecond
+	w := newWorld(t, nil)
+	closing, opened, prompts := lazy(rtt), 0, 0
+	w.peer = func(s *sim, p *wire.Packet) {
+		f := p.Segment.Flags
+		if f == probe.SYN {
+			opened++
+		}
+		switch {
+		case opened%2 == 1 || f == probe.SYN:
+			closing(s, p)
+		case !f.Has(probe.RST):
+			if f == probe.ACK {
+				prompts++
+			}
+			s.reply(p, rtt, &probe.Segment{Flags: probe.RST, Seq: p.Segment.Ack})
+		}
+	}
+	target, l := w.target(1, "198.19.0.1:443", func(t *Target) { activeClose(t); t.Params.Timeout = 900 * time.Millisecond })
+	w.add(target)
+	w.run(30 * time.Second)
+	if l.verdicts[probe.OK] != 15 || l.verdicts[probe.Reset] != 15 || prompts != 15*3 {
+		t.Errorf("verdicts %v, discards %v, %d ACKs that were reset", l.verdicts, l.discards, prompts)
+	}
+}
+
 // A settled transcript has all that the conversation measures, and comes at once.
 func TestSettledIsComplete(t *testing.T) {
 	for name, tt := range map[string]struct {
