@@ -23,7 +23,7 @@ func TestDNSDiscovery(t *testing.T) {
 	server.Zone(srv + nodes)
 	server.Start(dnsmessage.RCodeSuccess)
 	p := start(t, h, `
-global: {interval: 20ms, timeout: 10ms, resolve_interval: 1s}
+global: {interval: 100ms, timeout: 90ms, resolve_interval: 1s}
 jobs:
 - name: srv
   dns_sd_configs: [{names: [_web._tcp.sd.test], refresh_interval: 500ms}]

@@ -74,7 +74,7 @@ func TestHTTPDiscovery(t *testing.T) {
 	web.will(unavailable)
 	const one, two, three = "127.0.0.1:80", "127.0.0.2:80", "[::1]:80"
 	p, file := reloadable(t, h, `
-global: {interval: 20ms, timeout: 10ms}
+global: {interval: 50ms, timeout: 45ms}
 jobs:
 - name: web
   http_sd_configs: [{url: "http://127.0.0.1:8080/targets?dc=a", refresh_interval: 500ms}]

@@ -212,7 +212,7 @@ func TestNamesThatChange(t *testing.T) {
 	dns := serveDNS(t, a, map[string][]netip.Addr{"one.test": {b.Addr4()}, "many.test": {b.Addr4(), b.Addr6()}})
 	capture := a.Capture(t, a.Iface(), ourPorts, lab.Immediate)
 	p := start(t, a, `
-global: {interval: 20ms, timeout: 10ms, resolve_interval: 1s}
+global: {interval: 50ms, timeout: 45ms, resolve_interval: 1s}
 modules: {every: {probe: half_open, resolve: all}}
 jobs:
 - {name: one, targets: ["one.test:80"]}

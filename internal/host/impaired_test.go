@@ -124,7 +124,8 @@ func judge(p probe.Params, all []passage) judgement {
 			j.reason = probe.Reset
 			return j
 		}
-		progress = true
+		// By a bare ACK of our SYN Linux answers a prompt in SYN-RECEIVED, too.
+		progress = progress || s.SegLen() > 0 || s.Ack != iss.Add(1)
 		finAcked = finAcked || fins > 0 && s.Ack == finEnd
 		dataAcked = dataAcked || iss.Add(1+p.Send).LessEq(s.Ack)
 		if s.Len > 0 {
