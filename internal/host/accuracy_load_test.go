@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -104,10 +103,8 @@ func measureUnder(t *testing.T, a *lab.Host, n int, b burden) (each [2]accuracy,
 		}
 	}
 	st := &r.shard.Stats
-	slices.Sort(own.delays)
-	late := func(q float64) time.Duration { return own.delays[int(q*float64(len(own.delays)-1))] }
 	t.Logf("%d rounds of it; schedule delay p50 %v, p99 %v, most %v; skipped %v; %d of %d segments received were not stamped by the kernel, %d frames dropped",
-		rounds.Load(), late(0.5), late(0.99), late(1), own.skips(), st.StampFallbacks.Load(), st.SegmentsReceived.Load(), st.TapDrops.Load())
+		rounds.Load(), own.delay(0.5), own.delay(0.99), own.delay(1), own.skips(), st.StampFallbacks.Load(), st.SegmentsReceived.Load(), st.TapDrops.Load())
 	if got, received := st.StampFallbacks.Load(), st.SegmentsReceived.Load(); got != received {
 		t.Errorf("over a veth the kernel stamps nothing that arrives: %d of %d received are counted", got, received)
 	}

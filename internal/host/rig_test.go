@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -185,6 +186,14 @@ func (o *self) ScheduleDelay(d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.delays = append(o.delays, d)
+}
+
+// delay is the quantile q of how late the probes were.
+func (o *self) delay(q float64) time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	slices.Sort(o.delays)
+	return o.delays[int(q*float64(len(o.delays)-1))]
 }
 
 func (o *self) Skipped(r engine.SkipReason, probes int) {
