@@ -20,7 +20,7 @@ type stamps struct {
 	ack                int64 // ours of the SYN-ACK
 	last               int64 // our last octet
 	fin, finAck        int64 // ours, and its acknowledgement
-	theirFIN, lastACK  int64 // the peer's, and our acknowledgement of it
+	theirFIN           int64 // the peer's
 	finEnd, theirEnd   probe.Seq
 	kernel             bool // of a transcript: the kernel stamped all that came
 	sent               map[sighting]int64
@@ -63,9 +63,6 @@ func (c *stamps) take(s *probe.Segment, outgoing bool, wall int64) {
 			first(&c.fin)
 			c.finSeen, c.finEnd = true, s.End()
 		}
-		if c.theirSeen && s.Ack == c.theirEnd {
-			first(&c.lastACK)
-		}
 	default:
 		if s.Flags.Has(probe.SYN | probe.ACK) {
 			first(&c.synAck)
@@ -80,13 +77,24 @@ func (c *stamps) take(s *probe.Segment, outgoing bool, wall int64) {
 	}
 }
 
+// lastACK is our acknowledgement of the peer's FIN, 0 if there is none. A capture may have it before
+// the FIN: the tap before it has had us answer, while the processor that brought the FIN was away.
+func (c *stamps) lastACK() (at int64) {
+	for s, wall := range c.sent {
+		if c.theirSeen && s.ack == c.theirEnd && s.flags.Has(probe.ACK) && (at == 0 || wall < at) {
+			at = wall
+		}
+	}
+	return at
+}
+
 // unacked tells whether our FIN went and the peer never acknowledged it.
 func (c *stamps) unacked() bool { return c.finSeen && c.finAck == 0 }
 
 // form is how the connection was torn down: whether the second FIN is also the
 // acknowledgement of the first.
 func (c *stamps) form(k probe.Kind) probe.Form {
-	if k == probe.ActiveClose && c.finAck == c.theirFIN || k != probe.ActiveClose && c.lastACK == c.fin {
+	if k == probe.ActiveClose && c.finAck == c.theirFIN || k != probe.ActiveClose && c.lastACK() == c.fin {
 		return probe.ThreeWay
 	}
 	return probe.FourWay
@@ -105,7 +113,7 @@ func (c *stamps) interval(p phase) time.Duration { return time.Duration(p.to(c) 
 func phasesOf(k probe.Kind) []phase {
 	syn, synAck := func(c *stamps) int64 { return c.syn }, func(c *stamps) int64 { return c.synAck }
 	fin, finAck := func(c *stamps) int64 { return c.fin }, func(c *stamps) int64 { return c.finAck }
-	theirFIN, lastACK := func(c *stamps) int64 { return c.theirFIN }, func(c *stamps) int64 { return c.lastACK }
+	theirFIN, lastACK := func(c *stamps) int64 { return c.theirFIN }, (*stamps).lastACK
 	all := []phase{{probe.HandshakeRTT, syn, synAck}}
 	if k == probe.ActiveClose {
 		return append(all, phase{probe.FINACKRTT, fin, finAck}, phase{probe.CloseWaitTime, finAck, theirFIN}, phase{probe.Teardown, fin, lastACK})
