@@ -57,6 +57,7 @@ func TestFloodsStarveNobody(t *testing.T) {
 // Nor do challenges on connections that wait for their peers for long, by who knows no number: they
 // are answered by the same ration, and no figure is missing for that.
 func TestForgedChallenges(t *testing.T) {
+	t.Parallel()
 	figures := func(forged bool) (closes, probes, acks int) {
 		w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 20000, PerAddress: 200} })
 		w.churn = true

@@ -219,6 +219,7 @@ func TestNotHeldOnceTheRSTHasLeft(t *testing.T) {
 
 // However many four-tuples are held, memory is bounded.
 func TestHeldIsBounded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.keepsRSTs(true)
 	w.peer = listening(time.Millisecond)
@@ -440,6 +441,7 @@ func (forgets) Record(*probe.Transcript)  {}
 
 // Nor is there a transcript for each of those whose RSTs this host refuses, for as long as they go again.
 func TestHeldHaveNoTranscripts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.keepsRSTs(true)
 	for _, x := range w.targets(400, func(x *Target) { x.Recorder = forgets{} }) {
