@@ -88,7 +88,7 @@ type Module struct {
 	Flows            int // source ports per target, used in turn
 	TOS              uint8
 	TTL              uint8  // 0: the host's default
-	MSS              uint16 // octets; 0: the address family's usual one; MSSOff: the SYN carries no MSS option
+	MSS              uint16 // octets; 0: the address family's usual one, or what the route has room for; MSSOff: the SYN carries no MSS option
 	Window           uint16 // SEG.WND of the SYN
 	TCPOptions       TCPOptions
 	SourceAddress    netip.Addr // the zero Addr: routing decides

@@ -118,7 +118,7 @@ var module = object[Module]{
 			tos, func(m *Module) *uint8 { return &m.TOS }),
 		at(Key{Path: "ttl", Unit: "hops", Example: "64", Doc: "TTL or hop limit of what probed sends; without it the host's default."},
 			unlessZero(number[uint8](1, 255)), func(m *Module) *uint8 { return &m.TTL }, "hop_limit"),
-		at(Key{Path: "mss", Unit: "octets", Example: "1220", Doc: "MSS option of the SYN; without it what Linux sends over Ethernet, 1460 for IPv4 and 1440 for IPv6. Linux raises a peer's smaller than 88 to 88."},
+		at(Key{Path: "mss", Unit: "octets", Example: "1220", Doc: "MSS option of the SYN; without it what the MTU of the route has room for, as Linux's, at most 1460 for IPv4 and 1440 for IPv6. Linux raises a peer's smaller than 88 to 88."},
 			unlessZero(numberOrOff[uint16](88, 65535, MSSOff)), func(m *Module) *uint16 { return &m.MSS }),
 		at(Key{Path: "window", Unit: "octets", Example: "65535", Doc: "Receive window of the SYN, which is never scaled."},
 			number[uint16](1, 65535), func(m *Module) *uint16 { return &m.Window }),

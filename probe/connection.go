@@ -151,6 +151,9 @@ func (k *connection) offer(now Instant, syn *Segment) {
 	}
 }
 
+// AnnouncedMSS is the MSS of our SYN: the most octets that the peer sends in a segment.
+func (c *Conversation) AnnouncedMSS() uint16 { return c.conn.ownMSS }
+
 // limitSegments sets Eff.snd.MSS, "the minimum of the send MSS and the largest
 // transmission size permitted by the IP layer" less the options (RFC 9293
 // §3.7.1, MUST-16). What our own network lets through is what we announce.

@@ -111,7 +111,7 @@ func TestRoutesWithoutAddress(t *testing.T) {
 	r := newRoutes(t, here)
 	source := func() (a netip.Addr, err error) {
 		_ = here.do(func() error {
-			a, err = r.Source(netip.MustParseAddr("198.18.0.2"), netip.Addr{}, "veth")
+			a, _, err = r.Source(netip.MustParseAddr("198.18.0.2"), netip.Addr{}, "veth")
 			return nil
 		})
 		return a, err

@@ -109,7 +109,8 @@ func (r *Routes) listen() {
 func (r *Routes) Generation() uint64 { return r.generation.Load() }
 
 // Source returns the address that the kernel would send from to dst, by the
-// named device or, if that is "", by the one that routing chooses. A valid
+// named device or, if that is "", by the one that routing chooses, and the largest
+// packet in octets that it takes the way there to have room for. A valid
 // source is the one to come back: rules may send it another way than the host's
 // other addresses, so the question is asked from it.
 //
@@ -117,31 +118,30 @@ func (r *Routes) Generation() uint64 { return r.generation.Load() }
 // single host's gives ErrNotUnicast, also where only the kernel knows (broadcast
 // addresses of the host's networks); a source that isn't this host's gives
 // ErrSource. A link-local dst needs its zone or the device.
-func (r *Routes) Source(dst, source netip.Addr, device string) (netip.Addr, error) {
+func (r *Routes) Source(dst, source netip.Addr, device string) (src netip.Addr, mtu int, err error) {
 	if err := checkDestination(dst); err != nil {
-		return netip.Addr{}, err
+		return netip.Addr{}, 0, err
 	}
 	if !source.IsValid() {
-		src, err := r.ask(dst, device)
+		src, mtu, err := r.ask(dst, device)
 		if err == nil && device != "" {
 			err = r.hasRoute(dst, src, device)
 		}
 		if err != nil {
-			return netip.Addr{}, fmt.Errorf("route to %s: %w", dst, err)
+			return netip.Addr{}, 0, fmt.Errorf("route to %s: %w", dst, err)
 		}
-		return src, nil
+		return src, mtu, nil
 	}
 	if err := checkSource(source, dst); err != nil {
-		return netip.Addr{}, err
+		return netip.Addr{}, 0, err
 	}
-	src, err := askAnew(dst, source, device)
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("route from %s to %s: %w", source, dst, err)
+	if src, mtu, err = askAnew(dst, source, device); err != nil {
+		return netip.Addr{}, 0, fmt.Errorf("route from %s to %s: %w", source, dst, err)
 	}
-	return src, nil
+	return src, mtu, nil
 }
 
-func (r *Routes) ask(dst netip.Addr, device string) (netip.Addr, error) {
+func (r *Routes) ask(dst netip.Addr, device string) (src netip.Addr, mtu int, err error) {
 	if device != "" {
 		return askAnew(dst, netip.Addr{}, device)
 	}
@@ -152,7 +152,7 @@ func (r *Routes) ask(dst netip.Addr, device string) (netip.Addr, error) {
 		fd = r.v6
 	}
 	if fd < 0 {
-		return netip.Addr{}, os.NewSyscallError("socket", unix.EAFNOSUPPORT)
+		return netip.Addr{}, 0, os.NewSyscallError("socket", unix.EAFNOSUPPORT)
 	}
 	return sourceOf(fd, dst, 0)
 }
@@ -187,44 +187,44 @@ func (r *Routes) Tentative(a netip.Addr) bool {
 
 // askAnew asks by a socket of its own, since neither a device nor a source can
 // be taken off one again.
-func askAnew(dst, source netip.Addr, device string) (netip.Addr, error) {
+func askAnew(dst, source netip.Addr, device string) (src netip.Addr, mtu int, err error) {
 	family := unix.AF_INET
 	if dst.Is6() {
 		family = unix.AF_INET6
 	}
 	fd, err := openUDP(family)
 	if err != nil {
-		return netip.Addr{}, err
+		return netip.Addr{}, 0, err
 	}
 	defer unix.Close(fd)
 	scope := 0
 	if zone := dst.Zone(); zone != "" {
 		if scope, err = zoneIndex(zone); err != nil {
-			return netip.Addr{}, err
+			return netip.Addr{}, 0, err
 		}
 	}
 	if source.Is4() {
 		// bind(2) takes a broadcast address too, to receive on.
-		if _, err := sourceOf(fd, source, 0); errors.Is(err, ErrNotUnicast) {
-			return netip.Addr{}, errForeign
+		if _, _, err := sourceOf(fd, source, 0); errors.Is(err, ErrNotUnicast) {
+			return netip.Addr{}, 0, errForeign
 		}
 	}
 	if device != "" {
 		if err := unix.BindToDevice(fd, device); err != nil {
-			return netip.Addr{}, fmt.Errorf("device %q: %w", device, os.NewSyscallError("setsockopt SO_BINDTODEVICE", err))
+			return netip.Addr{}, 0, fmt.Errorf("device %q: %w", device, os.NewSyscallError("setsockopt SO_BINDTODEVICE", err))
 		}
 		if dst.IsLinkLocalUnicast() || source.IsLinkLocalUnicast() {
 			if scope, err = DeviceIndex(device); err != nil {
-				return netip.Addr{}, fmt.Errorf("device %q: %w", device, err)
+				return netip.Addr{}, 0, fmt.Errorf("device %q: %w", device, err)
 			}
 		}
 	}
 	if source.IsValid() {
 		if err := bindSource(fd, source, scope); err != nil {
-			return netip.Addr{}, err
+			return netip.Addr{}, 0, err
 		}
 		if source.Is6() && !isOwn(source, scope, "") && (device == "" || !isOwn(source, scope, device)) {
-			return netip.Addr{}, errForeign
+			return netip.Addr{}, 0, errForeign
 		}
 	}
 	return sourceOf(fd, dst, scope)
@@ -244,7 +244,7 @@ func isOwn(a netip.Addr, scope int, device string) bool {
 	if device != "" && unix.BindToDevice(fd, device) != nil {
 		return false
 	}
-	own, err := sourceOf(fd, a, scope)
+	own, _, err := sourceOf(fd, a, scope)
 	return err == nil && own.WithZone("") == a.WithZone("")
 }
 
@@ -274,34 +274,41 @@ func openUDP(family int) (int, error) {
 	return fd, nil
 }
 
-// sourceOf connects the socket, reads its address and disconnects it. scope is
-// the interface index of a link-local dst without a zone.
-func sourceOf(fd int, dst netip.Addr, scope int) (netip.Addr, error) {
+// sourceOf connects the socket, reads its address and its route's MTU (ip(7), IP_MTU) and
+// disconnects it. scope is the interface index of a link-local dst without a zone.
+func sourceOf(fd int, dst netip.Addr, scope int) (src netip.Addr, mtu int, err error) {
 	to, err := sockaddr(dst, discardPort, scope)
 	if err != nil {
-		return netip.Addr{}, err
+		return netip.Addr{}, 0, err
 	}
 	if err := unix.Connect(fd, to); err != nil {
 		if errors.Is(err, unix.EACCES) && isBroadcast(fd, to) {
-			return netip.Addr{}, ErrNotUnicast
+			return netip.Addr{}, 0, ErrNotUnicast
 		}
-		return netip.Addr{}, os.NewSyscallError("connect", err)
+		return netip.Addr{}, 0, os.NewSyscallError("connect", err)
 	}
 	name, err := unix.Getsockname(fd)
 	if err != nil {
-		return netip.Addr{}, os.NewSyscallError("getsockname", err)
+		return netip.Addr{}, 0, os.NewSyscallError("getsockname", err)
+	}
+	level, option := unix.IPPROTO_IP, unix.IP_MTU
+	if dst.Is6() {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU
+	}
+	if mtu, err = unix.GetsockoptInt(fd, level, option); err != nil {
+		return netip.Addr{}, 0, optionError("IP_MTU", err)
 	}
 	// A connected socket keeps its source address for the next connect.
 	if err := disconnect(fd); err != nil {
-		return netip.Addr{}, os.NewSyscallError("connect AF_UNSPEC", err)
+		return netip.Addr{}, 0, os.NewSyscallError("connect AF_UNSPEC", err)
 	}
 	switch name := name.(type) {
 	case *unix.SockaddrInet4:
-		return netip.AddrFrom4(name.Addr), nil
+		return netip.AddrFrom4(name.Addr), mtu, nil
 	case *unix.SockaddrInet6:
-		return netip.AddrFrom16(name.Addr), nil
+		return netip.AddrFrom16(name.Addr), mtu, nil
 	}
-	return netip.Addr{}, unix.EAFNOSUPPORT
+	return netip.Addr{}, 0, unix.EAFNOSUPPORT
 }
 
 // sockaddr is the kernel's form of an address and port. scope is the interface

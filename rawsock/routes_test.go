@@ -77,7 +77,7 @@ func TestRoutesSource(t *testing.T) {
 		{"::ffff:198.18.0.2", "", "", ErrNotUnicast},
 	} {
 		here.must(t, func() error {
-			src, err := r.Source(netip.MustParseAddr(c.dst), netip.Addr{}, c.device)
+			src, _, err := r.Source(netip.MustParseAddr(c.dst), netip.Addr{}, c.device)
 			if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) {
 				t.Errorf("%s by %q: error %v, want %v", c.dst, c.device, err, c.err)
 			}
@@ -90,7 +90,7 @@ func TestRoutesSource(t *testing.T) {
 			return nil
 		})
 	}
-	if _, err := r.Source(netip.Addr{}, netip.Addr{}, ""); !errors.Is(err, ErrNotUnicast) {
+	if _, _, err := r.Source(netip.Addr{}, netip.Addr{}, ""); !errors.Is(err, ErrNotUnicast) {
 		t.Errorf("no address: %v", err)
 	}
 }
@@ -98,6 +98,39 @@ func TestRoutesSource(t *testing.T) {
 // A rule may send one of the host's addresses another way than the others: the
 // question is asked from that address, and is refused from one that isn't the
 // host's.
+// What a way has room for is its device's to say, and its route's.
+func TestRoutesMTU(t *testing.T) {
+	here, _ := newVeth(t)
+	here.run(t, `
+		ip link set veth mtu 1400
+		ip route add 198.19.1.0/24 via 198.18.0.2 mtu 1300
+		ip route add 2001:db8:3::/64 via 2001:db8::2 mtu 1290`)
+	r := newRoutes(t, here)
+	for _, c := range []struct {
+		dst, source, device string
+		mtu                 int
+	}{
+		{"198.18.0.2", "", "", 1400},
+		{"198.18.0.2", "", "veth", 1400},
+		{"198.19.1.1", "", "", 1300},
+		{"198.19.1.1", "198.18.0.1", "", 1300},
+		{"2001:db8::2", "", "", 1400},
+		{"2001:db8:3::1", "", "", 1290},
+		{"127.0.0.1", "", "", 65535},
+	} {
+		here.must(t, func() error {
+			var source netip.Addr
+			if c.source != "" {
+				source = netip.MustParseAddr(c.source)
+			}
+			if _, mtu, err := r.Source(netip.MustParseAddr(c.dst), source, c.device); err != nil || mtu != c.mtu {
+				t.Errorf("%s from %q by %q: room for %d (%v), want %d", c.dst, c.source, c.device, mtu, err, c.mtu)
+			}
+			return nil
+		})
+	}
+}
+
 func TestRoutesSourceGiven(t *testing.T) {
 	here, _ := newVeth(t)
 	here.run(t, `
@@ -160,7 +193,7 @@ func TestRoutesSourceGiven(t *testing.T) {
 	} {
 		here.must(t, func() error {
 			dst, source := netip.MustParseAddr(c.dst), netip.MustParseAddr(c.source)
-			src, err := r.Source(dst, source, c.device)
+			src, _, err := r.Source(dst, source, c.device)
 			if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) {
 				t.Errorf("%s from %s by %q: error %v, want %v", c.dst, c.source, c.device, err, c.err)
 			}
@@ -171,7 +204,7 @@ func TestRoutesSourceGiven(t *testing.T) {
 		})
 	}
 	here.must(t, func() error {
-		_, err := r.Source(netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("198.18.0.77"), "")
+		_, _, err := r.Source(netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("198.18.0.77"), "")
 		const want = "route from 198.18.0.77 to 198.18.0.2: unusable source address: it is not an address of this host (see ip address)"
 		if err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
@@ -213,13 +246,13 @@ func TestRoutesGeneration(t *testing.T) {
 			}
 		}
 	}
-	if _, err := r.Source(netip.MustParseAddr("198.18.0.2"), netip.Addr{}, ""); !errors.Is(err, unix.ENETUNREACH) {
+	if _, _, err := r.Source(netip.MustParseAddr("198.18.0.2"), netip.Addr{}, ""); !errors.Is(err, unix.ENETUNREACH) {
 		t.Errorf("with the link down: %v", err)
 	}
 	if err := errors.Join(r.Close(), r.Close()); err != nil {
 		t.Error(err)
 	}
-	if _, err := r.Source(netip.MustParseAddr("198.18.0.2"), netip.Addr{}, ""); err == nil {
+	if _, _, err := r.Source(netip.MustParseAddr("198.18.0.2"), netip.Addr{}, ""); err == nil {
 		t.Error("an answer after Close")
 	}
 }
@@ -231,7 +264,7 @@ func BenchmarkRoutesSource(b *testing.B) {
 		dst := netip.MustParseAddr(pair[1])
 		b.Run(pair[1], func(b *testing.B) {
 			for b.Loop() {
-				if _, err := r.Source(dst, netip.Addr{}, ""); err != nil {
+				if _, _, err := r.Source(dst, netip.Addr{}, ""); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -183,7 +183,7 @@ func operate() error {
 		dst := netip.MustParseAddr(to)
 		for _, device := range []string{"", "lo"} {
 			for _, source := range []netip.Addr{{}, dst} {
-				src, err := routes.Source(dst, source, device)
+				src, _, err := routes.Source(dst, source, device)
 				if err != nil || src != dst {
 					return fmt.Errorf("source for %s from %q by %q: %s, %w", to, source, device, src, err)
 				}

@@ -125,20 +125,18 @@ func (n *Network) Clocks() (probe.Instant, int64) {
 	return probe.Instant(now), wall
 }
 
-// Source implements engine.Network.
-func (n *Network) Source(dst, source netip.Addr, device string) (netip.Addr, int, error) {
+// Route implements engine.Network.
+func (n *Network) Route(dst, source netip.Addr, device string) (r engine.Route, err error) {
 	if device == "" {
 		device = dst.Zone()
 	}
-	src, err := n.routes.Source(dst, source, device)
-	if err != nil || device == "" {
-		return src, 0, err
+	if r.Source, r.MTU, err = n.routes.Source(dst, source, device); err != nil || device == "" {
+		return r, err
 	}
-	i, err := rawsock.DeviceIndex(device)
-	if err != nil {
-		return src, 0, fmt.Errorf("interface %s: %w", device, err)
+	if r.Ifindex, err = rawsock.DeviceIndex(device); err != nil {
+		return r, fmt.Errorf("interface %s: %w", device, err)
 	}
-	return src, i, nil
+	return r, nil
 }
 
 // Tentative implements engine.Network.

@@ -235,12 +235,12 @@ func (n *network) Clocks() (probe.Instant, int64) {
 	return n.now, int64(n.now) + n.wall
 }
 
-// Source implements engine.Network.
-func (n *network) Source(dst, _ netip.Addr, _ string) (netip.Addr, int, error) {
+// Route implements engine.Network.
+func (n *network) Route(dst, _ netip.Addr, _ string) (engine.Route, error) {
 	if dst.Is4() {
-		return local4, 0, nil
+		return engine.Route{Source: local4}, nil
 	}
-	return local6, 0, nil
+	return engine.Route{Source: local6}, nil
 }
 
 // Hop implements engine.Network: everything goes as the host routes.

@@ -181,6 +181,7 @@ func Probing(t *config.Target, ip string, addr netip.Addr) engine.Target {
 	e := engine.Target{
 		ID:       idOf(t, ip),
 		Params:   m.Params(),
+		FitMSS:   m.MSS == 0,
 		Send:     string(m.Send),
 		SYN:      probe.Segment{Flags: probe.SYN, Window: m.Window, Options: m.Options(addr)},
 		Interval: t.Interval,

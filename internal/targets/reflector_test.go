@@ -36,8 +36,8 @@ func (r *reflector) Clocks() (probe.Instant, int64) {
 	return r.now, reflectorWall + int64(r.now)
 }
 
-func (r *reflector) Source(netip.Addr, netip.Addr, string) (netip.Addr, int, error) {
-	return netip.AddrFrom4([4]byte{198, 19, 255, 1}), 1, nil
+func (r *reflector) Route(netip.Addr, netip.Addr, string) (engine.Route, error) {
+	return engine.Route{Source: netip.AddrFrom4([4]byte{198, 19, 255, 1}), Ifindex: 1}, nil
 }
 
 func (r *reflector) Hop(netip.Addr, netip.Addr, int, uint8) uint64 { return 0 }

@@ -217,6 +217,9 @@ func TestMSS(t *testing.T) {
 				if o := x.SYN.Options; o.MSS != want[family] || (o.Set&probe.OptMSS != 0) != (want[family] > 0) {
 					t.Errorf("%s: %v has %+v, want MSS %d", module, x.Remote, o, want[family])
 				}
+				if own := module != "flows: 1"; x.FitMSS == own {
+					t.Errorf("%s: %v fits the route: %v", module, x.Remote, x.FitMSS)
+				}
 			}
 		})
 	}

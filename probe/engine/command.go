@@ -174,7 +174,7 @@ func (s *Shard) add(t *Target, old *entry) {
 func (e *entry) leave() {
 	if e.peer != nil && e.peer.target == e {
 		e.peer.target = nil
-		e.peer.way = &way{source: e.route.source, ifindex: e.route.ifindex, ttl: e.TTL, tos: e.TOS}
+		e.peer.way = &way{source: e.route.Source, ifindex: e.route.Ifindex, ttl: e.TTL, tos: e.TOS}
 	}
 }
 

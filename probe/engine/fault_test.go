@@ -323,3 +323,38 @@ func TestRouteChange(t *testing.T) {
 		t.Errorf("verdicts %v, discarded %v", all.verdicts, all.discards)
 	}
 }
+
+// A SYN announces what the way to its target has room for, whenever that changes, unless it is to announce
+// what it does; and what was under way is excused.
+func TestMSSFitsTheRoute(t *testing.T) {
+	w := newWorld(t, nil)
+	w.mtu = 1400
+	w.peer = listening(time.Millisecond)
+	announced := make(map[netip.Addr][]uint16)
+	w.onWire = func(_ probe.Instant, p *wire.Packet) {
+		if p.Segment.Flags == probe.SYN {
+			if all, mss := announced[p.Dst], p.Segment.Options.MSS; len(all) == 0 || all[len(all)-1] != mss {
+				announced[p.Dst] = append(all, mss)
+			}
+		}
+	}
+	fits := func(x *Target) { passiveClose(x); x.FitMSS, x.Params.Timeout = true, 900*time.Millisecond }
+	v4, l4 := w.target(1, "198.19.0.1:443", fits)
+	v6, _ := w.target(2, "[2001:db8:1::1]:443", func(x *Target) { fits(x); x.Params.IPv6 = true })
+	fixed, lf := w.target(3, "198.19.0.2:443", func(x *Target) { fits(x); x.FitMSS = false })
+	w.add(v4, v6, fixed)
+	to := func(at time.Duration, mtu int) { w.after(at, func() { w.mtu, w.gen = mtu, w.gen+1 }) }
+	to(5500*time.Millisecond, 9000)
+	to(10500*time.Millisecond, 100)
+	to(15500*time.Millisecond, 0)
+	w.run(20 * time.Second)
+	for to, want := range map[string][]uint16{"198.19.0.1": {1360, 1460, 256, 1460}, "2001:db8:1::1": {1340, 1460, 256, 1460}, "198.19.0.2": {1460}} {
+		if got := announced[netip.MustParseAddr(to)]; !slices.Equal(got, want) {
+			t.Errorf("%s: announced %v, want %v", to, got, want)
+		}
+	}
+	// Those that were open as the way became narrow, and those for whose least segment it is too narrow.
+	if n := l4.discards[probe.DiscardSendError]; n < 5 || n > 6 || sum(l4.verdicts[:]) < 13 || sum(lf.discards[:]) > 0 {
+		t.Errorf("verdicts %v, discarded %v; with a fixed one %v", l4.verdicts, l4.discards, lf.discards)
+	}
+}

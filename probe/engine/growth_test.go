@@ -38,8 +38,8 @@ func (l *lane) Clocks() (probe.Instant, int64) {
 	l.now += 100
 	return l.now, int64(l.now) + 1e18
 }
-func (l *lane) Source(netip.Addr, netip.Addr, string) (netip.Addr, int, error) {
-	return local4, 0, nil
+func (l *lane) Route(netip.Addr, netip.Addr, string) (Route, error) {
+	return Route{Source: local4}, nil
 }
 func (l *lane) Hop(netip.Addr, netip.Addr, int, uint8) uint64 { return 0 }
 func (l *lane) RouteGeneration() uint64                       { return 0 }

@@ -13,11 +13,10 @@ type Network interface {
 	// (ns since the Unix epoch) as one.
 	Clocks() (now probe.Instant, wall int64)
 
-	// Source returns the address from which the host reaches dst, through
-	// device if that is not empty, and that device's index (0 without one). A
-	// valid source is the one to come back, if the host may send from it. It
+	// Route returns how the host reaches dst, through device if that is not empty.
+	// A valid source is the one to come back, if the host may send from it. It
 	// refuses a dst that is not unicast.
-	Source(dst, source netip.Addr, device string) (src netip.Addr, ifindex int, err error)
+	Route(dst, source netip.Addr, device string) (Route, error)
 
 	// Tentative reports whether an address is this host's and none to send from yet.
 	Tentative(a netip.Addr) bool
@@ -27,7 +26,7 @@ type Network interface {
 	// packets can be handed to past the host's routing.
 	Hop(dst, src netip.Addr, ifindex int, tos uint8) uint64
 
-	// RouteGeneration rises when an answer of Source or Hop may have changed.
+	// RouteGeneration rises when an answer of Route or Hop may have changed.
 	RouteGeneration() uint64
 
 	// Queue adds a packet to the batch that Flush sends. The segment's bytes
@@ -54,6 +53,13 @@ type Network interface {
 
 	// Wake ends a Wait from any goroutine, or the next one.
 	Wake()
+}
+
+// A Route is how the host reaches an address.
+type Route struct {
+	Source  netip.Addr
+	Ifindex int // of the device that was asked for; 0: of none
+	MTU     int // octets of the largest packet that the host takes it to have room for; 0: unknown
 }
 
 // A Packet is a TCP segment to send and how.

@@ -258,10 +258,10 @@ func (s *Shard) stray(f *frame, damage probe.RejectReason) {
 	}
 	var w way
 	if e := peer.target; e != nil {
-		if s.cfg.Guarded.has(p.DstPort) && !e.route.source.IsValid() && e.route.err == nil {
+		if s.cfg.Guarded.has(p.DstPort) && !e.route.Source.IsValid() && e.route.err == nil {
 			_ = s.reach(e) // it was not probed yet, and the peer may hold a connection of before we were started
 		}
-		w = way{source: e.route.source, ifindex: e.route.ifindex, ttl: e.TTL, tos: e.TOS}
+		w = way{source: e.route.Source, ifindex: e.route.Ifindex, ttl: e.TTL, tos: e.TOS}
 	} else if peer.way != nil {
 		w = *peer.way
 	}
@@ -353,6 +353,7 @@ func (s *Shard) goOff(i int32) {
 	case probe.UserTimeout:
 		s.excuse(i)
 		s.excuseBelow(i)
+		s.excuseNarrowed(i)
 		s.excuseHeld(i, s.table.slot(i))
 		s.excuseBefore(i, s.table.slot(i))
 	}

@@ -22,9 +22,8 @@ func addrPortFrom(a addr, port uint16) addrPort { return netip.AddrPortFrom(a.Wi
 
 // A route is how the host reaches a target.
 type route struct {
-	source  addr
-	ifindex int
-	err     error
+	Route
+	err error
 }
 
 // maxFired is how many targets come up in one turn at most. A burst is fewer, but after
@@ -297,12 +296,12 @@ func (s *Shard) reach(e *entry) error {
 	}
 	e.asked, e.generation = false, g
 	r := &e.route
-	r.source, r.ifindex, r.err = s.net.Source(e.Remote.Addr(), e.Source, e.Device)
-	r.source = r.source.WithZone("")
-	if r.err == nil && r.source.Is4() != e.Remote.Addr().Is4() {
+	r.Route, r.err = s.net.Route(e.Remote.Addr(), e.Source, e.Device)
+	r.Source = r.Source.WithZone("")
+	if r.err == nil && r.Source.Is4() != e.Remote.Addr().Is4() {
 		r.err = errFamily
 	}
-	if e.reached && r.err == nil && !e.Source.IsValid() && s.table.locals[e.local] != r.source && s.net.Tentative(s.table.locals[e.local]) {
+	if e.reached && r.err == nil && !e.Source.IsValid() && s.table.locals[e.local] != r.Source && s.net.Tentative(s.table.locals[e.local]) {
 		r.err = errTentative
 	}
 	e.hop = 0
@@ -311,13 +310,66 @@ func (s *Shard) reach(e *entry) error {
 	}
 	if r.err == nil {
 		e.asked, e.reached = true, true
+		s.fit(e)
 		if e.Direct {
-			e.hop = s.net.Hop(e.Remote.Addr(), r.source, r.ifindex, e.TOS)
+			e.hop = s.net.Hop(e.Remote.Addr(), r.Source, r.Ifindex, e.TOS)
 		}
-		e.local, e.ifindex = s.table.intern(r.source), int32(r.ifindex)
-		e.between = wire.PseudoSum(r.source, e.Remote.Addr())
+		e.local, e.ifindex = s.table.intern(r.Source), int32(r.Ifindex)
+		e.between = wire.PseudoSum(r.Source, e.Remote.Addr())
 	}
 	return r.err
+}
+
+const (
+	// What is in a packet beside the data, without options (RFC 6691 §2).
+	ipv4Headers = 20 + 20
+	ipv6Headers = 40 + 20
+	// leastMSS is the least that Linux announces (net.ipv4.route.min_adv_mss).
+	leastMSS = 256
+)
+
+// fit has a target's SYNs announce no more than what its route has room for, as the host's own do
+// (RFC 9293 §3.7.1): a larger segment this host's interface may drop as it comes.
+func (s *Shard) fit(e *entry) {
+	if !e.FitMSS {
+		return
+	}
+	t := *e.Target
+	if room := e.room(); room < int(t.SYN.Options.MSS) {
+		t.SYN.Options.MSS = uint16(max(room, leastMSS))
+	}
+	if t.SYN.Options.MSS != e.manner.SYN.Options.MSS {
+		s.manners.unuse(e.manner)
+		e.manner = s.manners.use(&t)
+	}
+}
+
+// room is the largest MSS that a target's route has room for, as far as is known.
+func (e *entry) room() int {
+	switch {
+	case e.route.MTU == 0:
+		return math.MaxInt
+	case e.Remote.Addr().Is6():
+		return e.route.MTU - ipv6Headers
+	}
+	return e.route.MTU - ipv4Headers
+}
+
+// errNarrowed is a finding about this host, not an error of a call.
+var errNarrowed = errors.New("the MTU of this host's way to it was lowered while a connection was open: what the peer sent by the old one is dropped here")
+
+// excuseNarrowed spoils a connection that runs out of time whose SYN announced more than its route has room
+// for by now: of that size are the peer's segments.
+func (s *Shard) excuseNarrowed(i int32) {
+	sl := s.table.slot(i)
+	e := s.entries[sl.target]
+	if !e.FitMSS || sl.whole == none || s.table.isSettled(sl) || s.reach(e) != nil {
+		return
+	}
+	if int(s.table.wholes.at(sl.whole).AnnouncedMSS()) > e.room() {
+		s.trouble(e, errNarrowed)
+		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardSendError})
+	}
 }
 
 // port takes the next source port towards a target. A four-tuple comes round

@@ -62,6 +62,7 @@ type sim struct {
 	onWire    func(at probe.Instant, p *wire.Packet)                  // whatever leaves the host
 	source    func(dst netip.Addr, device string) (netip.Addr, error) // instead of local4, local6
 	hop       uint64                                                  // Hop's answer
+	mtu       int                                                     // Route's; 0: unknown
 	stateful  bool                                                    // a firewall drops answers to what went by a hop
 	past      map[uint16]bool                                         // whether a source port's last SYN did
 	asked     int                                                     // calls of Source
@@ -183,22 +184,22 @@ func (s *sim) Lost(fn func(int, netip.Addr)) {
 	s.lost = nil
 }
 
-func (s *sim) Source(dst, source netip.Addr, device string) (netip.Addr, int, error) {
+func (s *sim) Route(dst, source netip.Addr, device string) (r Route, err error) {
 	s.asked++
-	if s.source != nil {
-		src, err := s.source(dst, device)
-		if err != nil {
+	r.MTU = s.mtu
+	switch {
+	case s.source != nil:
+		if r.Source, err = s.source(dst, device); err != nil {
 			s.sourceless++
 		}
-		return src, 0, err
+	case source.IsValid():
+		r.Source = source
+	case dst.Is4():
+		r.Source = local4
+	default:
+		r.Source = local6
 	}
-	if source.IsValid() {
-		return source, 0, nil
-	}
-	if dst.Is4() {
-		return local4, 0, nil
-	}
-	return local6, 0, nil
+	return r, err
 }
 
 func (s *sim) Hop(_, _ netip.Addr, _ int, _ uint8) uint64 { return s.hop }

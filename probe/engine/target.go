@@ -14,6 +14,7 @@ type Target struct {
 	Remote   netip.AddrPort // invalid: its name does not resolve, and each probe fails as such
 	Params   probe.Params
 	SYN      probe.Segment // flags, window and options of the SYN; SEG.SEQ and TSval are filled in
+	FitMSS   bool          // the SYN's MSS is at most what the route's MTU has room for
 	Send     string        // what Params.Send counts
 	Interval time.Duration
 	Jitter   time.Duration // each probe is late by less than this, at random

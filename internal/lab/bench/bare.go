@@ -39,14 +39,14 @@ func bare(args []string) error {
 		return err
 	}
 	defer b.net.Close()
-	src, _, err := b.net.Source(to.Addr(), netip.Addr{}, "")
+	route, err := b.net.Route(to.Addr(), netip.Addr{}, "")
 	if err != nil {
 		return err
 	}
 	for dst := to.Addr(); len(b.targets) < *n; dst = dst.Next() {
-		b.targets = append(b.targets, bareTarget{dst, wire.PseudoSum(src, dst)})
+		b.targets = append(b.targets, bareTarget{dst, wire.PseudoSum(route.Source, dst)})
 	}
-	return b.run(src, reserved)
+	return b.run(route.Source, reserved)
 }
 
 // bareBatch is how many SYNs go together: as many as the daemon sends at once under load.

@@ -15,14 +15,17 @@ func TestFaultNetMTU(t *testing.T) {
 	t.Parallel()
 	r := newNetRig(t)
 	eth, own6 := r.here.Iface(), r.here.Addr6()
-	// It answers 3,000 octets by as many, and closes.
+	// It answers 3,000 octets by as many, and closes. It writes them in segments: what the sending device is to
+	// cut veth takes whatever its size.
 	const octets = 3000
 	for _, h := range []interface {
 		Serve(network, addr string, handle func(net.Conn)) net.Listener
 	}{r.there, r.aside} {
 		h.Serve("tcp", "[::]:83", func(c net.Conn) {
 			if _, err := io.ReadFull(c, make([]byte, octets)); err == nil {
-				_, _ = c.Write(bytes.Repeat([]byte("x"), octets))
+				for range 3 {
+					_, _ = c.Write(bytes.Repeat([]byte("x"), octets/3))
+				}
 			}
 		})
 	}
