@@ -11,10 +11,11 @@ import (
 )
 
 // Losses tells what this host has lost: interfaces that were taken down or removed,
-// and addresses of its own. The kernel's notice is in its socket when the change is
-// made, so that whoever reads it before he gives up on an answer knows why there was
-// none. A filter lets through nothing else: a host whose links and addresses come and
-// go all day makes no work here. It needs no capability and is one goroutine's.
+// or that have no carrier any more, and addresses of its own. The kernel's notice is in
+// its socket when the change is made, so that whoever reads it before he gives up on an
+// answer knows why there was none. A filter lets through nothing else: a host whose links
+// and addresses come and go all day makes no work here. It needs no capability and is one
+// goroutine's.
 type Losses struct {
 	fd int
 	in [8 << 10]byte
@@ -41,7 +42,8 @@ func OpenLosses() (*Losses, error) {
 }
 
 // lossFilter passes RTM_DELLINK, RTM_DELADDR, and RTM_NEWLINK of an interface that is
-// not up. Netlink's numbers are in the host's order, a filter's in the network's.
+// not up or has no carrier, which is not told of one that is not up. Netlink's numbers are
+// in the host's order, a filter's in the network's.
 func lossFilter() []bpf.Instruction {
 	const typeAt, flagsAt = 4, unix.SizeofNlMsghdr + 8 // struct nlmsghdr, struct ifinfomsg
 	return []bpf.Instruction{
@@ -50,7 +52,7 @@ func lossFilter() []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(htons(unix.RTM_DELLINK)), SkipTrue: 3},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(htons(unix.RTM_NEWLINK)), SkipTrue: 3},
 		bpf.LoadAbsolute{Off: flagsAt, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: htonl(unix.IFF_UP), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: htonl(unix.IFF_LOWER_UP), SkipTrue: 1},
 		bpf.RetConstant{Val: 1<<32 - 1},
 		bpf.RetConstant{Val: 0},
 	}
@@ -65,8 +67,8 @@ func htonl(v uint32) uint32 {
 
 // Read calls fn for each loss since the last call, with the interface's index or with
 // the address, and does not wait. With neither there were more than the socket holds:
-// anything may be lost.
-func (l *Losses) Read(fn func(ifindex int, a netip.Addr)) {
+// anything may be lost. An interface that is dark is up, but has no carrier.
+func (l *Losses) Read(fn func(ifindex int, a netip.Addr, dark bool)) {
 	for {
 		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(l.fd), uintptr(unsafe.Pointer(&l.in)), uintptr(len(l.in)))
 		switch errno {
@@ -74,7 +76,7 @@ func (l *Losses) Read(fn func(ifindex int, a netip.Addr)) {
 			l.hear(l.in[:n], fn)
 		case unix.EINTR:
 		case unix.ENOBUFS:
-			fn(0, netip.Addr{})
+			fn(0, netip.Addr{}, false)
 		default: // EAGAIN
 			return
 		}
@@ -82,7 +84,7 @@ func (l *Losses) Read(fn func(ifindex int, a netip.Addr)) {
 }
 
 // hear takes a datagram of notices.
-func (l *Losses) hear(b []byte, fn func(ifindex int, a netip.Addr)) {
+func (l *Losses) hear(b []byte, fn func(ifindex int, a netip.Addr, dark bool)) {
 	for len(b) > 0 {
 		m, rest, ok := cutNotice(b)
 		if !ok {
@@ -93,11 +95,12 @@ func (l *Losses) hear(b []byte, fn func(ifindex int, a netip.Addr)) {
 		case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 			// One of AF_BRIDGE says that an interface has left its bridge.
 			if len(m.body) >= ifinfomsgLen && m.body[0] == unix.AF_UNSPEC {
-				fn(int(int32(binary.NativeEndian.Uint32(m.body[4:]))), netip.Addr{})
+				dark := m.typ == unix.RTM_NEWLINK && binary.NativeEndian.Uint32(m.body[8:])&unix.IFF_UP != 0
+				fn(int(int32(binary.NativeEndian.Uint32(m.body[4:]))), netip.Addr{}, dark)
 			}
 		case unix.RTM_DELADDR:
 			if a := readAddress(m.body); a.IsValid() {
-				fn(0, a)
+				fn(0, a, false)
 			}
 		}
 	}

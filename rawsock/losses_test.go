@@ -19,31 +19,7 @@ import (
 func TestLosses(t *testing.T) {
 	t.Parallel()
 	here, _ := newVeth(t)
-	var l *Losses
-	here.must(t, func() (err error) {
-		l, err = OpenLosses()
-		return err
-	})
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	var veth int
-	here.must(t, func() (err error) {
-		veth, err = DeviceIndex("veth")
-		return err
-	})
-	read := func() (all []string) {
-		l.Read(func(ifindex int, a netip.Addr) {
-			if a.IsValid() {
-				all = append(all, a.String())
-			} else {
-				all = append(all, strings.Replace(fmt.Sprint("#", ifindex), fmt.Sprint("#", veth), "veth", 1))
-			}
-		})
-		return all
-	}
+	read := newLosses(t, here)
 	for _, c := range []struct {
 		line string
 		want []string
@@ -72,6 +48,57 @@ func TestLosses(t *testing.T) {
 	}
 }
 
+// So is a carrier, as the network's matter.
+func TestLossOfCarrier(t *testing.T) {
+	t.Parallel()
+	here, there := newVeth(t)
+	read := newLosses(t, here)
+	there.run(t, "ip link set veth down")
+	var got []string
+	for end := time.Now().Add(10 * time.Second); len(got) == 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		got = read() // the kernel tells within a second
+	}
+	if !slices.Equal(slices.Compact(got), []string{"dark veth"}) {
+		t.Errorf("the other end is down: %v lost", got)
+	}
+	there.run(t, "ip link set veth up")
+	here.running(t, "veth")
+	if got := slices.Compact(read()); len(got) > 0 {
+		t.Errorf("the other end is up: %v lost", got)
+	}
+}
+
+// newLosses begins to listen in a namespace, and returns what names the losses since it was called last.
+func newLosses(t *testing.T, ns *namespace) (read func() []string) {
+	t.Helper()
+	var l *Losses
+	var veth int
+	ns.must(t, func() (err error) {
+		if l, err = OpenLosses(); err == nil {
+			veth, err = DeviceIndex("veth")
+		}
+		return err
+	})
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return func() (all []string) {
+		l.Read(func(ifindex int, a netip.Addr, dark bool) {
+			what := a.String()
+			if !a.IsValid() {
+				what = strings.Replace(fmt.Sprint("#", ifindex), fmt.Sprint("#", veth), "veth", 1)
+			}
+			if dark {
+				what = "dark " + what
+			}
+			all = append(all, what)
+		})
+		return all
+	}
+}
+
 // The filter passes losses alone.
 func TestLossFilter(t *testing.T) {
 	vm, err := bpf.NewVM(lossFilter())
@@ -84,7 +111,8 @@ func TestLossFilter(t *testing.T) {
 		pass  bool
 	}{
 		{unix.RTM_DELADDR, 0, true}, {unix.RTM_NEWADDR, 0, false}, {unix.RTM_DELLINK, unix.IFF_UP, true},
-		{unix.RTM_NEWLINK, unix.IFF_UP | unix.IFF_RUNNING, false}, {unix.RTM_NEWLINK, unix.IFF_BROADCAST, true},
+		{unix.RTM_NEWLINK, unix.IFF_UP | unix.IFF_RUNNING | unix.IFF_LOWER_UP, false}, {unix.RTM_NEWLINK, unix.IFF_BROADCAST, true},
+		{unix.RTM_NEWLINK, unix.IFF_UP | unix.IFF_LOWER_UP, false}, {unix.RTM_NEWLINK, unix.IFF_UP | unix.IFF_BROADCAST, true},
 		{unix.RTM_NEWROUTE, 0, false}, {unix.RTM_DELROUTE, 0, false}, {unix.RTM_DELNEIGH, 0, false},
 	} {
 		b := make([]byte, 64)

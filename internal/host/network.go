@@ -153,7 +153,7 @@ func (n *Network) Hop(dst, src netip.Addr, ifindex int, tos uint8) uint64 {
 func (n *Network) RouteGeneration() uint64 { return n.routes.Generation() + n.sender.HopGeneration() }
 
 // Lost implements engine.Network.
-func (n *Network) Lost(fn func(int, netip.Addr)) { n.losses.Read(fn) }
+func (n *Network) Lost(fn func(int, netip.Addr, bool)) { n.losses.Read(fn) }
 
 // Queue implements engine.Network.
 func (n *Network) Queue(p engine.Packet) {

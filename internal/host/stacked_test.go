@@ -3,6 +3,7 @@ package host_test
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -114,6 +115,61 @@ func TestDroppedBelow(t *testing.T) {
 			}
 			if n := silent.settled(); silent.verdicts[probe.Timeout] != n-silent.discards[probe.DiscardShutdown] {
 				t.Errorf("silent: verdicts %v, discards %v", silent.verdicts, silent.discards)
+			}
+		})
+	}
+}
+
+// TestUplinkWithoutCarrier has a bridge lose its way to the targets, as a host of guests does when its cable is pulled or
+// the switch is dead: the bridge is up, since a guest is in it, and shows what no device below it does. That is
+// no rule and no queue of this host's.
+func TestUplinkWithoutCarrier(t *testing.T) {
+	for name, flood := range map[string]string{
+		"goes to nobody else": "off", // so as in a bridge that keeps VLANs apart
+		"goes to the guest":   "on",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := lab.New(t)
+			a, guest, between, b := l.Host("a"), l.Host("guest"), l.Host("switch"), l.Host("b")
+			uplink, port := l.Join(a, between), l.Join(a, guest)
+			down := l.Join(between, b)
+			ip := func(h *lab.Host, lines ...string) {
+				t.Helper()
+				for _, line := range lines {
+					if out, err := h.Command(t.Context(), "ip", strings.Fields(line)...).CombinedOutput(); err != nil {
+						t.Fatalf("ip %s: %v: %s", line, err, out)
+					}
+				}
+			}
+			ip(between, "link add name bridge type bridge", "link set bridge up",
+				"link set "+uplink.B.Iface+" master bridge", "link set "+down.A.Iface+" master bridge")
+			ip(a, "link add name bridge type bridge", "link set bridge up",
+				"link set "+uplink.A.Iface+" master bridge", "link set "+port.A.Iface+" master bridge",
+				"link set "+port.A.Iface+" type bridge_slave flood "+flood,
+				"addr flush dev "+uplink.A.Iface, "addr flush dev "+port.A.Iface, "addr add 198.18.99.1/24 dev bridge")
+			ip(b, "addr add 198.18.99.2/24 dev "+down.B.Iface)
+			b.Listen("tcp", "0.0.0.0:80")
+			books := newLedger()
+			r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
+			r.shard.Update([]*engine.Target{
+				target(1, netip.MustParseAddrPort("198.18.99.2:80"), 20*time.Millisecond, 300*time.Millisecond, books),
+			}, nil)
+			more := func(what string, n int) {
+				t.Helper()
+				n += books.settled()
+				await(t, 20*time.Second, what, func() bool { return books.settled() >= n })
+			}
+			for range 2 {
+				more("answers", 50)
+				ip(between, "link set "+uplink.B.Iface+" down")
+				more("silence", 150)
+				ip(between, "link set "+uplink.B.Iface+" up")
+				more("answers", 50)
+			}
+			r.end()
+			if n := books.discards[probe.DiscardSendError]; n > 5 || books.verdicts[probe.Timeout] < 200 {
+				t.Errorf("verdicts %v, discards %v", books.verdicts, books.discards)
 			}
 		})
 	}

@@ -247,9 +247,9 @@ func (n *network) Route(dst, _ netip.Addr, _ string) (engine.Route, error) {
 func (n *network) Hop(_, _ netip.Addr, _ int, _ uint8) uint64 { return 0 }
 
 // RouteGeneration implements engine.Network.
-func (n *network) RouteGeneration() uint64    { return 1 }
-func (n *network) Tentative(netip.Addr) bool  { return false }
-func (n *network) Lost(func(int, netip.Addr)) {}
+func (n *network) RouteGeneration() uint64          { return 1 }
+func (n *network) Tentative(netip.Addr) bool        { return false }
+func (n *network) Lost(func(int, netip.Addr, bool)) {}
 
 // Queue implements engine.Network.
 func (n *network) Queue(p engine.Packet) { n.batch = append(n.batch, p) }

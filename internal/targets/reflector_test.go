@@ -42,11 +42,11 @@ func (r *reflector) Route(netip.Addr, netip.Addr, string) (engine.Route, error) 
 
 func (r *reflector) Hop(netip.Addr, netip.Addr, int, uint8) uint64 { return 0 }
 
-func (r *reflector) RouteGeneration() uint64    { return 0 }
-func (r *reflector) Tentative(netip.Addr) bool  { return false }
-func (r *reflector) Lost(func(int, netip.Addr)) {}
-func (r *reflector) Drops() uint64              { return 0 }
-func (r *reflector) Wake()                      { r.woken.Store(true) }
+func (r *reflector) RouteGeneration() uint64          { return 0 }
+func (r *reflector) Tentative(netip.Addr) bool        { return false }
+func (r *reflector) Lost(func(int, netip.Addr, bool)) {}
+func (r *reflector) Drops() uint64                    { return 0 }
+func (r *reflector) Wake()                            { r.woken.Store(true) }
 
 func (r *reflector) Wait(d time.Duration, _ bool) {
 	if r.woken.Swap(false) {

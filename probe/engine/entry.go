@@ -52,6 +52,8 @@ type entry struct {
 	send    []byte // Target.Send
 	route   route
 	trouble string // what kept its last SYN here, as reported
+
+	known probe.Instant // since when lowest is
 }
 
 // An aheadSink is a Sink that takes all that an event has told in one call, and names

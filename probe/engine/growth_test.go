@@ -44,7 +44,7 @@ func (l *lane) Route(netip.Addr, netip.Addr, string) (Route, error) {
 func (l *lane) Hop(netip.Addr, netip.Addr, int, uint8) uint64 { return 0 }
 func (l *lane) RouteGeneration() uint64                       { return 0 }
 func (l *lane) Tentative(netip.Addr) bool                     { return false }
-func (l *lane) Lost(func(int, netip.Addr))                    {}
+func (l *lane) Lost(func(int, netip.Addr, bool))              {}
 func (l *lane) Queue(p Packet)                                { l.batch = append(l.batch, p) }
 func (l *lane) Drops() uint64                                 { return 0 }
 func (l *lane) Wait(d time.Duration, _ bool)                  { l.now = l.now.Add(d) }

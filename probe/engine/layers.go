@@ -70,17 +70,22 @@ func (s *Shard) noteLowest(sl *slot, e *entry) {
 	if l := s.layer(last); l != nil && (last != sl.via[0] || e.lowest != 0 && e.lowest != last) {
 		l.through, l.doubted = false, s.now
 	}
+	if e.lowest == 0 {
+		e.known = s.now
+	}
 	e.lowest = last
 }
 
-// forgetLowest forgets by what is lost targets were reached: a guest on this host has a device of its own,
-// and may have gone with it.
+// forgetLowest forgets by what is lost or dark targets were reached: a guest on this host has a device of its own,
+// and may have gone with it; and a bridge that has no other way to them than by a cable that was pulled shows
+// what nobody below it does, or its guests alone. Whose way led through a layer that is dark nobody knows.
 func (s *Shard) forgetLowest() {
 	if len(s.layers) == 0 {
 		return
 	}
+	all := slices.ContainsFunc(s.dark, func(ifindex int32) bool { return s.layer(ifindex) != nil })
 	for _, e := range s.entries {
-		if e != nil && e.lowest != 0 && slices.ContainsFunc(s.losses, func(l loss) bool { return l.ifindex == e.lowest }) {
+		if e != nil && e.lowest != 0 && (all || slices.Contains(s.dark, e.lowest) || s.isLost(addr{}, [2]int32{e.lowest, e.lowest})) {
 			e.lowest = 0
 		}
 	}
@@ -88,11 +93,11 @@ func (s *Shard) forgetLowest() {
 
 // excuseBelow spoils a conversation without an answer whose SYN was seen no further than a layer,
 // where the target's answers are to such as left by another device below it: this host has dropped it. Of a
-// target that has not answered yet nothing of the kind is known.
+// target that had not answered when it left nothing of the kind was known.
 func (s *Shard) excuseBelow(i int32) {
 	sl := s.table.slot(i)
 	e, last := s.entries[sl.target], sl.via[1]
-	if e.lowest == 0 || e.lowest == last || s.table.isSettled(sl) || s.table.isAnswered(sl) || !s.isAbove(last) {
+	if e.lowest == 0 || e.lowest == last || s.table.isSettled(sl) || s.table.isAnswered(sl) || !s.isAbove(last) || s.leftAt(sl) < e.known {
 		return
 	}
 	s.trouble(e, errBelow)
@@ -100,9 +105,10 @@ func (s *Shard) excuseBelow(i int32) {
 }
 
 // mayDrop reports whether a segment of a connection is seen leaving by the layer that its SYN left
-// by first: what is below may drop it yet, and if it does not, shows it too. A RST ends what it ends at
-// its first sighting.
+// by first: what is below may drop it yet, and if it does not, shows it too, unless it is lost or dark. A RST ends what
+// it ends at its first sighting.
 func (s *Shard) mayDrop(sl *slot, f *frame) bool {
 	seen := int32(f.ifindex)
-	return seen != sl.via[1] && seen == sl.via[0] && !f.packet.Segment.Flags.Has(probe.RST) && s.isAbove(seen)
+	return seen != sl.via[1] && seen == sl.via[0] && !f.packet.Segment.Flags.Has(probe.RST) && s.isAbove(seen) &&
+		s.entries[sl.target].lowest == sl.via[1]
 }

@@ -338,20 +338,69 @@ func TestSlowLayers(t *testing.T) {
 // of it is dropped below the bridge.
 func TestGuestThatGoes(t *testing.T) {
 	t.Parallel()
-	w := newStack(t, listening(10*time.Millisecond))
-	stays, l := w.target(1, "198.19.0.1:443", nil)
-	goes, x := w.target(2, "198.19.0.2:443", nil)
-	w.after(10*time.Second, func() {
-		w.drops[goes.Remote.Addr()] = true
-		w.lost = append(w.lost, loss{ifindex: 2})
-	})
-	w.add(stays, goes)
-	w.run(40 * time.Second)
-	if n := sum(l.verdicts[:]); n < 39 || n != l.verdicts[probe.OK] {
-		t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+	for name, what := range map[string]loss{"its device": {ifindex: 2}, "more than there is room to tell of": {}} {
+		w := newStack(t, listening(10*time.Millisecond))
+		stays, l := w.target(1, "198.19.0.1:443", nil)
+		goes, x := w.target(2, "198.19.0.2:443", nil)
+		w.after(10*time.Second, func() {
+			w.drops[goes.Remote.Addr()] = true
+			w.lost = append(w.lost, what)
+		})
+		w.add(stays, goes)
+		w.run(40 * time.Second)
+		if n := sum(l.verdicts[:]); n < 39 || n != l.verdicts[probe.OK] {
+			t.Errorf("%s: verdicts %v, discards %v", name, l.verdicts, l.discards)
+		}
+		// For two seconds others may look for this host.
+		if n := x.discards[probe.DiscardLinkDown]; x.verdicts[probe.Timeout] < 27 || n > 3 || sum(x.discards[:]) != n {
+			t.Errorf("%s: goes: verdicts %v, discards %v", name, x.verdicts, x.discards)
+		}
 	}
-	if x.verdicts[probe.Timeout] < 29 || sum(x.discards[:]) > 1 {
-		t.Errorf("goes: verdicts %v, discards %v", x.verdicts, x.discards)
+}
+
+// A bridge that has lost its way to the targets, since a cable was pulled or a switch is dead, is up as long as it has
+// a guest: it shows what no device below it does, or the guest's alone does, which it has sent before to
+// where the targets were. That is the network.
+func TestBridgeWithoutUplink(t *testing.T) {
+	t.Parallel()
+	const bridge, guest, uplink = 1, 2, 3
+	for name, layers := range map[string]int{"nobody": bridge, "the guest": guest} {
+		w := newStack(t, listening(10*time.Millisecond))
+		target, l := w.target(1, "198.19.0.1:443", nil)
+		other, o := w.target(2, "198.19.0.2:443", activeClose)
+		holds, h := w.target(3, "198.19.0.3:443", func(x *Target) { activeClose(x); x.Params.Hold = 2 * time.Second })
+		all, down := false, false
+		w.onWire = func(probe.Instant, *wire.Packet) {
+			switch w.layers, w.others = 2, 1; {
+			case down:
+				w.layers, w.others = layers, 0
+			case all:
+				w.layers, w.others = 3, 0
+			}
+		}
+		for remote, peer := range map[netip.AddrPort]peerFunc{target.Remote: listening(10 * time.Millisecond), other.Remote: stays(10 * time.Millisecond), holds.Remote: closes(10 * time.Millisecond)} {
+			w.peers[remote] = func(s *sim, p *wire.Packet) {
+				if !down {
+					peer(s, p)
+				}
+			}
+		}
+		w.after(5*time.Second, func() { all = true })
+		w.after(10*time.Second, func() { all = false })
+		w.after(20500*time.Millisecond, func() {
+			down = true
+			w.dark = append(w.dark, uplink)
+		})
+		w.add(target, other, holds)
+		w.run(60 * time.Second)
+		if n := h.verdicts[probe.FINUnacked]; n != 2 {
+			t.Errorf("%s gets it: %d connections were open, and failed; verdicts %v, discards %v", name, n, h.verdicts, h.discards)
+		}
+		for _, l := range []*ledger{l, o, h} {
+			if n := sum(l.discards[:]) - l.discards[probe.DiscardShutdown]; n != 0 || l.verdicts[probe.Timeout] < 30 {
+				t.Errorf("%s gets it: %v: verdicts %v, discards %v", name, l.target.Remote, l.verdicts, l.discards)
+			}
+		}
 	}
 }
 

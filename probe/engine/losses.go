@@ -30,13 +30,21 @@ func (s *Shard) lookForLosses() {
 	}
 }
 
-func (s *Shard) addLoss(ifindex int, a addr) {
+func (s *Shard) addLoss(ifindex int, a addr, dark bool) {
+	if dark {
+		s.dark = append(s.dark, int32(ifindex))
+		return
+	}
 	s.losses = append(s.losses, loss{int32(ifindex), a.WithZone("")})
 }
 
 // noticeLosses spoils every conversation without a verdict whose SYN left by what is
 // lost, once all frames from before are handled.
 func (s *Shard) noticeLosses() {
+	if len(s.losses)+len(s.dark) > 0 {
+		s.forgetLowest()
+		s.dark = s.dark[:0]
+	}
 	if len(s.losses) == 0 {
 		return
 	}
@@ -54,7 +62,6 @@ func (s *Shard) noticeLosses() {
 		s.trouble(s.entries[sl.target], errLost)
 		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardLinkDown})
 	}
-	s.forgetLowest()
 	s.losses = s.losses[:0]
 }
 
@@ -173,14 +180,17 @@ func (s *Shard) excuse(i int32) {
 	if int(sl.local) >= len(s.homes) || s.table.isSettled(sl) || s.table.isAnswered(sl) || !s.table.hasLeft(sl) {
 		return
 	}
-	h, sent := &s.homes[sl.local], s.table.synSent(sl)
-	left := s.now.Add(-s.entries[sl.target].manner.params.Timeout)
-	if sent.Clock == s.clock.stretch { // else the clock has been set since, and the timer alone tells
-		left = s.moment(sent) // whenever it goes off
-	}
-	if h.back != 0 && h.back <= left && left <= h.until {
+	if h, left := &s.homes[sl.local], s.leftAt(sl); h.back != 0 && h.back <= left && left <= h.until {
 		s.step(i, &probe.Event{Kind: probe.Spoiled, Discard: probe.DiscardLinkDown})
 	}
+}
+
+// leftAt is when the SYN of a conversation that runs out of time without an answer left.
+func (s *Shard) leftAt(sl *slot) probe.Instant {
+	if sent := s.table.synSent(sl); sent.Clock == s.clock.stretch {
+		return s.moment(sent) // whenever the timer goes off
+	}
+	return s.now.Add(-s.entries[sl.target].manner.params.Timeout) // the clock has been set since, and the timer alone tells
 }
 
 // excuseLate does what is done when the timer goes off before something is handled that came

@@ -41,8 +41,9 @@ type Network interface {
 
 	// Lost hands over, without waiting, what this host has lost since the last call: an
 	// interface, by its index, or an address of its own. Neither: some that nobody can
-	// name. What a segment met before that is in the ring by then.
-	Lost(fn func(ifindex int, a netip.Addr))
+	// name. What a segment met before that is in the ring by then. An interface that is dark
+	// is there, and its carrier is not, which is the network's matter.
+	Lost(fn func(ifindex int, a netip.Addr, dark bool))
 
 	// Drops counts the frames that were lost between the kernel and Receive.
 	Drops() uint64

@@ -123,10 +123,11 @@ type Shard struct {
 	caughtUp     probe.Instant // every frame that arrived before was handled
 	clock        clock
 	losses       []loss        // of the host, not yet noticed
+	dark         []int32       // interfaces without a carrier, not yet noticed
 	looked       probe.Instant // for such, the last time
 	homes        []home        // by the number of an address of ours
 	homing       probe.Instant // until when silence may be excused by any of them
-	lose         func(int, addr)
+	lose         func(int, addr, bool)
 	holds        queue[ref]    // the conversations whose four-tuples are held, in order, some that are no more among them
 	inherited    uint8         // held of the four-tuple that is taken
 	fresh        bool          // nobody of this life has used that before

@@ -45,6 +45,7 @@ type sim struct {
 	dropped   uint64
 	gen       uint64
 	lost      []loss // what the host tells of next
+	dark      []int32
 	tentative netip.Addr
 	rng       *rand.Rand
 
@@ -177,11 +178,14 @@ func (s *sim) Drops() uint64           { return s.dropped }
 func (s *sim) RouteGeneration() uint64 { return s.gen }
 
 func (s *sim) Tentative(a netip.Addr) bool { return s.tentative == a }
-func (s *sim) Lost(fn func(int, netip.Addr)) {
+func (s *sim) Lost(fn func(int, netip.Addr, bool)) {
 	for _, l := range s.lost {
-		fn(int(l.ifindex), l.address)
+		fn(int(l.ifindex), l.address, false)
 	}
-	s.lost = nil
+	for _, ifindex := range s.dark {
+		fn(int(ifindex), netip.Addr{}, true)
+	}
+	s.lost, s.dark = nil, nil
 }
 
 func (s *sim) Route(dst, source netip.Addr, device string) (r Route, err error) {
