@@ -590,6 +590,9 @@ func (c *Conversation) connectionSent(now Instant, ev *Event, out *Output) {
 		}
 		if !k.finAnswered {
 			c.answersFIN(now, ev.Stamp)
+			if c.local == CloseWait || c.local == LastAck { // what this host refused may have gone in another's place
+				k.threeWay = s.Flags.Has(FIN)
+			}
 		}
 		k.finAnswered = true
 		c.finAckSent(now, ev, out)
