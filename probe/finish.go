@@ -494,7 +494,9 @@ func (c *Conversation) timeWaitArrives(now Instant, ev *Event, out *Output) {
 		if s.Flags.Has(FIN) && s.End() == c.rcvNxt {
 			c.peerFINAgain(now, ev.Stamp, out)
 			out.Note = NotePeerFINAgain
-			c.conn.kept = c.conn.kept || !c.conn.tornDown // our ACK was not seen leaving
+			if d, ok := c.interval(now, c.conn.finWhole, ev.Stamp); !ok || d >= impatience { // else it is a copy
+				c.conn.kept = c.conn.kept || !c.conn.tornDown // our ACK was not seen leaving
+			}
 		}
 		if c.mayAnswer(now) {
 			out.send(c.ack(now))
