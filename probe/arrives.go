@@ -359,7 +359,11 @@ func (c *Conversation) takeFIN(now Instant, ev *Event, out *Output) {
 			c.closedAfter(d)
 			c.measured(Observation{Kind: CloseWaitTime, Duration: d}, out)
 		}
-		c.finish(now, k.finGot, ev.Stamp, out)
+		last := k.finGot
+		if d, ok := last.Sub(k.finAckGot); ok && d < 0 { // what goes before its FIN came after its acknowledgement of ours
+			last = k.finAckGot
+		}
+		c.finish(now, last, ev.Stamp, out)
 	}
 }
 
