@@ -53,7 +53,8 @@ type entry struct {
 	route   route
 	trouble string // what kept its last SYN here, as reported
 
-	known probe.Instant // since when lowest is
+	known     probe.Instant // since when lowest is
+	reachedAt probe.Instant // when what it has answered last left
 }
 
 // An aheadSink is a Sink that takes all that an event has told in one call, and names

@@ -13,6 +13,7 @@ import (
 type layer struct {
 	ifindex int32
 	through bool          // they were, and nothing that left by it last has been answered since
+	passed  probe.Instant // when one was last
 	doubted probe.Instant // when something that did was last; 0: never
 }
 
@@ -39,23 +40,29 @@ func (s *Shard) layer(ifindex int32) *layer {
 	return nil
 }
 
-// noteThrough notes that a SYN which was seen leaving by an interface left by another then.
-func (s *Shard) noteThrough(ifindex int32) {
+// noteThrough notes that a SYN which was seen leaving by an interface left by another then, at once or, as
+// it may where a queue is in between, later.
+func (s *Shard) noteThrough(ifindex int32, atOnce bool) {
 	l := s.layer(ifindex)
-	if l == nil {
+	switch {
+	case l == nil && !atOnce:
+		return
+	case l == nil:
 		if len(s.layers) == maxLayers {
 			s.layers = slices.Delete(s.layers, 0, 1)
 		}
 		s.layers = append(s.layers, layer{ifindex: ifindex})
 		l = &s.layers[len(s.layers)-1]
 	}
-	l.through = true
+	l.through, l.passed = l.through || atOnce, s.now
 }
 
-// isAbove reports whether what leaves by an interface leaves by another then, as far as is known.
-func (s *Shard) isAbove(ifindex int32) bool {
+// isAbove reports whether what leaves by an interface for a target leaves by another then, as far as is known. What the
+// target has answered last has come through it, or something since: one guest's device is not above another's because
+// a bridge has once sent by both what it knew no port for.
+func (s *Shard) isAbove(ifindex int32, e *entry) bool {
 	l := s.layer(ifindex)
-	return l != nil && l.through && (l.doubted == 0 || s.now.Sub(l.doubted) >= doubtFor)
+	return l != nil && l.through && l.passed.Add(stackDelay) >= e.reachedAt && (l.doubted == 0 || s.now.Sub(l.doubted) >= doubtFor)
 }
 
 // noteLowest notes by which interface a SYN left last that is answered. That may be a layer: a macvlan
@@ -73,7 +80,7 @@ func (s *Shard) noteLowest(sl *slot, e *entry) {
 	if e.lowest == 0 {
 		e.known = s.now
 	}
-	e.lowest = last
+	e.lowest, e.reachedAt = last, max(e.reachedAt, s.leftAt(sl))
 }
 
 // forgetLowest forgets by what is lost or dark targets were reached: a guest on this host has a device of its own,
@@ -97,7 +104,7 @@ func (s *Shard) forgetLowest() {
 func (s *Shard) excuseBelow(i int32) {
 	sl := s.table.slot(i)
 	e, last := s.entries[sl.target], sl.via[1]
-	if e.lowest == 0 || e.lowest == last || s.table.isSettled(sl) || s.table.isAnswered(sl) || !s.isAbove(last) || s.leftAt(sl) < e.known {
+	if e.lowest == 0 || e.lowest == last || s.table.isSettled(sl) || s.table.isAnswered(sl) || !s.isAbove(last, e) || s.leftAt(sl) < e.known {
 		return
 	}
 	s.trouble(e, errBelow)
@@ -108,7 +115,6 @@ func (s *Shard) excuseBelow(i int32) {
 // by first: what is below may drop it yet, and if it does not, shows it too, unless it is lost or dark. A RST ends what
 // it ends at its first sighting.
 func (s *Shard) mayDrop(sl *slot, f *frame) bool {
-	seen := int32(f.ifindex)
-	return seen != sl.via[1] && seen == sl.via[0] && !f.packet.Segment.Flags.Has(probe.RST) && s.isAbove(seen) &&
-		s.entries[sl.target].lowest == sl.via[1]
+	seen, e := int32(f.ifindex), s.entries[sl.target]
+	return seen != sl.via[1] && seen == sl.via[0] && !f.packet.Segment.Flags.Has(probe.RST) && e.lowest == sl.via[1] && s.isAbove(seen, e)
 }

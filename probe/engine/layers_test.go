@@ -404,6 +404,32 @@ func TestBridgeWithoutUplink(t *testing.T) {
 	}
 }
 
+// Nor is a guest's device, that was once sent what a bridge knew no port for, above the others: what is for a
+// target that the guest has taken over goes there, and the guest is silent.
+func TestGuestThatTakesOver(t *testing.T) {
+	t.Parallel()
+	w := newStack(t, listening(10*time.Millisecond))
+	target, l := w.target(1, "198.19.0.1:443", nil)
+	all, moved := false, false
+	w.onWire = func(probe.Instant, *wire.Packet) {
+		switch w.layers, w.others = 2, 1; {
+		case moved:
+			w.others = 0
+		case all:
+			w.layers, w.others = 3, 0
+		}
+	}
+	w.dies(20*time.Second, target.Remote)
+	w.after(5*time.Second, func() { all = true })
+	w.after(10*time.Second, func() { all = false })
+	w.after(20*time.Second, func() { moved = true })
+	w.add(target)
+	w.run(60 * time.Second)
+	if sum(l.discards[:]) != 0 || l.verdicts[probe.Timeout] < 39 {
+		t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+	}
+}
+
 // What comes twice through every layer is a duplicate, once.
 func TestDuplicatesThroughLayers(t *testing.T) {
 	w := newWorld(t, nil)

@@ -173,8 +173,8 @@ func (s *Shard) handle(f *frame) {
 			sl := s.table.slot(i)
 			e := s.entries[sl.target]
 			e.untroubled()
-			if again {
-				s.noteThrough(sl.via[1])
+			if upper := sl.via[1]; upper != 0 && upper != int32(f.ifindex) {
+				s.noteThrough(upper, again)
 			}
 			sl.leftBy(int32(f.ifindex))
 			s.isBack(sl, s.moment(stamp))
