@@ -148,6 +148,7 @@ func TestUplinkWithoutCarrier(t *testing.T) {
 				"link set "+uplink.A.Iface+" master bridge", "link set "+port.A.Iface+" master bridge",
 				"link set "+port.A.Iface+" type bridge_slave flood "+flood,
 				"addr flush dev "+uplink.A.Iface, "addr flush dev "+port.A.Iface, "addr add 198.18.99.1/24 dev bridge")
+			a.Sysctl("net.ipv4.neigh.bridge.base_reachable_time_ms", "600000") // else it asks for b in the midst of it
 			ip(b, "addr add 198.18.99.2/24 dev "+down.B.Iface)
 			b.Listen("tcp", "0.0.0.0:80")
 			books := newLedger()
