@@ -305,6 +305,9 @@ func (c *Conversation) Parted() bool { return c.phase == parting && c.conn.parti
 // Connected reports whether the connection runs its course.
 func (c *Conversation) Connected() bool { return c.phase == connected }
 
+// Measures reports whether the peer's TIME-WAIT is measured.
+func (c *Conversation) Measures() bool { return c.phase == measuring }
+
 // Pending reports whether the connection has something to send yet, whatever the peer does.
 func (c *Conversation) Pending() bool {
 	return c.phase == connected && (c.inFlight() > 0 || c.sndNxt.Less(c.conn.dataEnd) || c.conn.ackAt != 0)

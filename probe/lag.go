@@ -109,8 +109,12 @@ func (c *Conversation) answers(now Instant, s *Segment, left Stamp) {
 // when there is room; data and a FIN are as if lost. How long the peer took meanwhile is our doing,
 // and what it did not do, unless all that was kept back had left before.
 func (c *Conversation) noRoom(now Instant, s *Segment) {
-	k := &c.conn
-	if c.phase != connected {
+	k, w := &c.conn, &c.tw
+	switch {
+	case c.phase == measuring && s.Flags == 0 && w.next != 0 && now >= w.next:
+		w.next = now.Add(roomDelay)
+		return
+	case c.phase != connected:
 		return
 	}
 	switch due := s.Flags == 0; {

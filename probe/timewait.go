@@ -105,7 +105,7 @@ func (c *Conversation) measureTimer() (EventKind, Instant) {
 // take it.
 func (c *Conversation) touch(now Instant, syn Segment, out *Output) {
 	w := &c.tw
-	if c.Measure == MeasureReuse && now.Sub(w.next) > touchTardy {
+	if c.Measure == MeasureReuse && now.Sub(c.deadline.Add(-c.Timeout)) > touchTardy {
 		c.discard(now, DiscardStalled, out)
 		return
 	}
@@ -312,6 +312,8 @@ func (c *Conversation) measureTimeout(now Instant, out *Output) {
 	r := OK
 	switch {
 	case c.settled:
+	case w.touches == 0: // there was no room for one
+		c.discard(now, DiscardStalled, out)
 	case !w.ever || c.Measure == MeasureReuse && !w.left:
 		c.discard(now, DiscardSendError, out)
 	case c.Measure == MeasureReuse && c.touchedLate(now),

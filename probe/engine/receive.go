@@ -333,7 +333,9 @@ func (s *Shard) goOff(i int32) {
 	kind := s.table.alarm(i).kind
 	switch kind {
 	case probe.Reopen:
-		s.step(i, s.syn(i, kind))
+		if !s.postpones(i) {
+			s.step(i, s.syn(i, kind))
+		}
 		return
 	case probe.TimeWaitTimeout:
 		if s.lingersOn(i) {

@@ -155,8 +155,7 @@ func (s *Shard) limitAddresses(most int) {
 
 // mayGo reports whether a segment of a connection may go: the peer decides when ours go, and how
 // many what it streams and the sizes that it takes ask for, so that those which nothing is
-// reserved for go only where there is room. SYNs have waited for it, and those by which a
-// TIME-WAIT is measured are few. RSTs go again, and so need room that is there still: a reload
+// reserved for go only where there is room. SYNs have waited for it. RSTs go again, and so need room that is there still: a reload
 // may take away all that is open, and lower the limits. Those at our end are the last.
 func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event, seg *probe.Segment) bool {
 	p := &e.manner.params
@@ -174,15 +173,15 @@ func (s *Shard) mayGo(sl *slot, e *entry, c *probe.Conversation, ev *probe.Event
 	return within(sl, c.Local(), seg) || s.roomFor(e, 1)
 }
 
-// postpones has an acknowledgement wait, or what goes again, that is due and that there is no
-// room for.
+// postpones has an acknowledgement wait, or what goes again, or a SYN by which a TIME-WAIT is
+// measured, that is due and that there is no room for.
 func (s *Shard) postpones(i int32) bool {
 	sl := s.table.slot(i)
 	if sl.whole == none {
 		return false
 	}
 	e, c := s.entries[sl.target], &s.table.wholes.at(sl.whole).Conversation
-	if !c.Connected() || within(sl, c.Local(), &probe.Segment{Flags: probe.ACK}) || s.roomFor(e, 1) {
+	if !c.Connected() && !c.Measures() || within(sl, c.Local(), &probe.Segment{Flags: probe.ACK}) || s.roomFor(e, 1) {
 		return false
 	}
 	s.setWanted(sl, e, 1)
