@@ -66,7 +66,7 @@ type handler struct {
 
 // New returns the handler of /probe?target=host:port&module=name.
 func New(o Options) http.Handler {
-	return &handler{Options: o, slots: slots{has: make(map[netip.Prefix]int)}}
+	return &handler{Options: o, slots: slots{has: make(map[netip.Prefix][]*slot)}}
 }
 
 // An answer is what came of a probe.
@@ -91,16 +91,21 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
-	client := clientOf(r.RemoteAddr)
-	if err := h.slots.take(client, h.FromHere(r)); err != nil {
+	ctx, out := context.WithCancelCause(r.Context())
+	defer out(nil)
+	slot, err := h.slots.take(clientOf(r.RemoteAddr), h.FromHere(r), out)
+	if err != nil {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	defer h.slots.give(client)
+	defer h.slots.give(slot)
 	debug := r.URL.Query().Get("debug") == "true"
-	a, err := h.probe(r.Context(), t, left, may)
+	a, err := h.probe(ctx, t, left, may)
 	switch {
+	case errors.Is(context.Cause(ctx), errGivenUp):
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, errGivenUp.Error(), http.StatusServiceUnavailable)
 	case debug && a != nil:
 		h.explain(w, a)
 	case forbidden(err):

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -60,7 +61,11 @@ func (p *prober) once(ctx context.Context, t *config.Target, may func(netip.Addr
 	p.asked, p.until = append(p.asked, *t), append(p.until, time.Until(deadline))
 	p.mu.Unlock()
 	if p.wait != nil {
-		<-p.wait
+		select {
+		case <-p.wait:
+		case <-ctx.Done():
+			return probe.Transcript{}, context.Cause(ctx)
+		}
 	}
 	if p.err != nil {
 		return probe.Transcript{}, p.err
@@ -330,6 +335,75 @@ func TestConcurrencyOfOneClient(t *testing.T) {
 	going.Wait()
 	if w := from("[2001:db8::ffff]:1"); w.Code != http.StatusOK {
 		t.Errorf("afterwards: %d %s", w.Code, w.Body)
+	}
+}
+
+// Whoever takes all the slots, by few addresses, gives one up for each client that has fewer;
+// and for nobody that has as many, so that what has begun isn't ended in turn. What this host
+// has asked for stays.
+func TestConcurrencyIsShared(t *testing.T) {
+	p := &prober{file: "syn_then_silence", wait: make(chan struct{})}
+	h := serve(t, p)
+	codes := make(chan string, 100)
+	var going sync.WaitGroup
+	ask := func(client string) {
+		r := httptest.NewRequest("GET", "/probe?target=198.18.0.7:80", nil)
+		r.RemoteAddr = client
+		going.Go(func() {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			codes <- fmt.Sprint(strings.TrimSuffix(client, ":1"), " ", w.Code)
+		})
+	}
+	begun := func(n int) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			p.mu.Lock()
+			have := len(p.asked)
+			p.mu.Unlock()
+			if have >= n {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%d probes have begun, want %d", have, n)
+			}
+		}
+	}
+	ended := func(want string) {
+		t.Helper()
+		if got := <-codes; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	for range 32 {
+		ask("198.18.0.98:1")
+	}
+	begun(32)
+	for range 20 {
+		ask("127.0.0.1:1")
+	}
+	begun(52)
+	for range 12 {
+		ask("198.18.0.99:1")
+	}
+	begun(64)
+	for i := range 10 {
+		ask("198.18.0.5:1")
+		begun(65 + i)
+		ended("198.18.0.98 503")
+	}
+	ask("198.18.0.98:1") // which has more than others
+	ended("198.18.0.98 503")
+	close(p.wait)
+	going.Wait()
+	close(codes)
+	got := make(map[string]int)
+	for c := range codes {
+		got[c]++
+	}
+	want := map[string]int{"198.18.0.98 200": 22, "127.0.0.1 200": 20, "198.18.0.99 200": 12, "198.18.0.5 200": 10}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 
