@@ -323,3 +323,33 @@ func TestDefaultFileThatGoes(t *testing.T) {
 		t.Errorf("the file is gone, and %v took its place", c.Jobs)
 	}
 }
+
+// A file that takes its time to be read, here a pipe that nobody writes into, holds up no page,
+// no probe on request and not the end.
+func TestReloadReadsSlowly(t *testing.T) {
+	t.Parallel()
+	h := lab.NewHost(t, "a")
+	h.Listen("tcp", "[::]:80")
+	p, file := reloadable(t, h, simpleConfig("20ms", "10ms", "127.0.0.1:80"))
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGHUP)
+	time.Sleep(100 * time.Millisecond)
+	for _, path := range []string{"/", "/config", "/probe?target=127.0.0.1:80", "/metrics", "/-/healthy"} {
+		if code, body := p.do("GET", path); code != http.StatusOK {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	write(t, file, simpleConfig("20ms", "10ms", "127.0.0.2:80"))
+	p.awaitProbes("127.0.0.2:80", 1)
+	p.signal(syscall.SIGHUP)
+	time.Sleep(100 * time.Millisecond)
+	p.signal(syscall.SIGTERM)
+	if code := p.end(5 * time.Second); code != 0 {
+		t.Errorf("it ended with %d", code)
+	}
+}

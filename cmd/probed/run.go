@@ -60,6 +60,8 @@ type daemon struct {
 	pulse      pulse
 	unconfined error // what could not be given up
 
+	reloads sync.Mutex // one at a time, from the file's reading on, which may take long; before mu
+
 	mu        sync.Mutex // one change of the targets at a time
 	config    *config.Config
 	permitted *config.Limits // whose lists are in force
@@ -366,22 +368,24 @@ func (d *daemon) apply(c *config.Config) error {
 }
 
 // reload loads the configuration again, and says in a log what came of it. One that fails
-// changes nothing.
+// changes nothing. The file, those that it names and the file system that they are on may take
+// their time: nobody but another reload waits for that.
 func (d *daemon) reload(log *slog.Logger) (err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.reloads.Lock()
+	defer d.reloads.Unlock()
 	d.notified(d.manager.reloading())
 	defer func() {
-		d.notified(d.manager.reloaded(err != nil, time.Now(), d.targets))
+		d.notified(d.manager.reloaded(err != nil, time.Now(), d.probed()))
 	}()
 	c, err := d.load()
 	if err == nil {
 		err = checkHost(c)
 	}
-	if old := d.config.Global.SourcePorts; err == nil && c.Global.SourcePorts != old {
+	before := d.running()
+	if old := before.Global.SourcePorts; err == nil && c.Global.SourcePorts != old {
 		err = fmt.Errorf("global.source_ports: %d-%d are held until probed ends: restart it to change them", old.First, old.Last)
 	}
-	if old := d.config.Global.Loops; err == nil && c.Global.Loops != old {
+	if old := before.Global.Loops; err == nil && c.Global.Loops != old {
 		err = fmt.Errorf("global.loops: %d run until probed ends: restart it to change them", old)
 	}
 	if err == nil {
@@ -392,6 +396,8 @@ func (d *daemon) reload(log *slog.Logger) (err error) {
 		log.Error("configuration not reloaded: the old one stays in force", "err", err)
 		return err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err := d.apply(c); err != nil {
 		log.Error("configuration not reloaded: the old one stays in force", "err", err)
 		return err
@@ -404,14 +410,23 @@ func (d *daemon) reload(log *slog.Logger) (err error) {
 	return nil
 }
 
-// reloadOnHangup reloads at every SIGHUP until ctx ends.
+// reloadOnHangup reloads at every SIGHUP until ctx ends. It does not wait then for what is being
+// read.
 func (d *daemon) reloadOnHangup(ctx context.Context, hup <-chan os.Signal) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			_ = d.reload(d.log) // which says what went wrong
+			read := make(chan struct{})
+			go func() {
+				defer close(read)
+				_ = d.reload(d.log) // which says what went wrong
+			}()
+			select {
+			case <-ctx.Done():
+			case <-read:
+			}
 		}
 	}
 }
