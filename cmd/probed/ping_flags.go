@@ -64,7 +64,7 @@ func (f *pingFlags) define(cmd *kingpin.CmdClause) {
 	span(cmd.Flag("limit", "--measure=duration: how long the end of a TIME-WAIT is waited for.").PlaceHolder("4m"), 2*time.Second, 12*time.Hour, &f.limit)
 	number(cmd.Flag("tos", "TOS octet, or traffic class, of what is sent: DSCP times 4, and ECN.").PlaceHolder("0"), 0, 255, &f.tos)
 	number(cmd.Flag("ttl", "TTL or hop limit of what is sent; without it the host's default.").PlaceHolder("N"), 1, 255, &f.ttl)
-	number(cmd.Flag("mss", "MSS option of the SYN; without it 1460 for IPv4 and 1440 for IPv6.").PlaceHolder("N"), 88, 65535, &f.mss)
+	number(cmd.Flag("mss", "MSS option of the SYN; without it 1460 for IPv4 and 1440 for IPv6, or what the MTU of the route has room for, if that is less.").PlaceHolder("N"), 88, 65535, &f.mss)
 	cmd.Flag("ladder", "Draw each conversation: both sides, their states, and every segment between them.").BoolVar(&f.ladder)
 	cmd.Flag("segments", "Print each segment on a line, in tcpdump's manner.").BoolVar(&f.segments)
 	cmd.Flag("absolute", "--segments: sequence numbers as on the wire, and not counted from each side's first.").BoolVar(&f.absolute)
