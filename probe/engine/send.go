@@ -260,9 +260,10 @@ func (e *entry) throttle(on bool) {
 	}
 }
 
-// sends reports whether a target that is due has something to send.
+// sends reports whether a target that is due has something to send. One that is waited for goes however
+// late it is (fire).
 func (e *entry) sends(now probe.Instant) bool {
-	return !e.gone && e.peer != nil && e.missed(now) == 0
+	return !e.gone && e.peer != nil && (e.Count == 1 || e.missed(now) == 0)
 }
 
 // missed counts the target's slots that are lost: those whose next one is due

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -150,5 +151,44 @@ func TestLargestFalls(t *testing.T) {
 		if got := max(g.largest[0], g.largest[1]); w.shard.largest != want || got != want {
 			t.Errorf("the largest probe of a shard has %d packets, that of a group's %d, not %d", w.shard.largest, got, want)
 		}
+	}
+}
+
+// A probe that somebody waits for, and that has come late by more than its interval since there was
+// no room, waits for room all the same: what is open with peers that stream may take all that the
+// schedule has asked little of.
+func TestLateProbesOnRequestKeepTheLimits(t *testing.T) {
+	limits := Limits{Global: 60, PerAddress: 1000}
+	w := newWorld(t, func(c *Config) { c.Limits = limits })
+	w.churn = true
+	log := w.logWire()
+	for i := range 10 {
+		x, _ := w.target(uint64(i), fmt.Sprintf("198.19.1.%d:80", 1+i), func(x *Target) {
+			passiveClose(x)
+			x.Params.Timeout, x.Interval = 5*time.Second, 10*time.Second
+		})
+		w.peers[x.Remote] = serves(4<<20, 200*time.Microsecond)
+		w.add(x)
+	}
+	got := 0
+	for i := range 64 { // who asks at once, and again as soon as there is an answer
+		var ask func()
+		ask = func() {
+			x, of := w.target(uint64(1000+i), remote(100+i).String(), func(x *Target) { x.Count, x.Interval = 1, 100*time.Millisecond })
+			w.peers[x.Remote] = listening(10 * time.Millisecond)
+			x.Recorder = of
+			of.onSettled = func(*probe.Transcript) {
+				got++
+				w.shard.Update(nil, []*Target{x})
+				w.after(time.Millisecond, ask)
+			}
+			w.add(x)
+		}
+		w.after(2*time.Second, ask)
+	}
+	w.after(30*time.Second-time.Millisecond, func() { log.within(t, limits, 1, 30, 0) }) // without the RSTs at the end
+	w.goOn(30 * time.Second)
+	if got < 50 {
+		t.Errorf("%d probes for who asked: nothing is shown", got)
 	}
 }
