@@ -49,8 +49,8 @@ func closeWait(t *testing.T, sleep time.Duration, send uint32, rounds int) (leas
 		mu.Unlock()
 	})
 	d := &diary{}
-	x := closing(1, netip.AddrPortFrom(b.Addr4(), 80), probe.Params{Kind: probe.ActiveClose, Timeout: 290 * time.Millisecond, Send: send}, nil)
-	x.Interval, x.Sink, x.Recorder = 300*time.Millisecond, d, d
+	x := closing(1, netip.AddrPortFrom(b.Addr4(), 80), probe.Params{Kind: probe.ActiveClose, Timeout: 490 * time.Millisecond, Send: send}, nil)
+	x.Interval, x.Sink, x.Recorder = 500*time.Millisecond, d, d
 	r := newRig(t, a, newSelf(), engine.Limits{Global: 1e6, PerAddress: 1e6})
 	r.shard.Update([]*engine.Target{x}, nil)
 	await(t, 20*time.Second, "verdicts", func() bool { return d.settled() >= rounds })

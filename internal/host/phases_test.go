@@ -135,9 +135,14 @@ type closingCase struct {
 	cold []probe.ObservationKind
 }
 
+// closingsEvery is how often each target's is measured.
+const closingsEvery = 500 * time.Millisecond
+
 // closingCases are the ways of closing that are compared with a capture.
 func closingCases() []closingCase {
-	const timeout = 90 * time.Millisecond // below the interval: a diary's chapters don't overlap
+	// Below the interval, so that a diary's chapters don't overlap, and above what a shared machine takes a
+	// processor away for.
+	const timeout = closingsEvery - 50*time.Millisecond
 	active := probe.Params{Kind: probe.ActiveClose, Timeout: timeout}
 	asking := probe.Params{Kind: probe.PassiveClose, Timeout: timeout, Send: 100}
 	combined := asking
@@ -225,7 +230,7 @@ func (d distance) good() bool {
 func measureClosings(t *testing.T, a *lab.Host, n int) []distance {
 	t.Helper()
 	cases := closingCases()
-	const each = 10 // targets of a case, in each family
+	const each = 25 // targets of a case, in each family
 	diaries := make([][]*diary, len(cases))
 	var targets []*engine.Target
 	for i, k := range cases {
@@ -234,7 +239,7 @@ func measureClosings(t *testing.T, a *lab.Host, n int) []distance {
 				d := &diary{}
 				remote := netip.AddrPortFrom(netip.MustParseAddr(text), k.port)
 				x := closing(uint64(len(targets)), remote, k.params, nil)
-				x.Params.Linger = 100 * time.Millisecond
+				x.Interval, x.Params.Linger = closingsEvery, 100*time.Millisecond
 				x.Sink, x.Recorder = d, d
 				diaries[i] = append(diaries[i], d)
 				targets = append(targets, x)
@@ -256,7 +261,7 @@ func measureClosings(t *testing.T, a *lab.Host, n int) []distance {
 		})
 	})
 	r.rest(targets)
-	time.Sleep(300 * time.Millisecond) // those that are open, and their lingering
+	time.Sleep(closingsEvery + 200*time.Millisecond) // those that are open, and their lingering
 	r.end()
 	theirs := [2]map[handshakeID]*stamps{capturedClosings(t, before.Packets()), capturedClosings(t, behind.Packets())}
 	var result []distance
