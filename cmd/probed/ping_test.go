@@ -178,7 +178,13 @@ func TestPingKinds(t *testing.T) {
 		{"--probe=time_wait --after=50ms " + request, "83", `time_wait seq=\d four_way: handshake T, peer_close T, last_ack T, teardown T, reuse accepted T`},
 	} {
 		for _, to := range []string{b.Addr4().String(), "[" + b.Addr6().String() + "]"} {
-			p := runPing(t, a, append([]string{"-c5", "-i200ms"}, append(strings.Fields(tt.args), to+":"+tt.port)...))
+			var p pinged
+			for range 3 { // a machine that is shared keeps it from running now and then
+				p = runPing(t, a, append([]string{"-c5", "-i200ms"}, append(strings.Fields(tt.args), to+":"+tt.port)...))
+				if !strings.Contains(p.stdout, "ours, not the network's: ") {
+					break
+				}
+			}
 			if p.code != 0 || p.stderr != "" {
 				t.Errorf("%s: exit code %d, stderr %s", tt.args, p.code, p.stderr)
 			}

@@ -423,7 +423,8 @@ func TestTroubleshootingNames(t *testing.T) {
 }
 
 // A link on the way that takes less than the peer sends, and no ICMP error about
-// it: a probe with a smaller MSS gets through.
+// it: a probe with a smaller MSS gets through. Our own interface stands for the link here, so
+// that it takes an mss of its own for a SYN to announce more.
 func TestTroubleshootingMTU(t *testing.T) {
 	t.Parallel()
 	a, b := lab.Pair(t)
@@ -441,7 +442,7 @@ func TestTroubleshootingMTU(t *testing.T) {
 	pageHas(t, "`mss: 1200`")
 	p := start(t, a, fmt.Sprintf(`
 modules:
-  whole: {probe: passive_close, interval: 100ms, timeout: 2s, send: "GET / HTTP/1.0\r\n\r\n"}
+  whole: {probe: passive_close, interval: 100ms, timeout: 2s, send: "GET / HTTP/1.0\r\n\r\n", mss: 1460}
   small: {probe: passive_close, interval: 100ms, timeout: 2s, send: "GET / HTTP/1.0\r\n\r\n", mss: 1200}
 jobs:
 - {name: whole, module: whole, targets: ["%[1]v:80"]}
