@@ -360,11 +360,12 @@ func (e *entry) room() int {
 var errNarrowed = errors.New("the MTU of this host's way to it was lowered while a connection was open: what the peer sent by the old one is dropped here")
 
 // excuseNarrowed spoils a connection that runs out of time whose SYN announced more than its route has room
-// for by now: of that size are the peer's segments.
+// for by now: of that size are the peer's segments. A SYN-ACK is not; and where the host has turned to
+// another source address, that one's way is another.
 func (s *Shard) excuseNarrowed(i int32) {
 	sl := s.table.slot(i)
 	e := s.entries[sl.target]
-	if !e.FitMSS || sl.whole == none || s.table.isSettled(sl) || s.reach(e) != nil {
+	if !e.FitMSS || sl.whole == none || s.table.isSettled(sl) || !s.table.isAnswered(sl) || s.reach(e) != nil || sl.local != e.local {
 		return
 	}
 	if int(s.table.wholes.at(sl.whole).AnnouncedMSS()) > e.room() {
