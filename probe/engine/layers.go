@@ -116,5 +116,5 @@ func (s *Shard) excuseBelow(i int32) {
 // it ends at its first sighting.
 func (s *Shard) mayDrop(sl *slot, f *frame) bool {
 	seen, e := int32(f.ifindex), s.entries[sl.target]
-	return seen != sl.via[1] && seen == sl.via[0] && !f.packet.Segment.Flags.Has(probe.RST) && e.lowest == sl.via[1] && s.isAbove(seen, e)
+	return seen != sl.via[1] && seen == sl.via[0] && !f.packet.Segment.Flags.Has(probe.RST) && e.lowest != 0 && s.isAbove(seen, e)
 }
