@@ -110,7 +110,7 @@ func (r *Routes) Generation() uint64 { return r.generation.Load() }
 
 // Source returns the address that the kernel would send from to dst, by the
 // named device or, if that is "", by the one that routing chooses, and the largest
-// packet in octets that it takes the way there to have room for. A valid
+// packet in octets that it takes the way there to have room for, 0 if that is unknown. A valid
 // source is the one to come back: rules may send it another way than the host's
 // other addresses, so the question is asked from it.
 //
@@ -296,7 +296,7 @@ func sourceOf(fd int, dst netip.Addr, scope int) (src netip.Addr, mtu int, err e
 		level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU
 	}
 	if mtu, err = unix.GetsockoptInt(fd, level, option); err != nil {
-		return netip.Addr{}, 0, optionError("IP_MTU", err)
+		mtu = 0 // the route is gone by now
 	}
 	// A connected socket keeps its source address for the next connect.
 	if err := disconnect(fd); err != nil {
