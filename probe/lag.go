@@ -112,6 +112,9 @@ func (c *Conversation) noRoom(now Instant, s *Segment) {
 	k, w := &c.conn, &c.tw
 	switch {
 	case c.phase == measuring && s.Flags == 0 && w.next != 0 && now >= w.next:
+		if w.kept == 0 {
+			w.kept = now
+		}
 		w.next = now.Add(roomDelay)
 		return
 	case c.phase != connected:

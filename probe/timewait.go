@@ -47,6 +47,7 @@ func (a Answer) String() string { return name(answerNames[:], int(a)) }
 // the two apart and disturbs neither.
 type timeWait struct {
 	next    Instant // of the SYN to come; 0: none
+	kept    Instant // since when the limits have no room for it; 0: they have
 	seq     Seq     // of the SYN that is out
 	out     bool    // a SYN is out
 	left    bool    // and was seen leaving
@@ -112,7 +113,7 @@ func (c *Conversation) touch(now Instant, syn Segment, out *Output) {
 	if w.out {
 		c.touchUnanswered()
 	}
-	w.out, w.left, w.next = true, false, 0
+	w.out, w.left, w.next, w.kept = true, false, 0, 0
 	w.touches++
 	switch {
 	case c.Measure == MeasureDuration:
@@ -312,7 +313,8 @@ func (c *Conversation) measureTimeout(now Instant, out *Output) {
 	r := OK
 	switch {
 	case c.settled:
-	case w.touches == 0: // there was no room for one
+	case w.touches == 0, // there was no room for one
+		c.Measure == MeasureDuration && w.kept != 0 && now.Sub(w.kept) >= c.Limit/8: // nor for the last: it may be over since
 		c.discard(now, DiscardStalled, out)
 	case !w.ever || c.Measure == MeasureReuse && !w.left:
 		c.discard(now, DiscardSendError, out)

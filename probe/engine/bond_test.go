@@ -13,7 +13,11 @@ import (
 func TestBondDropsBelow(t *testing.T) {
 	t.Parallel()
 	w := newStack(t, nil)
-	target, l := w.target(1, "198.19.0.1:443", func(x *Target) { activeClose(x); x.Params.Hold = 1500 * time.Millisecond; x.Interval = 500*time.Millisecond })
+	target, l := w.target(1, "198.19.0.1:443", func(x *Target) {
+		activeClose(x)
+		x.Params.Hold = 1500 * time.Millisecond
+		x.Interval = 500 * time.Millisecond
+	})
 	drops := false
 	dropped := func(p *wire.Packet) bool { return drops && p.Segment.Flags&probe.SYN == 0 }
 	w.onWire = func(_ probe.Instant, p *wire.Packet) {

@@ -39,7 +39,7 @@ func TestTimeWaitWaitsForRoom(t *testing.T) {
 			w.after(7*time.Second, func() { log.all = nil })
 			w.goOn(200 * time.Second)
 			log.within(t, lower, 1, 200, 0)
-			if ok+stalled != targets || failed > 0 || ok < 10 || measure == probe.MeasureDuration && ok < targets {
+			if ok+stalled != targets || failed > 0 || ok < 10 || measure == probe.MeasureDuration && ok < targets*9/10 {
 				t.Errorf("%d were measured, %d discarded as stalled, %d anything else", ok, stalled, failed)
 			}
 		})
