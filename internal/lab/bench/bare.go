@@ -102,9 +102,11 @@ func (b *bareLoop) run(src netip.Addr, ports host.Range) error {
 		b.net.Flush(failed)
 		for b.net.Receive(bareBatch, ignore) == bareBatch {
 		}
-		next = next.Add(b.every)
-		if now, _ := b.net.Clocks(); b.every > 0 && next > now {
+		now, _ := b.net.Clocks()
+		if next = next.Add(b.every); next > now {
 			b.net.Wait(next.Sub(now), false)
+		} else {
+			next = now // what is late isn't made up for: the peer's queue holds a thousand
 		}
 	}
 	return b.refused
