@@ -189,10 +189,10 @@ func (c *Conversation) unsent(now Instant) bool {
 func (c *Conversation) awaited(now Instant) Reason {
 	k := &c.conn
 	switch {
-	case c.queueFull(now):
-		return AcceptQueueFull
 	case k.icmp != OK:
 		return k.icmp
+	case c.queueFull(now):
+		return AcceptQueueFull
 	case k.finCame && !k.finTaken:
 		return Timeout // what the peer sent before its FIN is lost
 	}
