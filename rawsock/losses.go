@@ -17,41 +17,68 @@ import (
 // and addresses come and go all day makes no work here. It needs no capability and is one
 // goroutine's.
 type Losses struct {
-	fd int
-	in [8 << 10]byte
+	fd   int
+	dark int // of carriers alone: where one goes that many interfaces share, as VLANs do, their notices fill a socket
+	in   [8 << 10]byte
 }
 
 // OpenLosses begins to listen.
 func OpenLosses() (*Losses, error) {
-	filter, err := kernelFilter(lossFilter())
+	l := &Losses{fd: -1, dark: -1}
+	var err error
+	if l.fd, err = openLosses(lossFilter(), unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR); err == nil {
+		l.dark, err = openLosses(darkFilter(), unix.RTNLGRP_LINK)
+	}
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func openLosses(program []bpf.Instruction, groups ...int) (int, error) {
+	filter, err := kernelFilter(program)
+	if err != nil {
+		return -1, err
 	}
 	fd, err := openNotices()
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
-	if err := attachFilter(fd, filter); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
+	if err = attachFilter(fd, filter); err == nil {
+		err = joinGroups(fd, groups)
 	}
-	groups := []int{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR}
-	if err := joinGroups(fd, groups); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
+	if err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
 	}
-	return &Losses{fd: fd}, nil
+	return fd, nil
 }
 
+// Where the filters look: struct nlmsghdr, struct ifinfomsg. Netlink's numbers are in the
+// host's order, a filter's in the network's.
+const typeAt, flagsAt = 4, unix.SizeofNlMsghdr + 8
+
 // lossFilter passes RTM_DELLINK, RTM_DELADDR, and RTM_NEWLINK of an interface that is
-// not up or has no carrier, which is not told of one that is not up. Netlink's numbers are
-// in the host's order, a filter's in the network's.
+// not up.
 func lossFilter() []bpf.Instruction {
-	const typeAt, flagsAt = 4, unix.SizeofNlMsghdr + 8 // struct nlmsghdr, struct ifinfomsg
 	return []bpf.Instruction{
 		bpf.LoadAbsolute{Off: typeAt, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(htons(unix.RTM_DELADDR)), SkipTrue: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(htons(unix.RTM_DELLINK)), SkipTrue: 3},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(htons(unix.RTM_NEWLINK)), SkipTrue: 3},
 		bpf.LoadAbsolute{Off: flagsAt, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: htonl(unix.IFF_UP), SkipTrue: 1},
+		bpf.RetConstant{Val: 1<<32 - 1},
+		bpf.RetConstant{Val: 0},
+	}
+}
+
+// darkFilter passes RTM_NEWLINK of an interface that is up and has no carrier.
+func darkFilter() []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: typeAt, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(htons(unix.RTM_NEWLINK)), SkipTrue: 4},
+		bpf.LoadAbsolute{Off: flagsAt, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: htonl(unix.IFF_UP), SkipTrue: 2},
 		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: htonl(unix.IFF_LOWER_UP), SkipTrue: 1},
 		bpf.RetConstant{Val: 1<<32 - 1},
 		bpf.RetConstant{Val: 0},
@@ -67,16 +94,21 @@ func htonl(v uint32) uint32 {
 
 // Read calls fn for each loss since the last call, with the interface's index or with
 // the address, and does not wait. With neither there were more than the socket holds:
-// anything may be lost. An interface that is dark is up, but has no carrier.
+// anything may be lost. An interface that is dark is up, but has no carrier; so may any be.
 func (l *Losses) Read(fn func(ifindex int, a netip.Addr, dark bool)) {
+	l.read(l.fd, false, fn)
+	l.read(l.dark, true, fn)
+}
+
+func (l *Losses) read(fd int, dark bool, fn func(ifindex int, a netip.Addr, dark bool)) {
 	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(l.fd), uintptr(unsafe.Pointer(&l.in)), uintptr(len(l.in)))
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&l.in)), uintptr(len(l.in)))
 		switch errno {
 		case 0:
-			l.hear(l.in[:n], fn)
+			hear(l.in[:n], dark, fn)
 		case unix.EINTR:
 		case unix.ENOBUFS:
-			fn(0, netip.Addr{}, false)
+			fn(0, netip.Addr{}, dark)
 		default: // EAGAIN
 			return
 		}
@@ -84,7 +116,7 @@ func (l *Losses) Read(fn func(ifindex int, a netip.Addr, dark bool)) {
 }
 
 // hear takes a datagram of notices.
-func (l *Losses) hear(b []byte, fn func(ifindex int, a netip.Addr, dark bool)) {
+func hear(b []byte, dark bool, fn func(ifindex int, a netip.Addr, dark bool)) {
 	for len(b) > 0 {
 		m, rest, ok := cutNotice(b)
 		if !ok {
@@ -95,7 +127,6 @@ func (l *Losses) hear(b []byte, fn func(ifindex int, a netip.Addr, dark bool)) {
 		case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 			// One of AF_BRIDGE says that an interface has left its bridge.
 			if len(m.body) >= ifinfomsgLen && m.body[0] == unix.AF_UNSPEC {
-				dark := m.typ == unix.RTM_NEWLINK && binary.NativeEndian.Uint32(m.body[8:])&unix.IFF_UP != 0
 				fn(int(int32(binary.NativeEndian.Uint32(m.body[4:]))), netip.Addr{}, dark)
 			}
 		case unix.RTM_DELADDR:
@@ -140,4 +171,4 @@ func (s *netlinkSocket) isTentative(a netip.Addr) bool {
 }
 
 // Close ends listening.
-func (l *Losses) Close() error { return closeFD(&l.fd) }
+func (l *Losses) Close() error { return errors.Join(closeFD(&l.fd), closeFD(&l.dark)) }

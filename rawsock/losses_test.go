@@ -68,6 +68,28 @@ func TestLossOfCarrier(t *testing.T) {
 	}
 }
 
+// A cable may be shared by as many interfaces as there are VLANs, each of which has a notice. If those
+// are too many, any interface may be dark, and nothing else is lost.
+func TestLossOfSharedCarrier(t *testing.T) {
+	t.Parallel()
+	here, there := newVeth(t)
+	for i := range 150 {
+		here.run(t, "ip link add link veth name vlan%d up type macvlan mode bridge", i)
+	}
+	read := newLosses(t, here)
+	read()
+	there.run(t, "ip link set veth down")
+	var got []string
+	for end := time.Now().Add(10 * time.Second); !slices.Contains(got, "dark #0") && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if got = read(); slices.ContainsFunc(got, func(what string) bool { return !strings.HasPrefix(what, "dark ") }) {
+			t.Fatalf("the other end is down: %v lost", got)
+		}
+	}
+	if !slices.Contains(got, "dark #0") {
+		t.Errorf("the socket held them all: nothing is shown (%d)", len(got))
+	}
+}
+
 // newLosses begins to listen in a namespace, and returns what names the losses since it was called last.
 func newLosses(t *testing.T, ns *namespace) (read func() []string) {
 	t.Helper()
@@ -99,28 +121,35 @@ func newLosses(t *testing.T, ns *namespace) (read func() []string) {
 	}
 }
 
-// The filter passes losses alone.
+// The filters pass losses alone, and carriers that go.
 func TestLossFilter(t *testing.T) {
-	vm, err := bpf.NewVM(lossFilter())
-	if err != nil {
-		t.Fatal(err)
+	const lost, dark = 1, 2
+	passes := func(program []bpf.Instruction, b []byte) bool {
+		vm, err := bpf.NewVM(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := vm.Run(b)
+		if err != nil {
+			t.Error(err)
+		}
+		return n > 0
 	}
 	for _, c := range []struct {
 		typ   uint16
 		flags uint32
-		pass  bool
+		want  int
 	}{
-		{unix.RTM_DELADDR, 0, true}, {unix.RTM_NEWADDR, 0, false}, {unix.RTM_DELLINK, unix.IFF_UP, true},
-		{unix.RTM_NEWLINK, unix.IFF_UP | unix.IFF_RUNNING | unix.IFF_LOWER_UP, false}, {unix.RTM_NEWLINK, unix.IFF_BROADCAST, true},
-		{unix.RTM_NEWLINK, unix.IFF_UP | unix.IFF_LOWER_UP, false}, {unix.RTM_NEWLINK, unix.IFF_UP | unix.IFF_BROADCAST, true},
-		{unix.RTM_NEWROUTE, 0, false}, {unix.RTM_DELROUTE, 0, false}, {unix.RTM_DELNEIGH, 0, false},
+		{unix.RTM_DELADDR, 0, lost}, {unix.RTM_NEWADDR, 0, 0}, {unix.RTM_DELLINK, unix.IFF_UP, lost},
+		{unix.RTM_NEWLINK, unix.IFF_UP | unix.IFF_RUNNING | unix.IFF_LOWER_UP, 0}, {unix.RTM_NEWLINK, unix.IFF_BROADCAST, lost},
+		{unix.RTM_NEWLINK, unix.IFF_UP | unix.IFF_LOWER_UP, 0}, {unix.RTM_NEWLINK, unix.IFF_UP | unix.IFF_BROADCAST, dark},
+		{unix.RTM_NEWROUTE, 0, 0}, {unix.RTM_DELROUTE, 0, 0}, {unix.RTM_DELNEIGH, 0, 0},
 	} {
 		b := make([]byte, 64)
 		binary.NativeEndian.PutUint16(b[4:], c.typ)
 		binary.NativeEndian.PutUint32(b[unix.SizeofNlMsghdr+8:], c.flags)
-		n, err := vm.Run(b)
-		if err != nil || n > 0 != c.pass {
-			t.Errorf("%d with flags %#x: %d octets pass, %v", c.typ, c.flags, n, err)
+		if passes(lossFilter(), b) != (c.want == lost) || passes(darkFilter(), b) != (c.want == dark) {
+			t.Errorf("%d with flags %#x: not where it should pass", c.typ, c.flags)
 		}
 	}
 }

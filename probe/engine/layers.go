@@ -85,12 +85,13 @@ func (s *Shard) noteLowest(sl *slot, e *entry) {
 
 // forgetLowest forgets by what is lost or dark targets were reached: a guest on this host has a device of its own,
 // and may have gone with it; and a bridge that has no other way to them than by a cable that was pulled shows
-// what nobody below it does, or its guests alone. Whose way led through a layer that is dark nobody knows.
+// what nobody below it does, or its guests alone. Whose way led through a layer that is dark nobody knows, nor which
+// are dark if there were too many to tell of.
 func (s *Shard) forgetLowest() {
 	if len(s.layers) == 0 {
 		return
 	}
-	all := slices.ContainsFunc(s.dark, func(ifindex int32) bool { return s.layer(ifindex) != nil })
+	all := slices.ContainsFunc(s.dark, func(ifindex int32) bool { return ifindex == 0 || s.layer(ifindex) != nil })
 	for _, e := range s.entries {
 		if e != nil && e.lowest != 0 && (all || slices.Contains(s.dark, e.lowest) || s.isLost(addr{}, [2]int32{e.lowest, e.lowest})) {
 			e.lowest = 0

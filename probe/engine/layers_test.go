@@ -364,7 +364,10 @@ func TestGuestThatGoes(t *testing.T) {
 func TestBridgeWithoutUplink(t *testing.T) {
 	t.Parallel()
 	const bridge, guest, uplink = 1, 2, 3
-	for name, layers := range map[string]int{"nobody": bridge, "the guest": guest} {
+	for name, c := range map[string]struct {
+		layers int
+		dark   int32
+	}{"nobody": {bridge, uplink}, "the guest": {guest, uplink}, "nobody, and more are dark than there is room to tell of": {bridge, 0}} {
 		w := newStack(t, listening(10*time.Millisecond))
 		target, l := w.target(1, "198.19.0.1:443", nil)
 		other, o := w.target(2, "198.19.0.2:443", activeClose)
@@ -373,7 +376,7 @@ func TestBridgeWithoutUplink(t *testing.T) {
 		w.onWire = func(probe.Instant, *wire.Packet) {
 			switch w.layers, w.others = 2, 1; {
 			case down:
-				w.layers, w.others = layers, 0
+				w.layers, w.others = c.layers, 0
 			case all:
 				w.layers, w.others = 3, 0
 			}
@@ -389,7 +392,7 @@ func TestBridgeWithoutUplink(t *testing.T) {
 		w.after(10*time.Second, func() { all = false })
 		w.after(20500*time.Millisecond, func() {
 			down = true
-			w.dark = append(w.dark, uplink)
+			w.dark = append(w.dark, c.dark)
 		})
 		w.add(target, other, holds)
 		w.run(60 * time.Second)
