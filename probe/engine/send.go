@@ -47,7 +47,7 @@ func (s *Shard) send() probe.Instant {
 		}
 		e := s.entries[x.value]
 		s.company.take(x, s.now, s.stretch(e))
-		if e.sends(s.now) {
+		if s.sends(e) {
 			packets := e.manner.packets
 			most := s.most(packets)
 			if packets > most && s.settledShare() {
@@ -161,15 +161,9 @@ func (s *Shard) fire(e *entry) {
 	}
 	e.throttle(false)
 	a := e.peer.address
-	most := a.demand.most(s.limits.PerAddress, e.manner.packets, addressSlack)
-	packets := e.needs(min(most, s.limits.Global))
+	packets, most := s.packets(e)
 	if e.counted {
-		// The schedule's probes that wait go first. Where they always do, it waits among them.
-		ahead := int(a.waiting)
-		if a.demand.spare(s.limits.PerAddress, s.largest) < packets {
-			ahead = 0
-		}
-		if at := max(s.lends(a, packets), a.window.room(s.now, packets*(1+ahead)+a.taken(), most)); at > s.now {
+		if at := s.beside(a, packets, most); at > s.now {
 			s.plan(e, s.recheck(at, int(a.reserved+a.wanted)+s.lent.reserved))
 			return
 		}
@@ -261,9 +255,33 @@ func (e *entry) throttle(on bool) {
 }
 
 // sends reports whether a target that is due has something to send. One that is waited for goes however
-// late it is (fire).
-func (e *entry) sends(now probe.Instant) bool {
-	return !e.gone && e.peer != nil && (e.Count == 1 || e.missed(now) == 0)
+// late it is; and where there is no room for it beside the schedule it waits by itself (fire), and holds up nobody.
+func (s *Shard) sends(e *entry) bool {
+	switch {
+	case e.gone || e.peer == nil:
+		return false
+	case e.counted:
+		if packets, most := s.packets(e); s.beside(e.peer.address, packets, most) > s.now {
+			return false
+		}
+	}
+	return e.Count == 1 || e.missed(s.now) == 0
+}
+
+// packets is how many packets a target's probe needs room for, and the limit of its address.
+func (s *Shard) packets(e *entry) (n, most int) {
+	most = e.peer.address.demand.most(s.limits.PerAddress, e.manner.packets, addressSlack)
+	return e.needs(min(most, s.limits.Global)), most
+}
+
+// beside returns when there is room for a probe beside the schedule, but for the limit of all: now, or later. The
+// schedule's probes that wait for the address go first. Where they always do, it waits among them.
+func (s *Shard) beside(a *address, packets, most int) probe.Instant {
+	ahead := int(a.waiting)
+	if a.demand.spare(s.limits.PerAddress, s.largest) < packets {
+		ahead = 0
+	}
+	return max(s.lends(a, packets), a.window.room(s.now, packets*(1+ahead)+a.taken(), most))
 }
 
 // missed counts the target's slots that are lost: those whose next one is due

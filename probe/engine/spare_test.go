@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,6 +85,58 @@ func TestScheduleGoesFirst(t *testing.T) {
 			}
 			t.Logf("%d scheduled, %d asked for, %d late", done, got, late)
 		})
+	}
+}
+
+// So it is where who asks wants connections, which are larger than what the schedule probes by: one that there is
+// no room for beside the schedule holds up nothing behind it.
+func TestConnectionsAskedForHoldUpNothing(t *testing.T) {
+	sends := func(x *Target) {
+		passiveClose(x)
+		x.Send = strings.Repeat("x", 20_000)
+		x.Params.Send = uint32(len(x.Send))
+	}
+	for name, c := range map[string]struct {
+		scheduled int // of two packets a second
+		asks      func(*Target)
+		least     int // for who asks
+	}{
+		"time_wait":      {20, timeWait, 10},
+		"that send much": {15, sends, 5},
+	} {
+		w := newWorld(t, func(c *Config) { c.Limits = Limits{Global: 60, PerAddress: 1000} })
+		w.churn = true
+		w.peer = listening(10 * time.Millisecond)
+		for i := range c.scheduled {
+			x, _ := w.target(uint64(i), remote(i).String(), nil)
+			w.add(x)
+		}
+		got := 0
+		for i := range 64 { // who asks at once, and again as soon as there is an answer
+			var ask func()
+			ask = func() {
+				x, of := w.target(uint64(1000+i), remote(100+i).String(), c.asks)
+				x.Count, x.Interval, x.Recorder = 1, 100*time.Millisecond, of
+				w.peers[x.Remote] = closes(10 * time.Millisecond)
+				of.onSettled = func(*probe.Transcript) {
+					got++
+					w.shard.Update(nil, []*Target{x})
+					w.after(time.Millisecond, ask)
+				}
+				w.add(x)
+			}
+			w.after(2*time.Second, ask)
+		}
+		w.goOn(32 * time.Second)
+		late := 0
+		for _, d := range w.delays { // of those that are asked for, too: due when they were asked for
+			if d > 50*time.Millisecond {
+				late++
+			}
+		}
+		if sum(w.skips[:]) > 0 || late > got+1 || got < c.least {
+			t.Errorf("%s: skipped %v, %d went late, %d were asked for", name, w.skips, late, got)
+		}
 	}
 }
 
