@@ -407,6 +407,35 @@ func TestBridgeWithoutUplink(t *testing.T) {
 	}
 }
 
+// Once it is back, what is answered then excuses none of those that went before.
+func TestUplinkIsBack(t *testing.T) {
+	t.Parallel()
+	const uplink = 2
+	w := newStack(t, nil)
+	target, l := w.target(1, "198.19.0.1:443", func(x *Target) { x.Params.Timeout = 2500 * time.Millisecond })
+	down := false
+	w.onWire = func(probe.Instant, *wire.Packet) {
+		if w.layers = 2; down {
+			w.layers = 1
+		}
+	}
+	w.peer = func(s *sim, p *wire.Packet) {
+		if !down {
+			listening(10*time.Millisecond)(s, p)
+		}
+	}
+	w.after(10500*time.Millisecond, func() {
+		down = true
+		w.dark = append(w.dark, uplink)
+	})
+	w.after(30500*time.Millisecond, func() { down = false })
+	w.add(target)
+	w.run(40 * time.Second)
+	if sum(l.discards[:]) != 0 || l.verdicts[probe.Timeout] < 19 {
+		t.Errorf("verdicts %v, discards %v", l.verdicts, l.discards)
+	}
+}
+
 // Nor is a guest's device, that was once sent what a bridge knew no port for, above the others: what is for a
 // target that the guest has taken over goes there, and the guest is silent.
 func TestGuestThatTakesOver(t *testing.T) {
