@@ -95,9 +95,6 @@ func TestRoutesSource(t *testing.T) {
 	}
 }
 
-// A rule may send one of the host's addresses another way than the others: the
-// question is asked from that address, and is refused from one that isn't the
-// host's.
 // What a way has room for is its device's to say, and its route's.
 func TestRoutesMTU(t *testing.T) {
 	here, _ := newVeth(t)
@@ -131,6 +128,9 @@ func TestRoutesMTU(t *testing.T) {
 	}
 }
 
+// A rule may send one of the host's addresses another way than the others: the
+// question is asked from that address, and is refused from one that isn't the
+// host's.
 func TestRoutesSourceGiven(t *testing.T) {
 	here, _ := newVeth(t)
 	here.run(t, `
