@@ -110,7 +110,7 @@ var module = object[Module]{
 			"preferred_ip_protocol", "family"),
 		at(Key{Path: "resolve", Example: "all", Doc: "Whether the first address of a host name is probed, or all, with a series for each; of more than 256 the log says once which are left out."},
 			oneOf[Resolve](resolveNames), func(m *Module) *Resolve { return &m.Resolve }),
-		at(Key{Path: "flows", Unit: "source ports", Example: "8", Doc: "How many source ports a target's probes use in turn, always the same ones, so that each follows one path among several of equal cost. Above 1, probed_flows says how many, and probed_flows_failing how many lose more than the others. They must hold what of the other kinds than half_open can be open at once: timeout divided by interval."},
+		at(Key{Path: "flows", Unit: "source ports", Example: "8", Doc: "How many source ports a target's probes use in turn, always the same ones, so that each follows one path among several of equal cost. Above 1, probed_flows says how many, and probed_flows_failing how many lose more than the others. They must hold what of the other kinds than half_open can be open at once: timeout divided by interval. A four-tuple comes back after flows times interval: where that is less than 2s, a RST or a last ACK that the network loses fails the next probe on it, too, as challenge_ack or bad_synack, and loss looks up to twice as high."},
 			number[int](1, 32768), func(m *Module) *int { return &m.Flows }),
 		at(Key{Path: "dscp", Example: "ef", Doc: "DSCP of what probed sends."},
 			dscp, func(m *Module) *uint8 { return &m.TOS }),
