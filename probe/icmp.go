@@ -119,10 +119,10 @@ func (c *Conversation) softError(now Instant, ev *Event, out *Output) {
 	switch {
 	case c.inFlight() > 0 && (q == k.sndUna || k.finTimes > 0 && !k.finAcked && q == k.dataEnd):
 		out.Note = NoteICMP
-		if r := ev.ICMP.Failure(); r != OK {
+		out.Narrow = ev.ICMP.tooBig() && k.shrinkSegments(ev.ICMP.V6)
+		if r := ev.ICMP.Failure(); r != OK && !out.Narrow { // what is smaller may arrive
 			k.icmp = r
 		}
-		out.Narrow = ev.ICMP.tooBig() && k.shrinkSegments(ev.ICMP.V6)
 		if out.Narrow && q == k.sndUna && c.phase == connected {
 			// It has not arrived, and what is smaller need not wait for the timer
 			// (net/ipv4/tcp_input.c, tcp_simple_retransmit).
