@@ -100,6 +100,6 @@ func (r *pingRecorder) Skipped(reason engine.SkipReason, probes int) {
 // like any other, from when it left; it only shows what state this host is in.
 func (r *pingRecorder) ScheduleDelay(d time.Duration) {
 	if d > max(r.interval/2, 20*time.Millisecond) {
-		r.out.put(pingEvent{ours: "sent " + show.FormatDuration(d.Round(time.Millisecond)) + " late: this host was busy"})
+		r.out.put(pingEvent{ours: "sent " + show.FormatDuration(d.Round(time.Millisecond)) + " late: this host was busy, or the limit of what is sent to one address was used up"})
 	}
 }

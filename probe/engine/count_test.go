@@ -89,3 +89,19 @@ func TestCountLate(t *testing.T) {
 		t.Errorf("skipped: %v", w.skips)
 	}
 }
+
+// What is not sent for want of room is not this host's slowness, whoever asks.
+func TestCountWithoutRoom(t *testing.T) {
+	for name, l := range map[string]Limits{"address": {Global: 20000, PerAddress: 20}, "global": {Global: 20, PerAddress: 20000}} {
+		w := newWorld(t, func(c *Config) { c.Limits = l })
+		w.churn = true
+		w.peer = listening(10 * time.Millisecond)
+		x, of := w.target(7, "198.19.0.1:443", activeClose)
+		x.Count, x.Interval, x.Recorder = 1000, 100*time.Millisecond, of
+		w.add(x)
+		w.run(20 * time.Second)
+		if w.skips[SkipRateLimit] < 20 || sum(w.skips[:]) != w.skips[SkipRateLimit] {
+			t.Errorf("%s: skipped %v", name, w.skips)
+		}
+	}
+}

@@ -29,6 +29,7 @@ type entry struct {
 	jitters       bool
 	counted       bool  // there is a Count
 	flows         bool  // more than one
+	waits         bool  // for room beside the schedule
 	lowest        int32 // the interface by which what it has answered last left last; 0: unknown
 
 	due      probe.Instant // slot and jitter

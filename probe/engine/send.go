@@ -134,7 +134,7 @@ func (s *Shard) fire(e *entry) {
 		slot := e.slot.Add(time.Duration(missed) * e.interval)
 		if e.Count != 1 {
 			reason := SkipLate
-			if s.throttled || e.throttled {
+			if s.throttled || e.throttled || e.waits {
 				reason = SkipRateLimit
 			}
 			s.cfg.Observer.Skipped(reason, int(missed))
@@ -164,6 +164,7 @@ func (s *Shard) fire(e *entry) {
 	packets, most := s.packets(e)
 	if e.counted {
 		if at := s.beside(a, packets, most); at > s.now {
+			e.waits = true
 			s.plan(e, s.recheck(at, int(a.reserved+a.wanted)+s.lent.reserved))
 			return
 		}
@@ -227,6 +228,7 @@ func (s *Shard) skip(e *entry, r SkipReason) {
 // reschedule puts a target into the schedule for a slot.
 func (s *Shard) reschedule(e *entry, slot probe.Instant) {
 	e.throttle(false)
+	e.waits = false
 	e.slot = slot
 	e.due = slot
 	if e.jitters {
