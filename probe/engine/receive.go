@@ -62,10 +62,20 @@ func (s *Shard) read() {
 // receive handles the frames that have arrived. The clocks are read after each
 // batch is taken and before it is handled: so now lies after every stamp, and
 // a step of the clock is known before a stamp from around it is believed. It
-// reports whether it has handled them all.
+// reports whether it has handled them all. Those that nobody answers wait for each other:
+// between the bursts of a company few have come, and what they need would be fetched from
+// memory for each few anew.
 func (s *Shard) receive() (drained bool) {
 	s.read()
 	s.busy = false
+	if s.drained && s.table.guarded == 0 && s.now.Sub(s.caughtUp) < tick {
+		return true
+	}
+	s.drained = s.receiveAll()
+	return s.drained
+}
+
+func (s *Shard) receiveAll() (drained bool) {
 	s.lookForLosses()
 	began := s.now
 	for round := range maxBatches {

@@ -132,7 +132,7 @@ func (s *Shard) sent() {
 func (s *Shard) fire(e *entry) {
 	if missed := e.missed(s.now); missed > 0 {
 		slot := e.slot.Add(time.Duration(missed) * e.interval)
-		if e.Count != 1 {
+		if !e.counted || e.Count != 1 {
 			reason := SkipLate
 			if s.throttled || e.throttled || e.waits {
 				reason = SkipRateLimit
@@ -267,7 +267,7 @@ func (s *Shard) sends(e *entry) bool {
 			return false
 		}
 	}
-	return e.Count == 1 || e.missed(s.now) == 0
+	return e.counted && e.Count == 1 || e.missed(s.now) == 0
 }
 
 // packets is how many packets a target's probe needs room for, and the limit of its address.

@@ -138,6 +138,7 @@ type Shard struct {
 	layers       []layer
 	frames       [batch]frame
 	nFrames      int
+	drained      bool          // the ring was, when it was read last
 	busy         bool          // the last turn had frames to handle
 	calm         bool          // and not many
 	hurried      probe.Instant // when turns with frames would be reactionGap apart on average

@@ -327,6 +327,9 @@ func (t *table) enqueue(now probe.Instant, i int32, a *alarm) {
 // they belong.
 func (t *table) first(now, end probe.Instant) (timed[int32], bool) {
 	for {
+		if len(t.timers.near) == 0 {
+			t.warmTimers(end)
+		}
 		x, ok := t.timers.first(end)
 		if !ok {
 			return x, false

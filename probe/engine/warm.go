@@ -1,6 +1,10 @@
 package engine
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"github.com/probed/probed/probe"
+)
 
 // What a probe needs of its target, and a frame of its conversation, lies scattered over
 // more memory than the caches hold when there are many, and each piece names the next.
@@ -58,7 +62,30 @@ func (s *Shard) warmEntries() {
 		}
 	}
 	prefetch(to)
+	prefetch(s.table.ahead(len(next), to[:0]))
 	s.addresses = to
+}
+
+// ahead adds the addresses of what the next conversations will lie in.
+func (t *table) ahead(n int, to []uintptr) []uintptr {
+	for _, i := range t.spare[max(len(t.spare)-n, 0):] {
+		at := uintptr(unsafe.Pointer(t.slot(i)))
+		to = append(to, at, at+cacheLine, uintptr(unsafe.Pointer(t.alarm(i))))
+	}
+	return to
+}
+
+// warmTimers fetches the alarms of the timers that go off next: of most there is no more to say than
+// that nobody waits for them any more.
+func (t *table) warmTimers(end probe.Instant) {
+	t.timers.gather(end, 1)
+	var to [16]uintptr
+	n := 0
+	for _, x := range t.timers.near[:min(len(t.timers.near), len(to))] {
+		to[n] = uintptr(unsafe.Pointer(t.alarm(x.value)))
+		n++
+	}
+	prefetch(to[:n])
 }
 
 // warmFrames touches the conversations of the frames that were read.
@@ -134,4 +161,13 @@ func (s *Shard) warmLapses(next []timed[int32]) {
 		sum += uint64(c.hash) + uint64(s.entries[sl.target].conversations)
 	}
 	s.warmth += sum
+}
+
+// ahead fetches a block.
+func (p *blocks) ahead(b int32) {
+	if b == 0 {
+		return
+	}
+	at := uintptr(unsafe.Pointer(p.at(b)))
+	prefetch([]uintptr{at, at + cacheLine, at + 2*cacheLine, at + 3*cacheLine})
 }
