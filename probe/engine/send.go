@@ -35,12 +35,12 @@ const maxFired = 256
 // the next are. One that is due takes others along: see company.
 func (s *Shard) send() probe.Instant {
 	s.launched = s.launched[:0]
-	s.warmEntries()
 	for fired := 0; len(s.launched) < s.pace.burst(); fired++ {
 		if fired == maxFired {
 			s.sent()
 			return s.now
 		}
+		s.warmEntries()
 		x, goes := s.next()
 		if !goes {
 			break

@@ -73,6 +73,9 @@ func (s *Shard) noteSent(sl *slot, e *entry) {
 // passUnsent notes that a SYN has left without having waited. The neighbour is
 // known, then, and what it does not let wait any more was dropped by a queue.
 func (s *Shard) passUnsent(sl *slot, e *entry) {
+	if s.unsent == 0 { // as nearly always: the address is not looked at
+		return
+	}
 	if a := e.peer.address; !sl.unsent && a.unsent > 0 {
 		s.setUnsent(a, -int(a.unsent))
 		a.passed++

@@ -13,7 +13,7 @@ import (
 // of for each piece by itself. What is read is added up, lest the compiler leave it out;
 // what belongs to others is prefetched.
 
-// warmSends is for how many probes memory is fetched at a time.
+// warmSends is for how many probes memory is fetched at a time, and more if as many ticks have them.
 const warmSends = 32
 
 // warmEntries fetches what the probes that are due next need, once it was used for those
@@ -23,8 +23,8 @@ func (s *Shard) warmEntries() {
 		return
 	}
 	s.schedule.gather(s.now.Add(maxStretch), warmSends)
-	// The first of a heap are not its earliest, but among them.
-	next := s.schedule.near[:min(len(s.schedule.near), warmSends)]
+	// All of the heap, since its first are not its earliest; but no more than the caches hold.
+	next := s.schedule.near[:min(len(s.schedule.near), 4*warmSends)]
 	if len(next) < 2 {
 		return
 	}
@@ -99,16 +99,23 @@ func (s *Shard) warmFrames() {
 	for i := range frames {
 		sum += uint64(x.cells[x.start(frames[i].hash)].hash)
 	}
+	to := s.addresses[:0]
 	for i := range frames {
 		if slot, same := x.at(x.start(frames[i].hash), frames[i].hash); same && slot != none {
 			sl := s.table.slot(slot)
 			sum += uint64(sl.local) + sl.number + uint64(s.table.alarm(slot).queued)
-			if !frames[i].outgoing && sl.target != free {
-				s.answered = append(s.answered, s.entries[sl.target])
+			if outgoing := frames[i].outgoing; sl.target != free && !(outgoing && frames[i].packet.Segment.Flags.Has(probe.RST)) { // which follows an answer
+				e := s.entries[sl.target]
+				to = e.ahead(to)
+				if !outgoing {
+					s.answered = append(s.answered, e)
+				}
 			}
 		}
 	}
 	s.warmth += sum
+	prefetch(to)
+	s.addresses = to
 	s.warmBooks()
 	clear(s.answered)
 	s.answered = s.answered[:0]
@@ -116,11 +123,7 @@ func (s *Shard) warmFrames() {
 
 // warmBooks fetches what the answers that have come will be booked in.
 func (s *Shard) warmBooks() {
-	to := s.addresses[:0]
-	for _, e := range s.answered {
-		to = e.ahead(to)
-	}
-	prefetch(to)
+	to := s.addresses
 	for step := range AheadSteps {
 		to = to[:0]
 		for _, e := range s.answered {
@@ -134,7 +137,7 @@ func (s *Shard) warmBooks() {
 	s.addresses = to
 }
 
-// ahead adds the addresses of what an answer needs of an entry: its first lines.
+// ahead adds the addresses of what a probe and its frames need of an entry: its first lines.
 func (e *entry) ahead(to []uintptr) []uintptr {
 	at := uintptr(unsafe.Pointer(e))
 	return append(to, at, at+cacheLine, at+2*cacheLine)
