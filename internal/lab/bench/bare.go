@@ -13,15 +13,18 @@ import (
 	"github.com/probed/probed/probe/wire"
 )
 
-// bare makes handshakes without measuring them: the daemon's sockets and SYNs, a batch at
-// a time, and the ring emptied, with nothing looked up, timed, judged or kept. What it
-// takes of a processor is the kernel's part, below which no probe can be that is sent and
-// seen in this way.
+// bare makes handshakes without measuring them: the daemon's sockets and SYNs, as many at a
+// time as the daemon sends, and the ring emptied, with nothing looked up, timed, judged or kept.
+// What it takes of a processor is the kernel's part, below which no probe can be that is sent
+// and seen in this way.
 func bare(args []string) error {
 	flags := flag.NewFlagSet("bare", flag.ContinueOnError)
 	first := flags.String("first", "", "the first target's address:port")
 	n := flags.Int("n", 1, "how many targets: the following addresses")
 	rate := flags.Int("rate", 0, "SYNs a second; 0: as fast as it goes")
+	together := flags.Int("together", bareBatch, "how many SYNs go one behind the other before it sleeps")
+	burst := flags.Int("burst", bareBatch, "how many of them go without a pause")
+	gap := flags.Duration("gap", 0, "the pause")
 	packet := flags.Bool("packet", false, "send by packet socket")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -30,7 +33,8 @@ func bare(args []string) error {
 	if err != nil {
 		return err
 	}
-	b := &bareLoop{every: bareBatch * time.Second / time.Duration(max(*rate, 1)), port: to.Port()}
+	b := &bareLoop{together: *together, burst: *burst, gap: *gap, port: to.Port(),
+		every: time.Duration(*together) * time.Second / time.Duration(max(*rate, 1))}
 	if *rate == 0 {
 		b.every = 0
 	}
@@ -58,11 +62,14 @@ type bareTarget struct {
 }
 
 type bareLoop struct {
-	net     *host.Network
-	targets []bareTarget
-	port    uint16
-	every   time.Duration // from batch to batch; 0: at once
-	refused error
+	net      *host.Network
+	targets  []bareTarget
+	port     uint16
+	together int
+	burst    int
+	gap      time.Duration
+	every    time.Duration // from the first of those that go together to the next such; 0: at once
+	refused  error
 }
 
 // run sends to all targets in turn, from another port each time round, until the
@@ -87,8 +94,12 @@ func (b *bareLoop) run(src netip.Addr, ports host.Range) error {
 				hops[i] = b.net.Hop(t.dst, src, 0, 0)
 			}
 		}
-		segments = segments[:0]
-		for range bareBatch {
+		for n := range b.together {
+			if n%b.burst == 0 && n > 0 {
+				b.net.Flush(failed)
+				segments = segments[:0]
+				b.net.Wait(b.gap, false)
+			}
 			i := sent % len(b.targets)
 			from := len(segments)
 			segments = syn.Append(segments, b.targets[i].between, port, b.port, probe.Seq(sent)<<8, uint32(sent))
@@ -100,6 +111,7 @@ func (b *bareLoop) run(src netip.Addr, ports host.Range) error {
 			}
 		}
 		b.net.Flush(failed)
+		segments = segments[:0]
 		for b.net.Receive(bareBatch, ignore) == bareBatch {
 		}
 		now, _ := b.net.Clocks()

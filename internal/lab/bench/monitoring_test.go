@@ -43,15 +43,25 @@ func TestMonitoring(t *testing.T) {
 			return w.run(w.probed(asked{module: module, targets: n, interval: time.Second}))
 		}
 	}
+	// What the kernel takes of that alone: as many SYNs go one behind the other as the daemon takes along,
+	// in bursts and with pauses as the daemon's (probe/engine: maxCompany, burst, burstGap).
+	bare := func(options ...string) func(*world, int) *running {
+		return func(w *world, n int) *running {
+			return w.run(w.bare(n, n, append(options, "-together", fmt.Sprint(min(32, max(n/40, 1))), "-burst", "4", "-gap", "50us")...))
+		}
+	}
 	for range rounds(t) {
 		for _, m := range []monitor{
 			{name: "probed", targets: 10_000, smoke: 100, start: daemon("probe: half_open"), metrics: probedMetrics, counter: reset},
 			{name: "probed-packet", targets: 10_000, smoke: 100, start: daemon("probe: half_open, transmit: packet"), metrics: probedMetrics, counter: reset},
 			{name: "probed-active_close", targets: 10_000, smoke: 100, start: daemon("probe: active_close"), metrics: probedMetrics, counter: accepted},
+			{name: "bare", targets: 10_000, smoke: 100, start: bare(), counter: reset},
+			{name: "bare-packet", targets: 10_000, smoke: 100, start: bare("-packet"), counter: reset},
 			{name: "net.Dialer", targets: 10_000, smoke: 100, start: func(w *world, n int) *running {
 				return w.run(w.dialer(w.here, ours, "-first", fmt.Sprintf("%s:%d", target(0), firstPort), "-n", fmt.Sprint(n)))
 			}, metrics: "http://127.0.0.1:9000/metrics", counter: accepted},
 			{name: "probed", targets: 2000, smoke: 50, start: daemon("probe: half_open"), metrics: probedMetrics, counter: reset},
+			{name: "bare", targets: 2000, smoke: 50, start: bare(), counter: reset},
 			{name: "blackbox_exporter", targets: 2000, smoke: 100, start: func(w *world, n int) *running {
 				r := w.run(w.blackbox(ours))
 				w.await("http://127.0.0.1:9115/metrics")
@@ -59,6 +69,7 @@ func TestMonitoring(t *testing.T) {
 				return r
 			}, counter: accepted},
 			{name: "probed", targets: 1000, smoke: 50, start: daemon("probe: half_open"), metrics: probedMetrics, counter: reset},
+			{name: "bare", targets: 1000, smoke: 50, start: bare(), counter: reset},
 			{name: "smokeping_prober", targets: 1000, smoke: 50, start: func(w *world, n int) *running {
 				// On every core: one would only hide what it needs.
 				return w.run(w.smokeping(-1, n))

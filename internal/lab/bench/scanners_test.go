@@ -65,9 +65,12 @@ func (w *world) gateway() string {
 
 // theLeast is what is left of a scanner without anything to do: bare.
 func theLeast(options ...string) func(*world, int) *lab.Cmd {
-	return func(w *world, rate int) *lab.Cmd {
-		return w.self(asBare, w.here, ours, append([]string{
-			"-first", fmt.Sprintf("%s:%d", target(0), firstPort), "-n", fmt.Sprint(scanned), "-rate", fmt.Sprint(rate),
-		}, options...)...)
-	}
+	return func(w *world, rate int) *lab.Cmd { return w.bare(scanned, rate, options...) }
+}
+
+// bare starts it with n targets.
+func (w *world) bare(n, rate int, options ...string) *lab.Cmd {
+	return w.self(asBare, w.here, ours, append([]string{
+		"-first", fmt.Sprintf("%s:%d", target(0), firstPort), "-n", fmt.Sprint(n), "-rate", fmt.Sprint(rate),
+	}, options...)...)
 }
