@@ -26,6 +26,7 @@ func bare(args []string) error {
 	burst := flags.Int("burst", bareBatch, "how many of them go without a pause")
 	gap := flags.Duration("gap", 0, "the pause")
 	packet := flags.Bool("packet", false, "send by packet socket")
+	plain := flags.Bool("plain", false, "SYNs that offer nothing but an MSS")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -50,7 +51,13 @@ func bare(args []string) error {
 	for dst := to.Addr(); len(b.targets) < *n; dst = dst.Next() {
 		b.targets = append(b.targets, bareTarget{dst, wire.PseudoSum(route.Source, dst)})
 	}
-	return b.run(route.Source, reserved)
+	syn := probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{
+		Set: probe.OptMSS | probe.OptSACKPermitted | probe.OptTimestamps | probe.OptWindowScale, MSS: 1460, WindowScale: 7,
+	}}
+	if *plain {
+		syn.Options = probe.Options{Set: probe.OptMSS, MSS: 1460}
+	}
+	return b.run(route.Source, wire.NewTemplate(&syn), reserved)
 }
 
 // bareBatch is how many SYNs go together: as many as the daemon sends at once under load.
@@ -74,11 +81,8 @@ type bareLoop struct {
 
 // run sends to all targets in turn, from another port each time round, until the
 // kernel refuses a segment.
-func (b *bareLoop) run(src netip.Addr, ports host.Range) error {
+func (b *bareLoop) run(src netip.Addr, syn wire.Template, ports host.Range) error {
 	runtime.LockOSThread()
-	syn := wire.NewTemplate(&probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{
-		Set: probe.OptMSS | probe.OptSACKPermitted | probe.OptTimestamps | probe.OptWindowScale, MSS: 1460, WindowScale: 7,
-	}})
 	var (
 		segments []byte
 		hops     = make([]uint64, len(b.targets))
