@@ -188,7 +188,7 @@ vulncheck: go $(GOVULNCHECK) ## look for known vulnerabilities in our code and i
 
 .PHONY: bench
 bench bench-profile: BENCH_ENV = BENCH_ROUNDS=$(BENCH_ROUNDS) BENCH_WINDOW=$(BENCH_WINDOW) BENCH_OUT=$(RESULTS) PROBED_SYMBOLS=$(CACHE)/probed-symbols
-bench: go tools build ## measure probed beside zmap, masscan, net.Dialer, exporters and pings: 15 minutes (BENCH_ROUNDS=1 BENCH_WINDOW=300ms: one)
+bench: go tools build ## measure probed beside zmap, masscan, net.Dialer, exporters and pings: 20 minutes (BENCH_ROUNDS=1 BENCH_WINDOW=300ms: one)
 	@mkdir -p $(dir $(RESULTS)) && rm -f $(RESULTS)
 	$(BENCH_ENV) $(GO) test -count=1 -v -timeout 60m -run '$(BENCH_RUN)' $(AS_ROOT) ./internal/lab/bench
 

@@ -59,12 +59,9 @@ func (s *Shard) read() {
 	}
 }
 
-// receive handles the frames that have arrived. The clocks are read after each
-// batch is taken and before it is handled: so now lies after every stamp, and
-// a step of the clock is known before a stamp from around it is believed. It
-// reports whether it has handled them all. Those that nobody answers wait for each other:
-// between the bursts of a company few have come, and what they need would be fetched from
-// memory for each few anew.
+// receive handles the frames that have arrived, and reports whether it has handled them all:
+// those that nobody answers may wait for each other for a tick. Between the bursts of a company few
+// have come, and what they need would be fetched from memory for each few anew.
 func (s *Shard) receive() (drained bool) {
 	s.read()
 	s.busy = false
@@ -75,6 +72,8 @@ func (s *Shard) receive() (drained bool) {
 	return s.drained
 }
 
+// receiveAll reads the clocks after each batch of frames is taken and before it is handled: so now
+// lies after every stamp, and a step of the clock is known before a stamp from around it is believed.
 func (s *Shard) receiveAll() (drained bool) {
 	s.lookForLosses()
 	began := s.now

@@ -60,7 +60,11 @@ func TestHandshakes(t *testing.T) {
 			}
 			for range rounds(t) {
 				for i, s := range tools {
-					l, err := s.measure(t, p, best[i], window(t))
+					l, err := s.measure(t, p, s.rates[best[i]], window(t))
+					for ; err != nil && best[i] > 0; l, err = s.measure(t, p, s.rates[best[i]], window(t)) {
+						t.Log(err)
+						best[i]-- // on a machine that is slower now the queues overflow at that
+					}
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -72,27 +76,29 @@ func TestHandshakes(t *testing.T) {
 	}
 }
 
-// best finds out which rate a scanner makes most of, unless this is one round only. One at which
-// queues overflow is none.
+// best finds out which of its rates a scanner makes most of, unless this is one round only. One at
+// which queues overflow is none.
 func (s scanner) best(t *testing.T, p place) int {
 	t.Helper()
 	if p.fastest {
-		return s.rates[len(s.rates)-1]
+		return len(s.rates) - 1
 	}
 	if rounds(t) == 1 {
-		return s.rates[0]
+		return 0
 	}
-	best, most := s.rates[0], 0.0
-	for _, rate := range s.rates {
+	best, most := 0, 0.0
+	for i, rate := range s.rates {
 		l, void := s.once(t, p, rate, window(t))
-		if void != nil {
+		if void != nil { // it may have been the machine
 			t.Logf("void: %s at %d/s: %v", s.name, rate, void)
-			continue
+			if l, void = s.once(t, p, rate, window(t)); void != nil {
+				continue
+			}
 		}
 		done, _ := l.Get("handshakes/cpu-s")
 		t.Logf("asked for %d/s: %s", rate, l)
 		if done > most {
-			best, most = rate, done
+			best, most = i, done
 		}
 	}
 	return best
@@ -153,11 +159,14 @@ func (s scanner) span(w *world, rate int, length time.Duration) span {
 	from := w.take(r.pid)
 	time.Sleep(length)
 	span := from.until(w.take(r.pid))
-	if s.agrees != nil {
+	void := honest(span) != nil // what is lost then nobody counts in the same way
+	if s.agrees != nil && !void {
 		s.agrees(w, r)
 	}
 	r.stop()
-	w.settle(10 * time.Second)
+	if !void {
+		w.settle(10 * time.Second)
+	}
 	return span
 }
 
