@@ -104,10 +104,11 @@ func (s *Shard) warmFrames() {
 		if slot, same := x.at(x.start(frames[i].hash), frames[i].hash); same && slot != none {
 			sl := s.table.slot(slot)
 			sum += uint64(sl.local) + sl.number + uint64(s.table.alarm(slot).queued)
-			if outgoing := frames[i].outgoing; sl.target != free && !(outgoing && frames[i].packet.Segment.Flags.Has(probe.RST)) { // which follows an answer
+			// An outgoing RST follows an answer.
+			if sl.target != free && (!frames[i].outgoing || !frames[i].packet.Segment.Flags.Has(probe.RST)) {
 				e := s.entries[sl.target]
 				to = e.ahead(to)
-				if !outgoing {
+				if !frames[i].outgoing {
 					s.answered = append(s.answered, e)
 				}
 			}
