@@ -42,7 +42,7 @@ func readEndpoint(s string) (e Endpoint, wrong string) {
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 || port[0] == '0' || port[0] == '+' {
-		return e, strconv.Quote(port) + " is not a port; allowed: 1 to 65535"
+		return e, quote(port) + " is not a port; allowed: 1 to 65535"
 	}
 	e = Endpoint{Address: s, Port: uint16(n), Host: strings.ToLower(host)}
 	if !looksLikeIP(host) {

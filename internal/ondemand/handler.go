@@ -146,7 +146,7 @@ func (h *handler) target(r *http.Request) (*config.Target, time.Duration, error)
 	if s := r.Header.Get(timeoutHeader); s != "" {
 		seconds, err := strconv.ParseFloat(s, 64)
 		if err != nil || !(seconds > 0) || math.IsInf(seconds, 0) {
-			return nil, 0, fmt.Errorf("%s: %q is not a number of seconds", timeoutHeader, s)
+			return nil, 0, fmt.Errorf("%s: %.100q is not a number of seconds", timeoutHeader, s)
 		}
 		if seconds < longest.Seconds() {
 			left = time.Duration(seconds * float64(time.Second))
