@@ -53,6 +53,7 @@ type sim struct {
 	peer  peerFunc // everybody else
 
 	// What a test may change.
+	onLook    func() // as the ring is read
 	frameCost time.Duration
 	inexact   bool                                                    // waits end early
 	noReset   bool                                                    // our kernel's RST does not leave
@@ -244,6 +245,9 @@ func (s *sim) Flush(failed func(int, error)) {
 }
 
 func (s *sim) Receive(limit int, fn func(*Frame)) int {
+	if s.onLook != nil {
+		s.onLook()
+	}
 	n := 0
 	for ; n < limit && s.head < len(s.ring); n++ {
 		f := &s.ring[s.head]

@@ -56,3 +56,31 @@ func TestMemoryIsAskedForAhead(t *testing.T) {
 		}
 	}
 }
+
+// While nobody waits for an answer of ours the ring is not read between the bursts of those that
+// are due together; and it is where somebody does.
+func TestAnswersWaitForEachOther(t *testing.T) {
+	for _, c := range []struct {
+		kind  func(*Target)
+		waits bool
+	}{{func(*Target) {}, true}, {activeClose, false}} {
+		w := newWorld(t, nil)
+		w.peer = listening(10 * time.Millisecond)
+		for i := range 32 {
+			x, _ := w.target(1, fmt.Sprintf("198.19.0.%d:443", i+1), c.kind) // one ID: one phase
+			w.add(x)
+		}
+		var looks []probe.Instant
+		w.after(time.Second, func() { w.onLook = func() { looks = append(looks, w.now) } })
+		w.run(5 * time.Second)
+		soon := 0
+		for i := 1; i < len(looks); i++ {
+			if d := looks[i].Sub(looks[i-1]); burstGap/2 < d && d < tick { // not another batch of one look
+				soon++
+			}
+		}
+		if c.waits != (soon == 0) {
+			t.Errorf("of %d looks %d came within a tick of the one before", len(looks), soon)
+		}
+	}
+}
