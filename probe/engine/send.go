@@ -132,7 +132,7 @@ func (s *Shard) sent() {
 func (s *Shard) fire(e *entry) {
 	if missed := e.missed(s.now); missed > 0 {
 		slot := e.slot.Add(time.Duration(missed) * e.interval)
-		if !e.counted || e.Count != 1 {
+		if e.Count != 1 {
 			reason := SkipLate
 			if s.throttled || e.throttled || e.waits {
 				reason = SkipRateLimit

@@ -167,8 +167,8 @@ func (s *Shard) warmLapses(next []timed[int32]) {
 	s.warmth += sum
 }
 
-// ahead fetches a block.
-func (p *blocks) ahead(b int32) {
+// fetch fetches a block.
+func (p *blocks) fetch(b int32) {
 	if b == 0 {
 		return
 	}

@@ -76,7 +76,7 @@ func (w *wheel) take(l, i int) {
 	lv.full[i/64] &^= 1 << (i % 64)
 	for list != 0 {
 		b := w.at(list)
-		w.ahead(b.next)
+		w.fetch(b.next)
 		for k := range b.n {
 			w.put(b.items[k])
 		}
@@ -104,7 +104,7 @@ func (w *wheel) load(end probe.Instant) bool {
 			continue
 		}
 		w.next = tick + 1
-		w.ahead(w.levels[0].heads[(i+1)%wheelSize])
+		w.fetch(w.levels[0].heads[(i+1)%wheelSize])
 		w.take(0, i)
 		// Where the tick's last digits have turned to 0, what is next of the levels
 		// above comes down before anything is put beside it.
