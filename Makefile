@@ -160,10 +160,11 @@ test: go tools packages $(PROMTOOL) $(PROMETHEUS) $(AMTOOL) $(DEBIAN_ROOT) kuber
 	$(GO) test -p 1 -count=1 -timeout 20m -run 'Accuracy|Browser' $(AS_ROOT) $$(grep -E '$(RACED)' <<<"$$all")
 
 .PHONY: lint
-lint: go $(GOLANGCI) ## gofmt, go vet, golangci-lint (import rules among them), go.mod tidy and verified
+lint: go $(GOLANGCI) ## gofmt, go vet (for 32 bits, too), golangci-lint (import rules among them), go.mod tidy and verified
 	@unformatted=$$(find . -name '*.go' -not -path './.cache/*' -print0 | xargs -0 gofmt -l); \
 	[ -z "$$unformatted" ] || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
+	CGO_ENABLED=0 GOARCH=arm $(GO) vet ./... # 32 bits
 	$(GOLANGCI) run ./...
 	$(GO) mod tidy -diff
 	$(GO) mod verify

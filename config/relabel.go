@@ -207,7 +207,7 @@ const (
 // process is relabel.ProcessBuilder, one rule after the other: a few that each make a
 // label of itself several times over, or twice as many labels, would take all the memory that there is.
 func process(b *promlabels.Builder, rules []*relabel.Config) (keep bool, wrong string) {
-	made := 0
+	made := int64(0)
 	for _, rule := range rules {
 		if made += makes(b, rule); made > mostMade {
 			return true, "the rules join and write more than 16 MiB"
@@ -234,17 +234,16 @@ func process(b *promlabels.Builder, rules []*relabel.Config) (keep bool, wrong s
 }
 
 // makes bounds from above how many octets a rule joins and writes.
-func makes(b *promlabels.Builder, rule *relabel.Config) int {
-	n := 0
+func makes(b *promlabels.Builder, rule *relabel.Config) (n int64) {
 	for _, name := range rule.SourceLabels {
-		n += len(b.Get(string(name))) + len(rule.Separator)
+		n += int64(len(b.Get(string(name))) + len(rule.Separator))
 	}
 	times := strings.Count(rule.Replacement, "$")
 	switch rule.Action {
 	case relabel.Replace:
-		n *= max(1, times+strings.Count(rule.TargetLabel, "$"))
+		n *= int64(max(1, times+strings.Count(rule.TargetLabel, "$")))
 	case relabel.LabelMap:
-		b.Range(func(l promlabels.Label) { n += len(l.Name)*times + len(rule.Replacement) })
+		b.Range(func(l promlabels.Label) { n += int64(len(l.Name)*times + len(rule.Replacement)) })
 	}
 	return n
 }

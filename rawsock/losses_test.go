@@ -138,7 +138,7 @@ func TestLossFilter(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		return n > 0
+		return n != 0
 	}
 	for _, c := range []struct {
 		typ   uint16

@@ -88,7 +88,7 @@ func (p *Capture) packet(s *Step, packet []byte, length int, comments []string) 
 	k.u32(uint32(uint64(s.Wall) >> 32))
 	k.u32(uint32(uint64(s.Wall)))
 	k.u32(uint32(len(packet)))
-	k.u32(uint32(min(length, math.MaxUint32)))
+	k.u32(uint32(min(int64(length), math.MaxUint32)))
 	k.b = append(k.b, packet...)
 	k.pad()
 	for _, text := range comments {

@@ -25,6 +25,10 @@ if [ "$ARCH" != "$(here env GOHOSTARCH)" ]; then
   teller=$STAGE/teller
   CGO_ENABLED=0 here build -trimpath -o "$teller" ./cmd/probed
 fi
+# To Go armel and armhf are one.
+if [ "$ARCH" = arm ]; then
+  ARCH+=$(${GO:-go} version -m "$probed" | sed -n 's/.*GOARM=\([0-9]\).*/\1/p')
+fi
 "$teller" --completion-script-bash >"$STAGE/probed.bash"
 "$teller" --completion-script-zsh >"$STAGE/_probed"
 gzip -9n <deploy/package/probed.1 >"$STAGE/probed.1.gz"

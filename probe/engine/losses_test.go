@@ -32,7 +32,7 @@ func TestLosses(t *testing.T) {
 			w.peer = listening(20 * time.Millisecond)
 			w.add(w.targets(20, func(t *Target) { t.Interval = 100 * time.Millisecond })...)
 			for range 10 {
-				w.after(time.Duration(w.rng.IntN(int(3*time.Second))), func() { w.lost = append(w.lost, c.loss) })
+				w.after(time.Duration(w.rng.Int64N(int64(3*time.Second))), func() { w.lost = append(w.lost, c.loss) })
 			}
 			w.run(5 * time.Second)
 			all := w.total()

@@ -88,7 +88,7 @@ func (w *wheel) take(l, i int) {
 func (w *wheel) load(end probe.Instant) bool {
 	for l := 0; l < wheelLevels; {
 		shift := l * wheelBits
-		i, ok := w.levels[l].first(int(w.next>>shift) % wheelSize)
+		i, ok := w.levels[l].first(int(w.next >> shift % wheelSize))
 		if !ok {
 			l++
 			continue

@@ -46,7 +46,7 @@ jobs:
 	began := time.Now()
 	inTheNameOf(t, there, sent, func(i int) (from netip.AddrPort, to uint16, seg probe.Segment) {
 		seg = kinds[i/256%len(kinds)]
-		seg.Seq, seg.Ack = probe.Seq(i*2654435761), probe.Seq(i*40503)
+		seg.Seq, seg.Ack = probe.Seq(i)*2654435761, probe.Seq(i)*40503
 		to = uint16(61000 + i%256)
 		from = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, 65, byte(i / 7)}), uint16(1024+i%50000))
 		switch i % 16 {
