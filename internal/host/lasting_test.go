@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/probed/probed/internal/lab"
 	"github.com/probed/probed/probe"
@@ -385,7 +386,9 @@ func TestLastingTimeWait(t *testing.T) {
 	}
 	for _, x := range targets {
 		x.Interval, x.Params.Linger = interval, time.Second
-		x.SYN.Options.Set = probe.OptMSS
+		syn := x.SYN.Value()
+		syn.Options.Set = probe.OptMSS
+		x.SYN = unique.Make(syn)
 	}
 	look := func() {
 		for _, w := range waiters {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/probed/probed/internal/host"
 	"github.com/probed/probed/internal/lab"
@@ -219,10 +220,10 @@ func target(id uint64, remote netip.AddrPort, interval, timeout time.Duration, l
 		ID:     id,
 		Remote: remote,
 		Params: probe.Params{Kind: probe.HalfOpen, Timeout: timeout, Linger: 4 * time.Second, ResetGrace: 50 * time.Millisecond},
-		SYN: probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{
+		SYN: unique.Make(probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{
 			Set: probe.OptMSS | probe.OptSACKPermitted | probe.OptTimestamps | probe.OptWindowScale,
 			MSS: 1460, WindowScale: 7,
-		}},
+		}}),
 		Interval: interval,
 		Sink:     l,
 		Recorder: l,

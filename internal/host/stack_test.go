@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/probed/probed/internal/lab"
 	"github.com/probed/probed/probe"
@@ -46,7 +47,9 @@ func (s *stack) run(t *testing.T, a *lab.Host, sink engine.Sink, books *ledger, 
 	for i, at := range s.at {
 		x := closing(uint64(i), at, p, books)
 		x.Interval, x.Sink = 20*time.Millisecond, sink
-		x.SYN.Options.Set &^= without
+		syn := x.SYN.Value()
+		syn.Options.Set &^= without
+		x.SYN = unique.Make(syn)
 		targets = append(targets, x)
 	}
 	r.shard.Update(targets, nil)

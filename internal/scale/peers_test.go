@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/probed/probed/probe"
 	"github.com/probed/probed/probe/engine"
@@ -121,9 +122,9 @@ func (x *subject) target(first int) *engine.Target {
 		Params: probe.Params{
 			Kind: probe.HalfOpen, Timeout: timeout, Linger: 4 * time.Second, ResetGrace: 50 * time.Millisecond, IPv6: remote.Addr().Is6(),
 		},
-		SYN: probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{
+		SYN: unique.Make(probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{
 			Set: probe.OptMSS | probe.OptSACKPermitted | probe.OptTimestamps | probe.OptWindowScale, MSS: 1460, WindowScale: 7,
-		}},
+		}}),
 		Interval: x.interval,
 		Sink:     x,
 		Recorder: x,

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unique"
 
 	"github.com/probed/probed/config"
 	"github.com/probed/probed/internal/recorder"
@@ -178,12 +179,17 @@ func idOf(t *config.Target, ip string) uint64 {
 // name that does not resolve, less where that is booked.
 func Probing(t *config.Target, ip string, addr netip.Addr) engine.Target {
 	m := t.Module
+	syn := probe.Segment{Flags: probe.SYN, Window: m.Window, Options: m.Options(addr)}
+	if m.TCPOptions.ECN {
+		// "an ECN-setup SYN packet": RFC 3168 §6.1.1.
+		syn.Flags |= probe.ECE | probe.CWR
+	}
 	e := engine.Target{
 		ID:       idOf(t, ip),
 		Params:   m.Params(),
 		FitMSS:   m.MSS == 0,
 		Send:     string(m.Send),
-		SYN:      probe.Segment{Flags: probe.SYN, Window: m.Window, Options: m.Options(addr)},
+		SYN:      unique.Make(syn),
 		Interval: t.Interval,
 		Jitter:   t.Jitter,
 		Flows:    m.Flows,
@@ -199,10 +205,6 @@ func Probing(t *config.Target, ip string, addr netip.Addr) engine.Target {
 	}
 	if addr.IsValid() {
 		e.Remote = netip.AddrPortFrom(addr, t.Port)
-	}
-	if m.TCPOptions.ECN {
-		// "an ECN-setup SYN packet": RFC 3168 §6.1.1.
-		e.SYN.Flags |= probe.ECE | probe.CWR
 	}
 	return e
 }

@@ -214,7 +214,7 @@ func TestMSS(t *testing.T) {
 				if x.Remote.Addr().Is6() {
 					family = 1
 				}
-				if o := x.SYN.Options; o.MSS != want[family] || (o.Set&probe.OptMSS != 0) != (want[family] > 0) {
+				if o := x.SYN.Value().Options; o.MSS != want[family] || (o.Set&probe.OptMSS != 0) != (want[family] > 0) {
 					t.Errorf("%s: %v has %+v, want MSS %d", module, x.Remote, o, want[family])
 				}
 				if own := module != "flows: 1"; x.FitMSS == own {

@@ -50,9 +50,8 @@ type entry struct {
 	probes uint64 // made, those of them that could not be sent included, if counted
 	id     uint64
 	*Target
-	send    []byte // Target.Send
 	route   route
-	trouble string // what kept its last SYN here, as reported
+	trouble *string // what kept its last SYN here, as reported, if troubled
 
 	known     probe.Instant // since when lowest is
 	reachedAt probe.Instant // when what it has answered last left
@@ -112,7 +111,7 @@ func recorderOf(r Recorder) aheadRecorder {
 // enter makes an entry for a target.
 func (s *Shard) enter(t *Target) *entry {
 	e := &entry{
-		Target: t, send: []byte(t.Send), manner: s.manners.use(t), guarded: t.Params.Kind != probe.HalfOpen,
+		Target: t, manner: s.manners.use(t, t.SYN), guarded: t.Params.Kind != probe.HalfOpen,
 		interval: t.Interval, id: t.ID, jitters: t.Jitter > 0, counted: t.Count > 0, flows: t.Flows > 1, remote: t.Remote, sink: sinkOf(t.Sink), recorder: recorderOf(t.Recorder),
 	}
 	if n := len(s.spare); n > 0 {

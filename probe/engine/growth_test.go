@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/probed/probed/probe"
 )
@@ -135,7 +136,7 @@ func oneEach(n int, change func(*Target)) []*Target {
 			ID:       uint64(i)*7919 + 1,
 			Remote:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18 + byte(i>>16), byte(i >> 8), byte(i)}), 443),
 			Params:   params,
-			SYN:      probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{Set: probe.OptMSS, MSS: 1460}},
+			SYN:      unique.Make(probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{Set: probe.OptMSS, MSS: 1460}}),
 			Interval: time.Second,
 			Sink:     nobody{},
 			Recorder: nobody{},

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"unique"
+
 	"github.com/probed/probed/probe"
 	"github.com/probed/probed/probe/wire"
 )
@@ -9,17 +11,18 @@ import (
 // reads, once for all of them, so that it is in the processor's caches.
 type manner struct {
 	like
-	packets int           // of a probe
-	booked  int           // of them, when its SYN goes; for the others room is reserved
-	fresh   probe.Compact // a conversation before its OPEN, if it has that form
-	syn     wire.Template // the SYN
-	users   int
+	packets  int           // of a probe
+	booked   int           // of them, when its SYN goes; for the others room is reserved
+	fresh    probe.Compact // a conversation before its OPEN, if it has that form
+	segment  probe.Segment // its SYN
+	template wire.Template // and how that is written
+	users    int
 }
 
 // A like is what makes a manner.
 type like struct {
 	params probe.Params
-	SYN    probe.Segment
+	syn    unique.Handle[probe.Segment]
 	ttl    uint8
 	tos    uint8
 }
@@ -27,11 +30,12 @@ type like struct {
 // manners finds them.
 type manners map[like]*manner
 
-func (m manners) use(t *Target) *manner {
-	l := like{t.Params, t.SYN, t.TTL, t.TOS}
+func (m manners) use(t *Target, syn unique.Handle[probe.Segment]) *manner {
+	l := like{t.Params, syn, t.TTL, t.TOS}
 	way := m[l]
 	if way == nil {
-		way = &manner{like: l, packets: t.Params.Packets(), syn: wire.NewTemplate(&t.SYN)}
+		way = &manner{like: l, packets: t.Params.Packets(), segment: syn.Value()}
+		way.template = wire.NewTemplate(&way.segment)
 		if way.booked = 1; t.Params.Compacts() {
 			way.booked = way.packets
 		}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/probed/probed/probe"
 	"github.com/probed/probed/probe/wire"
@@ -174,8 +175,8 @@ func TestSYN(t *testing.T) {
 		vals = append(vals, s.Options.TSVal)
 	}
 	target, _ := w.target(1, "[2001:db8:1::1]:443", func(t *Target) {
-		t.SYN = probe.Segment{Flags: probe.SYN | probe.ECE | probe.CWR, Window: 1000,
-			Options: probe.Options{Set: probe.OptMSS | probe.OptTimestamps, MSS: 1400}}
+		t.SYN = unique.Make(probe.Segment{Flags: probe.SYN | probe.ECE | probe.CWR, Window: 1000,
+			Options: probe.Options{Set: probe.OptMSS | probe.OptTimestamps, MSS: 1400}})
 		t.TOS = 0x48
 	})
 	w.add(target)

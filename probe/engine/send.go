@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"time"
+	"unique"
 
 	"github.com/probed/probed/probe"
 	"github.com/probed/probed/probe/wire"
@@ -355,13 +356,13 @@ func (s *Shard) fit(e *entry) {
 	if !e.FitMSS {
 		return
 	}
-	t := *e.Target
-	if room := e.room(); room < int(t.SYN.Options.MSS) {
-		t.SYN.Options.MSS = uint16(max(room, leastMSS))
+	syn := e.SYN.Value()
+	if room := e.room(); room < int(syn.Options.MSS) {
+		syn.Options.MSS = uint16(max(room, leastMSS))
 	}
-	if t.SYN.Options.MSS != e.manner.SYN.Options.MSS {
+	if syn.Options.MSS != e.manner.segment.Options.MSS {
 		s.manners.unuse(e.manner)
-		e.manner = s.manners.use(&t)
+		e.manner = s.manners.use(e.Target, unique.Make(syn))
 	}
 }
 
@@ -579,7 +580,7 @@ func (s *Shard) transcript(tuple probe.FourTuple, k probe.Kind, number uint64) i
 func (s *Shard) syn(i int32, k probe.EventKind) *probe.Event {
 	sl := s.table.slot(i)
 	e := s.entries[sl.target]
-	s.event = probe.Event{Kind: k, Segment: e.manner.SYN}
+	s.event = probe.Event{Kind: k, Segment: e.manner.segment}
 	tuple := s.tuple(sl, e)
 	s.event.Segment.Seq = s.secret.iss(&tuple, s.now)
 	if s.event.Segment.Options.Has(probe.OptTimestamps) {
@@ -596,13 +597,14 @@ func (s *Shard) queue(i int32, sl *slot, e *entry, c *probe.Conversation, ev *pr
 	}
 	if ev.Kind == probe.Open {
 		from := len(s.arena)
-		s.arena = e.manner.syn.Append(s.arena, e.between, sl.key.port(), e.remote.Port(), seg.Seq, seg.Options.TSVal)
+		s.arena = e.manner.template.Append(s.arena, e.between, sl.key.port(), e.remote.Port(), seg.Seq, seg.Options.TSVal)
 		s.post(w, s.table.locals[sl.local], e.remote.Addr(), s.arena[from:])
 	} else {
 		var payload []byte
 		if seg.Len > 0 {
 			from := seg.Seq.Sub(c.FirstOctet())
-			payload = e.send[from : from+int32(seg.Len)]
+			payload = append(s.payload[:0], e.Send[from:from+int32(seg.Len)]...)
+			s.payload = payload
 		}
 		tuple := s.tuple(sl, e)
 		s.enqueue(w, &tuple, seg, payload)

@@ -145,6 +145,7 @@ type Shard struct {
 	keep         func(*Frame)
 	sending      []ref              // whose segments are in the batch
 	arena        []byte             // the batch's bytes
+	payload      []byte             // of the segment that is being queued
 	launched     []launch           // the SYNs in the batch
 	leaving      queue[departure]   // the SYNs that were not looked for yet
 	reservations queue[reservation] // in order

@@ -3,6 +3,7 @@ package engine
 import (
 	"net/netip"
 	"time"
+	"unique"
 
 	"github.com/probed/probed/probe"
 )
@@ -13,9 +14,8 @@ type Target struct {
 	ID       uint64         // stable identity; decides the phase and the jitter
 	Remote   netip.AddrPort // invalid: its name does not resolve, and each probe fails as such
 	Params   probe.Params
-	SYN      probe.Segment // flags, window and options of the SYN; SEG.SEQ and TSval are filled in
-	FitMSS   bool          // the SYN's MSS is at most what the route's MTU has room for
-	Send     string        // what Params.Send counts
+	SYN      unique.Handle[probe.Segment] // flags, window and options of the SYN; SEG.SEQ and TSval are filled in
+	Send     string                       // what Params.Send counts
 	Interval time.Duration
 	Jitter   time.Duration // each probe is late by less than this, at random
 	Flows    int           // more than 1: that many source ports, in turn
@@ -23,6 +23,7 @@ type Target struct {
 	Device   string        // empty: as the host routes
 	TTL      uint8         // 0: the host's default
 	TOS      uint8
+	FitMSS   bool   // the SYN's MSS is at most what the route's MTU has room for
 	Direct   bool   // segments go to their next hop by a packet socket, where that can be
 	Count    uint64 // more than 0: that many probes are made of it and no more, the first at once
 	Sink     Sink

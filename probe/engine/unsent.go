@@ -183,8 +183,8 @@ func (s *Shard) excuseRejected(i int32, seg *probe.Segment) {
 
 // trouble reports what this host has against a target's segments.
 func (s *Shard) trouble(e *entry, err error) {
-	if text := err.Error(); text != e.trouble {
-		e.trouble, e.troubled = text, true
+	if text := err.Error(); !e.troubled || text != *e.trouble {
+		e.trouble, e.troubled = new(text), true
 		s.cfg.Observer.Trouble(e.Target, err)
 	}
 }
@@ -192,6 +192,6 @@ func (s *Shard) trouble(e *entry, err error) {
 // untroubled notes that a segment has left.
 func (e *entry) untroubled() {
 	if e.troubled {
-		e.trouble, e.troubled = "", false
+		e.trouble, e.troubled = nil, false
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/probed/probed/probe"
 )
@@ -142,7 +143,7 @@ func (w *world) target(id uint64, remote string, change func(*Target)) (*Target,
 	t := &Target{
 		ID:       id,
 		Params:   halfOpen,
-		SYN:      probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{Set: probe.OptMSS, MSS: 1460}},
+		SYN:      unique.Make(probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{Set: probe.OptMSS, MSS: 1460}}),
 		Interval: time.Second,
 	}
 	if remote != "" {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unique"
 
 	"golang.org/x/sys/unix"
 
@@ -132,7 +133,7 @@ func TestFaultClockStepped(t *testing.T) {
 		Network: wall, Observer: books, Reserved: engine.Ports(reserved), Guarded: engine.Ports(guarded),
 		Limits: engine.Limits{Global: 1e6, PerAddress: 1e6}, Drain: time.Second,
 	})
-	syn := probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{Set: probe.OptMSS, MSS: 1460}}
+	syn := unique.Make(probe.Segment{Flags: probe.SYN, Window: 64240, Options: probe.Options{Set: probe.OptMSS, MSS: 1460}})
 	var targets []*engine.Target
 	for i := range 40 {
 		x := &engine.Target{
