@@ -243,7 +243,7 @@ func makes(b *promlabels.Builder, rule *relabel.Config) (n int64) {
 	case relabel.Replace:
 		n *= int64(max(1, times+strings.Count(rule.TargetLabel, "$")))
 	case relabel.LabelMap:
-		b.Range(func(l promlabels.Label) { n += int64(len(l.Name)*times + len(rule.Replacement)) })
+		b.Range(func(l promlabels.Label) { n += int64(len(l.Name))*int64(times) + int64(len(rule.Replacement)) })
 	}
 	return n
 }

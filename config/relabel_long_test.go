@@ -93,6 +93,7 @@ func TestRelabelLongOtherwise(t *testing.T) {
 		"at once":   strings.Repeat(`{source_labels: [`+strings.Repeat("l, ", 999)+`l], separator: "", target_label: l}, `, 2),
 		"keep":      strings.Repeat(`{source_labels: [`+strings.Repeat("l, ", 999)+`l], separator: "", target_label: l}, `, 1) + `{source_labels: [` + strings.Repeat("l, ", 3999) + `l], action: keep}, `,
 		"names":     strings.Repeat(`{action: labelmap, regex: "(l.*)", replacement: "$1$1$1$1"}, `, 15),
+		"long name": `{target_label: ` + strings.Repeat("l", 1<<17) + `, replacement: x}, {action: labelmap, regex: "(lll.*)", replacement: "` + strings.Repeat("$1", 1<<15) + `"}, `, // 2^32 octets
 		"number":    letters,
 		"many":      `{source_labels: [l, l, l, l, l, l, l, l, l, l], separator: "", target_label: l}, ` + strings.Repeat(`{source_labels: [l, l, l, l, l, l, l, l, l, l], separator: "", target_label: __N}, `, 300),
 	} {
