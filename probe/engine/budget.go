@@ -150,7 +150,7 @@ func (g *Group) share() {
 		beyond, given := 0, 0
 		for i := range want {
 			beyond += want[i] - least[i]
-			upTo := room * beyond / max(needed-bound, 1)
+			upTo := int(int64(room) * int64(beyond) / int64(max(needed-bound, 1)))
 			want[i] = least[i] + upTo - given
 			given = upTo
 		}

@@ -224,6 +224,7 @@ func TestGroupSharesHoldEachProbe(t *testing.T) {
 		{20, []demand{90, 101}, []int{2, 2}, 20, true},
 		{20, []demand{5, 5}, []int{14, 14}, 28, true},
 		{10, []demand{5, 5}, []int{14, 2}, 12, true},
+		{100_000, []demand{500_005, 499_996}, []int{2, 2}, 100_000, false}, // whose product is more than 32 bits
 	} {
 		g := group(len(tt.demands), Limits{Global: tt.limit, PerAddress: 200})
 		copy(g.largest, tt.largest)
