@@ -150,6 +150,7 @@ test: go tools packages $(PROMTOOL) $(PROMETHEUS) $(AMTOOL) $(DEBIAN_ROOT) kuber
 	@all=$$($(GO) list ./...); \
 	echo "==> plain Go, race detector"; \
 	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$(grep -vE '$(REAL)' <<<"$$all"); \
+	[ "$$($(GO) env GOHOSTARCH)" != amd64 ] || { echo "==> the engine and the configuration, in 32 bits"; GOARCH=386 $(GO) test ./probe/... ./config; }; \
 	echo "==> real sockets, race detector"; \
 	CGO_ENABLED=1 $(GO) test -race -p 1 -count=1 -timeout 10m -skip 'Accuracy|Browser|Lasting' $(AS_ROOT) $$(grep -E '$(RACED)' <<<"$$all"); \
 	echo "==> real sockets and the laboratory, against the clock"; \
@@ -164,7 +165,7 @@ lint: go $(GOLANGCI) ## gofmt, go vet (for 32 bits, too), golangci-lint (import 
 	@unformatted=$$(find . -name '*.go' -not -path './.cache/*' -print0 | xargs -0 gofmt -l); \
 	[ -z "$$unformatted" ] || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
-	CGO_ENABLED=0 GOARCH=arm $(GO) vet ./... # 32 bits
+	GOARCH=386 $(GO) vet ./...
 	$(GOLANGCI) run ./...
 	$(GO) mod tidy -diff
 	$(GO) mod verify
