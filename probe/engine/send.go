@@ -603,8 +603,8 @@ func (s *Shard) queue(i int32, sl *slot, e *entry, c *probe.Conversation, ev *pr
 		var payload []byte
 		if seg.Len > 0 {
 			from := seg.Seq.Sub(c.FirstOctet())
-			payload = append(s.payload[:0], e.Send[from:from+int32(seg.Len)]...)
-			s.payload = payload
+			s.payload = append(s.payload[:0], e.Send[from:from+int32(seg.Len)]...)
+			payload = s.payload
 		}
 		tuple := s.tuple(sl, e)
 		s.enqueue(w, &tuple, seg, payload)
