@@ -125,8 +125,9 @@ func TestCrashKilled(t *testing.T) {
 
 // unclosed is what a capture has of those of a peer's sockets that have stayed and whose connection probed
 // had not closed: the others are in FIN-WAIT-2, say nothing, and our FIN has left, but the peer's kernel took
-// no notice of it (one that comes while the socket becomes one of FIN-WAIT-2 may be lost: net/ipv4/tcp_input.c,
-// tcp_rcv_state_process). Who was killed before the FIN went again could not close those.
+// no notice of it: what it gets lies in a queue of this machine's that the tests beside flood, and a FIN that comes while
+// the socket becomes one of FIN-WAIT-2 may be lost (net/ipv4/tcp_input.c, tcp_rcv_state_process). Who was killed before
+// the FIN went again could not close those.
 func unclosed(packets []lab.CapturedPacket, stay map[lab.Socket]bool) map[lab.Socket]string {
 	type end struct {
 		said         []string
