@@ -16,12 +16,14 @@ func FuzzHistory(f *testing.F) {
 		b = binary.BigEndian.AppendUint64(b, uint64(step))
 		return binary.BigEndian.AppendUint64(b, uint64(rtt))
 	}
-	var even, odd []byte
+	var even, usual, odd []byte
 	for i := range 300 {
 		even = append(even, sample(0, uint16(61000+i), 1e9+int64(i%7), 1e6+int64(i))...)
+		usual = append(usual, sample(0, uint16(61000+i/2), 1<<(i%60), 1<<(i%35)-int64(i%3))...) // of all sizes
 		odd = append(odd, sample(byte(i), uint16(i*7919), math.MaxInt64>>(i%64)*int64(1-2*(i&1)), math.MinInt64>>(i%60))...)
 	}
 	f.Add(even)
+	f.Add(usual)
 	f.Add(odd)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var h history

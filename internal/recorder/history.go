@@ -10,13 +10,14 @@ import (
 )
 
 // A history is the last samples, MaxSamples at most, as octets in a ring: of each
-// sample what differs from what the one before lets expect, some eight octets where a
+// sample what differs from what the one before lets expect, some seven octets where a
 // target is probed at an even pace. Nothing is lost thereby.
 //
 // A sample is an octet of what there is of it (hasRTT and the port's form above the
 // outcome's five bits), one with the sizes of the two numbers that follow, the second
 // difference of its time, its round trip, and the port if that is another than one of
-// those to be expected.
+// those to be expected. Of one that is as most are, answered within two seconds from
+// such a port, one octet says all of that: usual, the port's form, and the two sizes.
 type history struct {
 	ring   []byte
 	first  int  // where the oldest begins
@@ -43,6 +44,10 @@ const (
 	hasRTT       = 0x20
 	portNext     = 0x40 // one more than before
 	portAnother  = 0x80
+	usual        = portNext | portAnother // no port is both
+	usualNext    = 0x20                   // as portNext
+	usualTurn    = 7                      // octets at most, above
+	usualRTT     = 4                      // octets at most, and one at least
 	mostOfSample = 2 + 8 + 8 + 2
 	leastRing    = 64
 )
@@ -57,17 +62,26 @@ func (h *history) push(at int64, rtt time.Duration, port uint16, r probe.Reason,
 	m := &h.after
 	step := at - m.at
 	turn := folded(step - m.step)
-	size := (bits.Len64(turn) + 7) / 8
-	b[0], b[1] = outcome, byte(size)
+	trip := folded(int64(rtt))
+	turnSize, tripSize := (bits.Len64(turn)+7)/8, (bits.Len64(trip)+7)/8
+	if outcome == 0 && turnSize <= usualTurn && 1 <= tripSize && tripSize <= usualRTT && port-m.port <= 1 {
+		b[0] = usual | byte(turnSize<<2) | byte(tripSize-1)
+		if port != m.port {
+			b[0] |= usualNext
+		}
+		binary.LittleEndian.PutUint64(b[1:], turn)
+		binary.LittleEndian.PutUint64(b[1+turnSize:], trip)
+		*m = mark{at, step, port}
+		h.append(b[:1+turnSize+tripSize])
+		return
+	}
+	b[0], b[1] = outcome, byte(tripSize<<4|turnSize)
 	binary.LittleEndian.PutUint64(b[2:], turn)
-	n := 2 + size
+	n := 2 + turnSize
 	if rtt != 0 {
-		v := folded(int64(rtt))
-		size := (bits.Len64(v) + 7) / 8
 		b[0] |= hasRTT
-		b[1] |= byte(size) << 4
-		binary.LittleEndian.PutUint64(b[n:], v)
-		n += size
+		binary.LittleEndian.PutUint64(b[n:], trip)
+		n += tripSize
 	}
 	switch port {
 	case m.port:
@@ -138,6 +152,16 @@ func (h *history) read(at int, m *mark, s *Sample) (rtt time.Duration, octets in
 	var b [mostOfSample + 8]byte
 	if n := copy(b[:mostOfSample], h.ring[at:]); n < mostOfSample {
 		copy(b[n:mostOfSample], h.ring)
+	}
+	if b[0] >= usual {
+		turnSize, tripSize := int(b[0]>>2&usualTurn), int(b[0]&(usualRTT-1))+1
+		m.step += unfolded(binary.LittleEndian.Uint64(b[1:]) & lowest(turnSize))
+		m.at += m.step
+		if b[0]&usualNext != 0 {
+			m.port++
+		}
+		s.At, s.Port = m.at, m.port
+		return time.Duration(unfolded(binary.LittleEndian.Uint64(b[1+turnSize:]) & lowest(tripSize))), 1 + turnSize + tripSize
 	}
 	size := int(b[1] & 15)
 	m.step += unfolded(binary.LittleEndian.Uint64(b[2:]) & lowest(size))

@@ -40,9 +40,9 @@ type Change struct {
 	Before, After probe.Fingerprint
 }
 
-// A Recorder is one target's. Until its first probe it takes 16 octets; then some 9 for
+// A Recorder is one target's. Until its first probe it takes 16 octets; then some 8 for
 // each sample that it remembers and 200 for each transcript of a half_open that it
-// keeps, 500 of a closing, and some 300 beside: 3.5 KiB of a target that answers, when
+// keeps, 500 of a closing, and some 300 beside: 3 KiB of a target that answers, when
 // there are MaxSamples. It may be read from any goroutine while its target is probed.
 // The zero value is empty.
 type Recorder struct {
@@ -52,10 +52,10 @@ type Recorder struct {
 
 // A memory is what is kept of a target's probes.
 type memory struct {
-	version     uint64
-	samples     history
+	version     uint32
 	peer        probe.Fingerprint
 	peerSeen    bool
+	samples     history
 	totals      Totals
 	transcripts archive
 	lastFailure Sample
@@ -195,14 +195,14 @@ func (m *memory) sees(at int64, f probe.Fingerprint) {
 	m.peer, m.peerSeen = now, true
 }
 
-// Version rises with everything that is recorded.
+// Version is another one after everything that is recorded.
 func (r *Recorder) Version() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.kept == nil {
 		return 0
 	}
-	return r.kept.version
+	return uint64(r.kept.version)
 }
 
 // Totals returns what became of the remembered probes. Without any, Last is empty.
