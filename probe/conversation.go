@@ -50,11 +50,12 @@ type Params struct {
 	// Measure says what of the peer's TIME-WAIT to measure. time_wait only.
 	Measure Measure
 
+	// Lower has the four-tuple used again with a sequence number that the peer must
+	// refuse.
+	Lower bool
+
 	// After is how long after the last ACK the four-tuple is used again.
 	After time.Duration
-
-	// Lower uses it again with a sequence number that the peer must refuse.
-	Lower bool
 
 	// Limit is how long a TIME-WAIT is waited for.
 	Limit time.Duration

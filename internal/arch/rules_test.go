@@ -34,7 +34,7 @@ var rooms = map[string]room{
 	"probe/engine": {
 		mayImport: []string{"probe", "probe/wire"},
 		others: append([]string{
-			"context", "crypto/rand", "github.com/dchest/siphash", "math/rand/v2", "runtime", "sync", "sync/atomic", "unsafe",
+			"context", "crypto/rand", "github.com/dchest/siphash", "math/rand/v2", "runtime", "sync", "sync/atomic", "unique", "unsafe",
 		}, pure...),
 		timeless: true,
 	},

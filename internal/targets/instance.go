@@ -192,11 +192,11 @@ func Probing(t *config.Target, ip string, addr netip.Addr) engine.Target {
 		SYN:      unique.Make(syn),
 		Interval: t.Interval,
 		Jitter:   t.Jitter,
-		Flows:    m.Flows,
 		Source:   m.SourceAddress,
 		Device:   m.Interface,
 		TTL:      m.TTL,
 		TOS:      m.TOS,
+		Flows:    int32(m.Flows),
 		Direct:   m.Packet,
 	}
 	e.Params.Linger, e.Params.IPv6 = linger, addr.Is6()

@@ -416,7 +416,7 @@ func TestNoResetGetsOut(t *testing.T) {
 				used[p.SrcPort] = at
 			}
 			x, l := w.target(1, "198.19.0.1:443", activeClose)
-			x.Interval, x.Params.Timeout, x.Flows = 250*time.Millisecond, 240*time.Millisecond, tt.flows
+			x.Interval, x.Params.Timeout, x.Flows = 250*time.Millisecond, 240*time.Millisecond, int32(tt.flows)
 			w.add(x)
 			w.run(300 * time.Second)
 			if n := l.verdicts[probe.FINMissing]; n != 1200 || sum(w.skips[:]) != 0 {

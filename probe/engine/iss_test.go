@@ -48,7 +48,7 @@ func TestISSRisesAcrossTargets(t *testing.T) {
 			for i, change := range tt.each {
 				x, _ := w.target(tt.ids[i], "198.19.0.1:443", func(t *Target) {
 					change(t)
-					t.Flows = min(t.Flows, int(tt.ports))
+					t.Flows = min(t.Flows, int32(tt.ports))
 				})
 				w.add(x)
 			}

@@ -29,6 +29,14 @@ func halves(a netip.Addr) (hi, lo uint64) {
 	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
 }
 
+// joined returns the address of which those are the halves.
+func joined(hi, lo uint64) netip.Addr {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], hi)
+	binary.BigEndian.PutUint64(b[8:], lo)
+	return netip.AddrFrom16(b).Unmap()
+}
+
 // mix spreads what a and b say over 64 bits, as wyhash does: by the product's halves.
 // Keys are of targets, whom whoever runs probed has chosen, so that nobody gains by
 // making them collide.

@@ -156,7 +156,7 @@ func TestChallengedByNewPeers(t *testing.T) {
 		for i := range 8 {
 			x, _ := w.target(uint64(1+i), netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 19, 0, byte(1 + i)}), 443).String(), func(x *Target) {
 				activeClose(x)
-				x.Flows, x.Interval, x.Params.Timeout = flows, 200*time.Millisecond, 150*time.Millisecond
+				x.Flows, x.Interval, x.Params.Timeout = int32(flows), 200*time.Millisecond, 150*time.Millisecond
 			})
 			w.add(x)
 		}
@@ -175,7 +175,7 @@ func TestKilledBeforeAtAnotherAddress(t *testing.T) {
 		to := func(remote string) *Target {
 			x, _ := w.target(1, remote, func(x *Target) {
 				activeClose(x)
-				x.Flows, x.Interval, x.Params.Timeout = flows, 200*time.Millisecond, 150*time.Millisecond
+				x.Flows, x.Interval, x.Params.Timeout = int32(flows), 200*time.Millisecond, 150*time.Millisecond
 			})
 			return x
 		}

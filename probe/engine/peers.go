@@ -22,11 +22,13 @@ type peer struct {
 	unreset uint8         // probes past the firewall, one after another, that our kernel did not reset
 	raw     probe.Instant // until when none goes past it
 
-	users  int32
-	left   probe.Instant // when the last user went
-	remote netip.AddrPort
-	way    *way // that of the last target, once that is removed
+	users int32
+	left  probe.Instant // when the last user went
+	way   *way          // that of the last target, once that is removed
 }
+
+// remote is its address, which has no zone, and port.
+func (p *peer) remote() netip.AddrPort { return netip.AddrPortFrom(joined(p.hi, p.lo), p.port) }
 
 // key is that of a conversation with the peer from a port of ours.
 func (p *peer) key(ours uint16) key { return key{p.hi, p.lo, uint32(p.port)<<16 | uint32(ours)} }
@@ -113,7 +115,7 @@ func (ps *peers) use(remote netip.AddrPort, k secret, intervals int64) *peer {
 		}
 		a.users++
 		start := uint32(k.fixed(&probe.FourTuple{Remote: remote})) + uint32(intervals)
-		p = &peer{remote: remote, port: remote.Port(), address: a, ports: [2]uint32{start, start}}
+		p = &peer{port: remote.Port(), address: a, ports: [2]uint32{start, start}}
 		p.hi, p.lo = halves(remote.Addr())
 		ps.byRemote[remote] = p
 	}
@@ -138,10 +140,10 @@ func (ps *peers) sweep(now probe.Instant) {
 			ps.departed = nil
 		}
 		// Who left twice at one time is here twice, and gone after the first.
-		if p := d.peer; p.users == 0 && p.left == d.at && ps.byRemote[p.remote] == p {
-			delete(ps.byRemote, p.remote)
+		if p := d.peer; p.users == 0 && p.left == d.at && ps.byRemote[p.remote()] == p {
+			delete(ps.byRemote, p.remote())
 			if p.address.users--; p.address.users == 0 {
-				ps.vacant = append(ps.vacant, p.remote.Addr())
+				ps.vacant = append(ps.vacant, p.remote().Addr())
 			}
 		}
 	}

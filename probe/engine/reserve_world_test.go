@@ -245,7 +245,7 @@ func TestNothingStaysReserved(t *testing.T) {
 			make := func(id uint64) *Target {
 				k := kinds[w.rng.IntN(len(kinds)-1)]
 				x, _ := w.target(id, fmt.Sprintf("198.19.0.%d:%d", 1+w.rng.IntN(5), 1000+w.rng.IntN(20)), k.kind)
-				x.Flows = w.rng.IntN(3)
+				x.Flows = int32(w.rng.IntN(3))
 				if w.rng.IntN(5) == 0 {
 					x.Count = 1 + uint64(w.rng.IntN(3))
 				}

@@ -75,7 +75,7 @@ func (s *Shard) forbids(p *peer) bool {
 	a := p.address
 	if a.judged&^1 != s.rules {
 		a.judged = s.rules
-		if s.limits.Rules.Forbids(p.remote.Addr()) {
+		if s.limits.Rules.Forbids(p.remote().Addr()) {
 			a.judged |= 1
 		}
 	}

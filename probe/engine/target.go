@@ -18,13 +18,13 @@ type Target struct {
 	Send     string                       // what Params.Send counts
 	Interval time.Duration
 	Jitter   time.Duration // each probe is late by less than this, at random
-	Flows    int           // more than 1: that many source ports, in turn
 	Source   netip.Addr    // invalid: as the host routes
 	Device   string        // empty: as the host routes
 	TTL      uint8         // 0: the host's default
 	TOS      uint8
 	FitMSS   bool   // the SYN's MSS is at most what the route's MTU has room for
 	Direct   bool   // segments go to their next hop by a packet socket, where that can be
+	Flows    int32  // more than 1: that many source ports, in turn
 	Count    uint64 // more than 0: that many probes are made of it and no more, the first at once
 	Sink     Sink
 	Recorder Recorder // nil: no transcripts are made
