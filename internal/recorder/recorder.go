@@ -42,7 +42,7 @@ type Change struct {
 
 // A Recorder is one target's. Until its first probe it takes 16 octets; then some 8 for
 // each sample that it remembers and 200 for each transcript of a half_open that it
-// keeps, 500 of a closing, and some 300 beside: 3 KiB of a target that answers, when
+// keeps, 500 of a closing, and some 300 beside: 3.2 KiB of a target that answers, when
 // there are MaxSamples. It may be read from any goroutine while its target is probed.
 // The zero value is empty.
 type Recorder struct {

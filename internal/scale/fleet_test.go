@@ -37,10 +37,10 @@ func nowhere(tb testing.TB, n int) *network {
 	return newNetwork(p, p.rtts)
 }
 
-// newFleet has all of a network's peers probed at an interval.
-func newFleet(tb testing.TB, network *network, interval time.Duration) *fleet {
+// newFleet has all of a network's peers probed at an interval, each time by up to jitter later.
+func newFleet(tb testing.TB, network *network, interval, jitter time.Duration) *fleet {
 	var yaml strings.Builder
-	fmt.Fprintf(&yaml, "global: {interval: %v, limits: {packets_per_second: 1000000}}\njobs:\n- name: edge\n  module: half_open\n  labels: {team: core}\n  targets:\n", interval)
+	fmt.Fprintf(&yaml, "global: {interval: %v, jitter: %v, limits: {packets_per_second: 1000000}}\njobs:\n- name: edge\n  module: half_open\n  labels: {team: core}\n  targets:\n", interval, jitter)
 	for i := range network.peers.subjects {
 		_, remote := network.peers.tuple(int32(i), 0)
 		fmt.Fprintf(&yaml, "  - %q\n", remote)

@@ -107,7 +107,7 @@ func BenchmarkFleet(b *testing.B) {
 	for range b.N {
 		network := nowhere(b, *fleetSize)
 		before, wide := heap(), network.footprint()
-		f := newFleet(b, network, *fleetInterval)
+		f := newFleet(b, network, *fleetInterval, 0)
 		taken := time.Duration(*fleetSize) * time.Microsecond * 10 // the list is taken in by pieces
 		f.run(taken, nil)
 		own := func() float64 { return heap() - before - float64(network.footprint()-wide) }

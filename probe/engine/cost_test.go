@@ -65,8 +65,9 @@ func TestOctets(t *testing.T) {
 		{"its alarm", unsafe.Sizeof(alarm{}), 24},
 		{"its cell", unsafe.Sizeof(cell{}), 8},
 		{"its compact form", unsafe.Sizeof(probe.Compact{}), 56},
-		{"an entry", unsafe.Sizeof(entry{}), 320},
-		{"a peer", unsafe.Sizeof(peer{}), 112},
+		{"an entry", unsafe.Sizeof(entry{}), 288},
+		{"a peer", unsafe.Sizeof(peer{}), 80},
+		{"a target", unsafe.Sizeof(Target{}), 240},
 		{"an address", unsafe.Sizeof(address{}), 144},
 		{"a frame", unsafe.Sizeof(frame{}), 384},
 	} {
