@@ -14,8 +14,7 @@ type manner struct {
 	packets  int           // of a probe
 	booked   int           // of them, when its SYN goes; for the others room is reserved
 	fresh    probe.Compact // a conversation before its OPEN, if it has that form
-	segment  probe.Segment // its SYN
-	template wire.Template // and how that is written
+	template wire.Template // how its SYN is written
 	users    int
 }
 
@@ -34,8 +33,8 @@ func (m manners) use(t *Target, syn unique.Handle[probe.Segment]) *manner {
 	l := like{t.Params, syn, t.TTL, t.TOS}
 	way := m[l]
 	if way == nil {
-		way = &manner{like: l, packets: t.Params.Packets(), segment: syn.Value()}
-		way.template = wire.NewTemplate(&way.segment)
+		segment := syn.Value()
+		way = &manner{like: l, packets: t.Params.Packets(), template: wire.NewTemplate(&segment)}
 		if way.booked = 1; t.Params.Compacts() {
 			way.booked = way.packets
 		}

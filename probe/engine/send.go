@@ -360,9 +360,9 @@ func (s *Shard) fit(e *entry) {
 	if room := e.room(); room < int(syn.Options.MSS) {
 		syn.Options.MSS = uint16(max(room, leastMSS))
 	}
-	if syn.Options.MSS != e.manner.segment.Options.MSS {
+	if fitted := unique.Make(syn); fitted != e.manner.syn {
 		s.manners.unuse(e.manner)
-		e.manner = s.manners.use(e.Target, unique.Make(syn))
+		e.manner = s.manners.use(e.Target, fitted)
 	}
 }
 
@@ -580,7 +580,7 @@ func (s *Shard) transcript(tuple probe.FourTuple, k probe.Kind, number uint64) i
 func (s *Shard) syn(i int32, k probe.EventKind) *probe.Event {
 	sl := s.table.slot(i)
 	e := s.entries[sl.target]
-	s.event = probe.Event{Kind: k, Segment: e.manner.segment}
+	s.event = probe.Event{Kind: k, Segment: e.manner.syn.Value()}
 	tuple := s.tuple(sl, e)
 	s.event.Segment.Seq = s.secret.iss(&tuple, s.now)
 	if s.event.Segment.Options.Has(probe.OptTimestamps) {

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -13,10 +14,19 @@ import (
 // GOARCH=arm64 make packages does: this one, which is built faster than probed.
 func TestOtherProcessor(t *testing.T) {
 	t.Parallel()
-	other, debian, redHat := "arm64", "arm64", "aarch64"
-	if runtime.GOARCH == other {
-		other, debian, redHat = "amd64", "amd64", "x86_64"
+	names := [][3]string{{"amd64", "amd64", "x86_64"}, {"arm64", "arm64", "aarch64"}, {"arm", "armhf", "armv7hl"}}
+	for _, n := range slices.DeleteFunc(names, func(n [3]string) bool { return n[0] == runtime.GOARCH }) {
+		t.Run(n[0], func(t *testing.T) {
+			t.Parallel()
+			packagesFor(t, n[0], n[1], n[2])
+		})
 	}
+}
+
+// packagesFor makes packages of a program for another processor, by whose names Debian and Red Hat
+// know them.
+func packagesFor(t *testing.T, other, debian, redHat string) {
+	t.Helper()
 	nfpm := os.Getenv("NFPM")
 	if nfpm == "" {
 		found, err := filepath.Glob("../../../.cache/nfpm-*/nfpm")
