@@ -33,7 +33,7 @@ func FuzzHistory(f *testing.F) {
 			s := Sample{Port: binary.BigEndian.Uint16(b[1:])}
 			at += int64(binary.BigEndian.Uint64(b[3:]))
 			rtt := time.Duration(binary.BigEndian.Uint64(b[11:]))
-			s.At, s.RTT = at, seconds(rtt)
+			s.At, s.RTT = at/1000*1000, seconds(rtt)
 			if what := int(b[0]) % (probe.NumReasons + probe.NumDiscardReasons - 1); what < probe.NumReasons {
 				s.Reason = probe.Reason(what)
 			} else {

@@ -10,14 +10,15 @@ import (
 )
 
 // A history is the last samples, MaxSamples at most, as octets in a ring: of each
-// sample what differs from what the one before lets expect, some seven octets where a
+// sample what differs from what the one before lets expect, some six octets where a
 // target is probed at an even pace. Nothing is lost thereby.
 //
 // A sample is an octet of what there is of it (hasRTT and the port's form above the
 // outcome's five bits), one with the sizes of the two numbers that follow, the second
-// difference of its time, its round trip, and the port if that is another than one of
-// those to be expected. Of one that is as most are, answered within two seconds from
-// such a port, one octet says all of that: usual, the port's form, and the two sizes.
+// difference of its time in µs, its round trip, and the port if that is another than one of
+// those to be expected. Of one that is as most are, answered, from such a port and after about as long as
+// the one before, one octet says all of that: usual, the port's form, and the two sizes; and the
+// second number is by how much longer its round trip is.
 type history struct {
 	ring   []byte
 	first  int  // where the oldest begins
@@ -29,8 +30,9 @@ type history struct {
 
 // A mark is what a sample is written relative to.
 type mark struct {
-	at   int64 // of the sample before
+	at   int64 // of the sample before, in µs
 	step int64 // from the one before that
+	rtt  int64 // of the last that has one, in ns
 	port uint16
 }
 
@@ -52,7 +54,7 @@ const (
 	leastRing    = 64
 )
 
-// push adds a sample.
+// push adds a sample, whose time is a whole µs.
 func (h *history) push(at int64, rtt time.Duration, port uint16, r probe.Reason, d probe.DiscardReason) {
 	var b [mostOfSample + 8]byte // numbers are written eight octets at a time
 	outcome := uint8(r)
@@ -60,21 +62,24 @@ func (h *history) push(at int64, rtt time.Duration, port uint16, r probe.Reason,
 		outcome = discarded + uint8(d)
 	}
 	m := &h.after
+	at /= 1000
 	step := at - m.at
 	turn := folded(step - m.step)
-	trip := folded(int64(rtt))
-	turnSize, tripSize := (bits.Len64(turn)+7)/8, (bits.Len64(trip)+7)/8
-	if outcome == 0 && turnSize <= usualTurn && 1 <= tripSize && tripSize <= usualRTT && port-m.port <= 1 {
-		b[0] = usual | byte(turnSize<<2) | byte(tripSize-1)
+	turnSize := octetsOf(turn)
+	if change := folded(int64(rtt) - m.rtt); outcome == 0 && rtt != 0 && turnSize <= usualTurn && octetsOf(change) <= usualRTT && port-m.port <= 1 {
+		size := max(octetsOf(change), 1)
+		b[0] = usual | byte(turnSize<<2) | byte(size-1)
 		if port != m.port {
 			b[0] |= usualNext
 		}
 		binary.LittleEndian.PutUint64(b[1:], turn)
-		binary.LittleEndian.PutUint64(b[1+turnSize:], trip)
-		*m = mark{at, step, port}
-		h.append(b[:1+turnSize+tripSize])
+		binary.LittleEndian.PutUint64(b[1+turnSize:], change)
+		*m = mark{at, step, int64(rtt), port}
+		h.append(b[:1+turnSize+size])
 		return
 	}
+	trip := folded(int64(rtt))
+	tripSize := octetsOf(trip)
 	b[0], b[1] = outcome, byte(tripSize<<4|turnSize)
 	binary.LittleEndian.PutUint64(b[2:], turn)
 	n := 2 + turnSize
@@ -82,6 +87,7 @@ func (h *history) push(at int64, rtt time.Duration, port uint16, r probe.Reason,
 		b[0] |= hasRTT
 		binary.LittleEndian.PutUint64(b[n:], trip)
 		n += tripSize
+		m.rtt = int64(rtt)
 	}
 	switch port {
 	case m.port:
@@ -92,7 +98,7 @@ func (h *history) push(at int64, rtt time.Duration, port uint16, r probe.Reason,
 		binary.LittleEndian.PutUint16(b[n:], port)
 		n += 2
 	}
-	*m = mark{at, step, port}
+	*m = mark{at, step, m.rtt, port}
 	h.append(b[:n])
 }
 
@@ -154,14 +160,15 @@ func (h *history) read(at int, m *mark, s *Sample) (rtt time.Duration, octets in
 		copy(b[n:mostOfSample], h.ring)
 	}
 	if b[0] >= usual {
-		turnSize, tripSize := int(b[0]>>2&usualTurn), int(b[0]&(usualRTT-1))+1
+		turnSize, size := int(b[0]>>2&usualTurn), int(b[0]&(usualRTT-1))+1
 		m.step += unfolded(binary.LittleEndian.Uint64(b[1:]) & lowest(turnSize))
 		m.at += m.step
 		if b[0]&usualNext != 0 {
 			m.port++
 		}
-		s.At, s.Port = m.at, m.port
-		return time.Duration(unfolded(binary.LittleEndian.Uint64(b[1+turnSize:]) & lowest(tripSize))), 1 + turnSize + tripSize
+		m.rtt += unfolded(binary.LittleEndian.Uint64(b[1+turnSize:]) & lowest(size))
+		s.At, s.Port = 1000*m.at, m.port
+		return time.Duration(m.rtt), 1 + turnSize + size
 	}
 	size := int(b[1] & 15)
 	m.step += unfolded(binary.LittleEndian.Uint64(b[2:]) & lowest(size))
@@ -169,7 +176,8 @@ func (h *history) read(at int, m *mark, s *Sample) (rtt time.Duration, octets in
 	n := 2 + size
 	if b[0]&hasRTT != 0 {
 		size := int(b[1] >> 4)
-		rtt = time.Duration(unfolded(binary.LittleEndian.Uint64(b[n:]) & lowest(size)))
+		m.rtt = unfolded(binary.LittleEndian.Uint64(b[n:]) & lowest(size))
+		rtt = time.Duration(m.rtt)
 		n += size
 	}
 	switch {
@@ -179,7 +187,7 @@ func (h *history) read(at int, m *mark, s *Sample) (rtt time.Duration, octets in
 		m.port = binary.LittleEndian.Uint16(b[n:])
 		n += 2
 	}
-	s.At, s.Port = m.at, m.port
+	s.At, s.Port = 1000*m.at, m.port
 	if outcome := b[0] & outcomeBits; outcome > discarded {
 		s.Discard = probe.DiscardReason(outcome - discarded)
 	} else {
@@ -210,6 +218,9 @@ func seconds(d time.Duration) float32 { return float32(d.Seconds()) }
 func folded(v int64) uint64 { return uint64(v)<<1 ^ uint64(v>>63) }
 
 func unfolded(v uint64) int64 { return int64(v>>1) ^ -int64(v&1) }
+
+// octetsOf is how many octets a number needs.
+func octetsOf(v uint64) int { return (bits.Len64(v) + 7) / 8 }
 
 // lowest has as many octets set, of eight at most.
 func lowest(octets int) uint64 {

@@ -23,7 +23,7 @@ func keep[T any](to []T, most int, v T) []T {
 }
 
 func (p *plain) settled(t *probe.Transcript) {
-	s := recorder.Sample{At: t.Offset + int64(t.Records()[0].At), Port: t.Tuple.Local.Port()}
+	s := recorder.Sample{At: (t.Offset + int64(t.Records()[0].At)) / 1000 * 1000, Port: t.Tuple.Local.Port()}
 	s.Reason, s.Discard, _ = t.Settled()
 	if o, ok := t.Figure(probe.HandshakeRTT); ok {
 		s.RTT = float32(o.Duration.Seconds())

@@ -24,7 +24,7 @@ const (
 
 // A Sample is what became of one probe.
 type Sample struct {
-	At      int64               // when it began, ns since the Unix epoch
+	At      int64               // when it began, ns since the Unix epoch, to the µs
 	RTT     float32             // of the handshake, in seconds; 0 without
 	Port    uint16              // our end's: it tells flows apart; 0 if nothing was sent
 	Reason  probe.Reason        // the verdict, if Discard is 0
@@ -36,13 +36,13 @@ func (s *Sample) Failed() bool { return s.Discard == 0 && s.Reason != probe.OK }
 
 // A Change is one of the peer's fingerprint.
 type Change struct {
-	At            int64 // of the conversation that showed it, ns since the Unix epoch
+	At            int64 // of the conversation that showed it, as a Sample's
 	Before, After probe.Fingerprint
 }
 
-// A Recorder is one target's. Until its first probe it takes 16 octets; then some 8 for
+// A Recorder is one target's. Until its first probe it takes 16 octets; then some 6 for
 // each sample that it remembers and 200 for each transcript of a half_open that it
-// keeps, 500 of a closing, and some 300 beside: 3.2 KiB of a target that answers, when
+// keeps, 500 of a closing, and some 300 beside: 2.8 KiB of a target that answers, when
 // there are MaxSamples. It may be read from any goroutine while its target is probed.
 // The zero value is empty.
 type Recorder struct {
@@ -95,7 +95,7 @@ func (r *Recorder) Settled(t *probe.Transcript) {
 	}
 	var rtt time.Duration
 	var peer *probe.Fingerprint
-	s := Sample{At: t.Offset + int64(records[0].At), Port: t.Tuple.Local.Port()}
+	s := Sample{At: (t.Offset + int64(records[0].At)) / 1000 * 1000, Port: t.Tuple.Local.Port()}
 	s.Reason, s.Discard, _ = t.Settled()
 	figures := t.Figures()
 	for i := range figures {

@@ -128,7 +128,7 @@ func TestSamples(t *testing.T) {
 		h.settled()
 		r.Record(&h.tr)
 	}
-	unresolved := held{now: 7}
+	unresolved := held{now: 7999}
 	unresolved.tr.Reset(probe.FourTuple{}, probe.HalfOpen)
 	unresolved.tr.NotOpened(unresolved.now, &probe.Observation{Kind: probe.Verdict, Reason: probe.NotResolved})
 	r.Settled(&unresolved.tr)
@@ -139,7 +139,7 @@ func TestSamples(t *testing.T) {
 	if first := got[0]; first != (recorder.Sample{At: 1e18 + 11*int64(interval), RTT: 0.01, Port: 61000}) {
 		t.Errorf("the first is %+v", first)
 	}
-	if last := got[len(got)-1]; last != (recorder.Sample{At: 7, Reason: probe.NotResolved}) {
+	if last := got[len(got)-1]; last != (recorder.Sample{At: 7000, Reason: probe.NotResolved}) {
 		t.Errorf("the last is %+v", last)
 	}
 }

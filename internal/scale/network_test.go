@@ -42,6 +42,7 @@ type network struct {
 	ownStamps uint64 // frames that the tap stamped itself
 	frame     engine.Frame
 	lines     []line
+	uneven    bool          // answers take up to a tenth longer, each as chance says
 	next      probe.Instant // when the earliest of the answers under way arrives
 	alarms    []alarm       // in order
 }
@@ -59,7 +60,8 @@ type inRing struct {
 // the order in which they began.
 type line struct {
 	rtt  time.Duration
-	q    []answer // a ring, its length a power of two
+	last probe.Instant // when the last answer arrives, if they are uneven
+	q    []answer      // a ring, its length a power of two
 	head uint32
 	n    uint32
 }
@@ -163,6 +165,10 @@ func (n *network) reply(on int, a answer) {
 		l.q, l.head = grown, 0
 	}
 	a.at = n.now.Add(l.rtt)
+	if n.uneven {
+		a.at = max(l.last, a.at.Add(l.rtt*time.Duration(mix(uint64(a.seq)^1)%1000)/10_000)) // none overtakes another
+		l.last = a.at
+	}
 	l.q[(l.head+l.n)&uint32(len(l.q)-1)] = a
 	l.n++
 	n.next = min(n.next, a.at)
