@@ -18,7 +18,7 @@ func FuzzHistory(f *testing.F) {
 	}
 	var even, usual, odd []byte
 	for i := range 300 {
-		even = append(even, sample(0, uint16(61000+i), 1e9+int64(i%7), 1e6+int64(i))...)
+		even = append(even, sample(0, uint16(61000+i), 1e9+int64(i%7)*1000, 1e6+int64(i))...)
 		usual = append(usual, sample(0, uint16(61000+i/2), 1<<(i%60), 1<<(i%35)-int64(i%3))...) // of all sizes
 		odd = append(odd, sample(byte(i), uint16(i*7919), math.MaxInt64>>(i%64)*int64(1-2*(i&1)), math.MinInt64>>(i%60))...)
 	}

@@ -89,7 +89,7 @@ func TestShowsWhatWasSettled(t *testing.T) {
 				local = netip.MustParseAddr("2001:db8::1")
 			}
 			h.tr.Reset(probe.FourTuple{Local: netip.AddrPortFrom(local, port), Remote: tuple.Remote}, probe.HalfOpen)
-			if at += 1e9 + rng.Int64N(1000); !even {
+			if at += 1e9 + rng.Int64N(1_000_000); !even {
 				at += rng.Int64N(1<<(1+rng.IntN(50))) - 1<<rng.IntN(30)
 			}
 			h.tr.Number, h.tr.Offset = n, at

@@ -56,7 +56,7 @@ type inRing struct {
 	data     [maxPacket]byte
 }
 
-// A line holds the answers under way that take equally long, so that they arrive in
+// A line holds the answers under way that take equally long, or nearly, and arrive in
 // the order in which they began.
 type line struct {
 	rtt  time.Duration
@@ -155,7 +155,7 @@ func (n *network) arrive() {
 	}
 }
 
-// reply has a packet arrive after the line's round trip.
+// reply has a packet arrive after the line's round trip, or, uneven, up to a tenth later.
 func (n *network) reply(on int, a answer) {
 	l := &n.lines[on]
 	if l.n == uint32(len(l.q)) {

@@ -106,6 +106,7 @@ func BenchmarkMillion(b *testing.B) {
 func BenchmarkFleet(b *testing.B) {
 	for range b.N {
 		network := nowhere(b, *fleetSize)
+		network.uneven = true
 		before, wide := heap(), network.footprint()
 		f := newFleet(b, network, *fleetInterval, 0)
 		taken := time.Duration(*fleetSize) * time.Microsecond * 10 // the list is taken in by pieces
