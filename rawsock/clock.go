@@ -9,13 +9,12 @@ import (
 )
 
 // A Clock reads CLOCK_MONOTONIC and CLOCK_REALTIME in nanoseconds through the
-// vDSO, some 0.05 µs a pair; the system call takes up to some µs on virtual
+// vDSO, some 0.07 µs a reading; the system call takes up to some µs on virtual
 // machines. Go offers the vDSO only as time.Now, whose monotonic part has its
-// own origin: a Clock knows where that lies. It is one goroutine's.
+// own origin: a Clock knows where that lies.
 type Clock struct {
 	start     time.Time
 	monotonic int64 // CLOCK_MONOTONIC at start
-	apart     int64 // CLOCK_REALTIME less that, as last read with care
 }
 
 // NewClock returns a Clock. Where its monotonic origin lies it knows to half
@@ -38,26 +37,18 @@ func NewClock() Clock {
 }
 
 // Monotonic reads CLOCK_MONOTONIC.
-func (c *Clock) Monotonic() int64 { return c.monotonic + int64(time.Since(c.start)) }
+func (c Clock) Monotonic() int64 { return c.monotonic + int64(time.Since(c.start)) }
 
-const (
-	// readings is how often a pair of clocks is read with care. An interruption spoils up to
-	// three of them.
-	readings = 5
-	// nearly is how many ns the clocks' difference may be off for a pair to be believed: less than
-	// anything takes that comes between the two.
-	nearly = 1000
-)
+// readings is how often a pair of clocks is read. An interruption spoils up to
+// three of Both's.
+const readings = 5
 
-// Both reads both clocks as if at one moment. NTP slews both alike (kernel/time/timekeeping.c), so
-// wall−monotonic changes only when CLOCK_REALTIME is stepped, and a pair that is as far apart as the one
-// before is believed. Else each of some is bracketed by its neighbours, and the one in the tightest bracket
-// counts: the error is below its width, 0.15 µs where nothing interrupts.
-func (c *Clock) Both() (monotonic, wall int64) {
-	monotonic, wall = c.at(time.Now())
-	if off := wall - monotonic - c.apart; -nearly < off && off < nearly {
-		return monotonic, wall
-	}
+// Both reads both clocks as if at one moment. Each reading is bracketed by its
+// neighbours, and the one in the tightest bracket counts: the error is below
+// its width, 0.15 µs where nothing interrupts. NTP slews both clocks alike
+// (kernel/time/timekeeping.c), so wall−monotonic changes only when
+// CLOCK_REALTIME is stepped.
+func (c Clock) Both() (monotonic, wall int64) {
 	var at [readings]time.Time
 	for i := range at {
 		at[i] = time.Now()
@@ -68,14 +59,7 @@ func (c *Clock) Both() (monotonic, wall int64) {
 			best, tightest = i, width
 		}
 	}
-	monotonic, wall = c.at(at[best])
-	c.apart = wall - monotonic
-	return monotonic, wall
-}
-
-// at is what both clocks said at a time.
-func (c *Clock) at(now time.Time) (monotonic, wall int64) {
-	return c.monotonic + int64(now.Sub(c.start)), now.UnixNano()
+	return c.monotonic + int64(at[best].Sub(c.start)), at[best].UnixNano()
 }
 
 // PreciseTimers sets the timer slack of the thread that the calling goroutine is locked to
